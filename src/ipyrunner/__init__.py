@@ -1,0 +1,57 @@
+"""ipyrunner: one persistent asyncio.Runner per notebook.
+
+``%load_ext ipyrunner`` loads the extension; :func:`get_runner` returns the notebook's runner. :class:`Runner` and
+:func:`run` are asyncio's own as of Python 3.14, on 3.11 and later, without IPython.
+
+The layers, each of which knows only those after it:
+
+* ``shell``: IPython and ipykernel: cells, magics, tracebacks, the extension.
+* ``notebook``: ``NotebookRunner``, what one notebook keeps.
+* ``aio``: asyncio alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .aio.runner import Runner, run
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from .notebook import NotebookRunner
+
+__all__ = ["NotebookRunner", "Runner", "get_runner", "run"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name == "NotebookRunner":
+        from .notebook import NotebookRunner
+
+        return NotebookRunner
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def get_runner() -> NotebookRunner:
+    """Return the notebook's runner.
+
+    RuntimeError outside IPython, before ``%load_ext ipyrunner``, and on threads other than the main one.
+    """
+    from .shell.extension import get_runner
+
+    return get_runner()
+
+
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """``%load_ext ipyrunner``: run the shell's cells in one loop and one Context. A second call does nothing."""
+    from .shell.extension import load
+
+    load(shell)
+
+
+def unload_ipython_extension(shell: InteractiveShell) -> None:
+    """``%unload_ext ipyrunner``: close the loop and restore the shell as it was."""
+    from .shell.extension import unload
+
+    unload(shell)

@@ -1,0 +1,14 @@
+"""asyncio alone: nothing in this package has heard of IPython.
+
+Read in this order:
+
+* :mod:`running`: which loop a thread counts as running, and exchanging it.
+* :mod:`closing`: cancel what is left, finalize, close.
+* :mod:`runner`: ``Runner`` and ``run``, asyncio's own as of Python 3.14.
+* :mod:`lending`: ``asyncio.create_task`` where no loop runs.
+* :mod:`contexts`: carry ContextVars from one Context to another.
+* :mod:`interrupt`: SIGINT for one main task: cancel, escalate, hand back.
+* :mod:`peeking`: what a loop that is at rest has to do; asyncio's private names are here.
+* :mod:`hosting`: one loop as the guest of another, on one thread.
+* :mod:`persistent`: a Runner that stays: hosted or blocking runs, one Context, interrupts.
+"""

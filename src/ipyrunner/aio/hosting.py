@@ -1,0 +1,181 @@
+"""One loop (the guest) inside another (the host), both on one thread.
+
+The problem: the kernel's loop runs on the main thread and has to stay live, and the user's loop has to run on the
+main thread too (signals, GUI toolkits), at its own speed, with one of them running at any moment.
+
+The solution: whenever the host has come to rest, the guest leads. A host callback runs ``guest.run_forever()``;
+the guest watches the host's selector fd (an epoll or kqueue fd is itself pollable), holds a timer for the host's next
+timer, and gives way the moment one of them fires. The host then runs one iteration, and the guest leads again. The
+guest needs nothing but the public API for that, so uvloop is as good a guest as asyncio's own.
+
+What somebody on this thread schedules on the resting host while the guest leads (``host.call_soon``) makes no fd
+readable. Two instance attributes that exist only for that time ring a doorbell.
+
+A host without a pollable fd, or a guest that cannot watch one (both on Windows): the guest leads in short slices, which
+grow while the host has nothing to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from typing import Any
+
+from .interrupt import Interrupt
+from .peeking import can_watch, has_ready, is_stopping, next_timer, selector_fd
+from .running import NOTHING, running_as
+
+__all__ = ["Hosting"]
+
+# Seconds. The longest slice bounds how late the host is; at 20 ms the idle cost is a quarter percent of a core.
+_SHORTEST_SLICE = 0.001
+_LONGEST_SLICE = 0.02
+
+
+class Hosting:
+    """Run *guest* inside *host* from :meth:`start` to :meth:`stop`. All methods: on the thread of both loops.
+
+    *escaped* is called with each SystemExit and KeyboardInterrupt that comes out of the guest's callbacks; they must
+    not reach the host. *poll* leaves the fds alone and takes turns in slices.
+    """
+
+    def __init__(
+        self,
+        host: asyncio.AbstractEventLoop,
+        guest: asyncio.AbstractEventLoop,
+        *,
+        escaped: Callable[[BaseException], None],
+        poll: bool = False,
+    ) -> None:
+        self.host = host
+        self.guest = guest
+        self._escaped = escaped
+        self._fd = None if poll or not can_watch(guest) else selector_fd(host)
+        self._watching = False
+        self._active = False
+        self._slice = _SHORTEST_SLICE
+        self._waiters: set[Callable[[], None]] = set()
+        self._slow: float | None = None
+
+    @property
+    def polls(self) -> bool:
+        """Whether the loops take turns in slices for want of a pollable fd."""
+        return self._fd is None
+
+    def start(self) -> None:
+        """Begin to lead when the host comes to rest. Idempotent."""
+        if self._active:
+            return
+        self._active = True
+        if self.host.get_debug() and hasattr(self.host, "slow_callback_duration"):
+            # To the host the guest is one slow callback; in debug mode it would say so in the user's cells.
+            self._slow, self.host.slow_callback_duration = self.host.slow_callback_duration, math.inf
+        self.host.call_soon(self._lead)
+
+    def stop(self) -> None:
+        """Leave both loops alone from now on; whoever :meth:`wait`\\ s is released. Idempotent."""
+        if not self._active:
+            return
+        self._active = False
+        self.pause()
+        if self._slow is not None:
+            self.host.slow_callback_duration = self._slow  # type: ignore[attr-defined]
+        for release in tuple(self._waiters):
+            release()
+
+    def pause(self) -> None:
+        """Stop watching the host until the guest leads again: somebody else is about to run the guest."""
+        if self._watching:
+            self._watching = False
+            if not self.guest.is_closed():
+                self.guest.remove_reader(self._fd)  # type: ignore[arg-type]
+
+    async def wait(self, task: asyncio.Task[Any], interrupt: Interrupt) -> None:
+        """In the host: wait until the guest's *task* has run its done callbacks, or was given up.
+
+        Cancelling the wait cancels the task, and goes on waiting for it.
+        """
+        done = self.host.create_future()
+
+        # Not for task.done(): the guest may be stopped between that and the callbacks, and then nobody wakes us.
+        def release(_: object = None) -> None:
+            if not done.done():
+                done.set_result(None)
+
+        task.add_done_callback(release)
+        interrupt.on_abandon = release
+        self._waiters.add(release)
+        try:
+            while not done.done():
+                try:
+                    await asyncio.shield(done)
+                except asyncio.CancelledError:
+                    task.cancel()
+        finally:
+            self._waiters.discard(release)
+
+    def _lead(self) -> None:
+        """Run the guest until the host has something to do. A callback of the host."""
+        if not self._active:
+            return
+        if self.guest.is_closed():
+            self.stop()
+            return
+        if not is_stopping(self.host):
+            self._turn()
+        if self._active:
+            self.host.call_soon(self._lead)
+
+    def _turn(self) -> None:
+        host, guest = self.host, self.guest
+        timer: asyncio.TimerHandle | None = None
+        seconds = self._seconds()
+        if seconds == 0:
+            guest.stop()  # one iteration, without waiting
+        else:
+            if self._fd is not None and not self._watching:
+                self._watching = True
+                guest.add_reader(self._fd, guest.stop)
+            if seconds is not None:
+                timer = guest.call_later(seconds, guest.stop)
+            self._hang_doorbell()
+        try:
+            with running_as(NOTHING):
+                guest.run_forever()
+        except (KeyboardInterrupt, SystemExit) as exc:
+            self._escaped(exc)
+        except Exception as exc:
+            # The loop itself is broken (its selector, its self-pipe): to lead again would spin.
+            self.stop()
+            guest.call_exception_handler({"message": "the notebook's loop cannot run any more", "exception": exc})
+        finally:
+            vars(host).pop("call_soon", None)
+            vars(host).pop("call_at", None)
+            if timer is not None:
+                timer.cancel()
+
+    def _seconds(self) -> float | None:
+        """Return for how long the guest may lead: None without a limit, 0 if the host has something to do."""
+        if has_ready(self.host):
+            self._slice = _SHORTEST_SLICE
+            return 0
+        due = next_timer(self.host)
+        seconds = None if due is None else max(0, due - self.host.time())
+        if self._fd is not None:
+            return seconds
+        self._slice = min(2 * self._slice, _LONGEST_SLICE)
+        return self._slice if seconds is None else min(seconds, self._slice)
+
+    def _hang_doorbell(self) -> None:
+        host, guest = self.host, self.guest
+
+        def call_soon(*args: Any, **kwargs: Any) -> asyncio.Handle:
+            guest.stop()
+            return type(host).call_soon(host, *args, **kwargs)
+
+        def call_at(*args: Any, **kwargs: Any) -> asyncio.TimerHandle:
+            guest.stop()
+            return type(host).call_at(host, *args, **kwargs)
+
+        vars(host).update(call_soon=call_soon, call_at=call_at)

@@ -1,0 +1,56 @@
+"""Which loop and which task this thread counts as running, and exchanging them.
+
+``asyncio._get_running_loop``, ``_set_running_loop``, ``_enter_task`` and ``_leave_task`` are low-level names that
+asyncio keeps for event loop implementations. The first two have been there since 3.5.3, the other two since 3.7;
+without them no loop but asyncio's own could exist, so there is no fallback. They are used in this module alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+__all__ = ["NOTHING", "Running", "exchange", "running_as", "running_loop"]
+
+
+class Running(NamedTuple):
+    """What a thread counts as running: a loop, and the task that the loop is in."""
+
+    loop: asyncio.AbstractEventLoop | None
+    task: asyncio.Task[Any] | None
+
+
+NOTHING = Running(None, None)
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the loop that this thread counts as running, or None."""
+    return asyncio._get_running_loop()
+
+
+def exchange(new: Running) -> Running:
+    """Make *new* what this thread counts as running, and return what it was.
+
+    A loop that is put aside this way still is inside its ``run_forever``; it goes on when it is put back.
+    """
+    loop = asyncio._get_running_loop()
+    task = asyncio.current_task(loop) if loop is not None else None
+    if loop is not None and task is not None:
+        asyncio._leave_task(loop, task)
+    asyncio._set_running_loop(new.loop)
+    # Python 3.14 keeps the current task per thread and checks it against the running loop: the loop comes first.
+    if new.loop is not None and new.task is not None:
+        asyncio._enter_task(new.loop, new.task)
+    return Running(loop, task)
+
+
+@contextmanager
+def running_as(new: Running) -> Iterator[None]:
+    """Count *new* as running for the length of the block."""
+    aside = exchange(new)
+    try:
+        yield
+    finally:
+        exchange(aside)

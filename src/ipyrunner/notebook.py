@@ -1,0 +1,345 @@
+"""What one notebook keeps: a loop, a Context, and how they are run, interrupted and renewed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn, TypeVar
+
+from traitlets import Any as AnyTrait
+from traitlets import Bool, Float, TraitError, observe, validate
+from traitlets.config import Configurable
+from traitlets.utils.importstring import import_item
+
+from .aio.closing import finalize
+from .aio.contexts import carry_back, carry_into
+from .aio.hosting import Hosting
+from .aio.interrupt import Interrupt, is_default_handler
+from .aio.lending import Lender
+from .aio.runner import as_coroutine
+from .aio.running import NOTHING, Running, exchange, running_as, running_loop
+
+__all__ = ["Abandoned", "NotebookRunner"]
+
+_T = TypeVar("_T")
+
+
+class Abandoned(KeyboardInterrupt):  # noqa: N818 - it is a KeyboardInterrupt, and says which one
+    """KeyboardInterrupt of a run whose main task did not end, and stays in the loop."""
+
+
+class NotebookRunner(Configurable):
+    """One event loop and one Context for all cells of a notebook. Get it by ``ipyrunner.get_runner()``.
+
+    The loop is made on first use and stays until :meth:`restart` or :meth:`close`; after ``close`` the next use makes
+    a new one. Every method raises RuntimeError on threads other than the main one, whose loop this is.
+    """
+
+    loop_factory = AnyTrait(
+        None,
+        allow_none=True,
+        help="What makes the loop: a callable or the import string of one ('uvloop.new_event_loop'); None for "
+        "asyncio's own. Takes effect at `%arunner restart`.",
+    ).tag(config=True)
+    debug = Bool(
+        None,
+        allow_none=True,
+        help="asyncio's debug mode: True, False, or None for what PYTHONASYNCIODEBUG says. Takes effect at once.",
+    ).tag(config=True)
+    interrupt_grace = Float(
+        1.0,
+        help="Seconds that the loop has to answer the first interrupt before KeyboardInterrupt is forced into "
+        "the callback that blocks it.",
+    ).tag(config=True)
+    shutdown_timeout = Float(
+        3.0,
+        help="Seconds that restart, close and the end of the process wait for tasks, for asynchronous generators "
+        "and for the default executor, each.",
+    ).tag(config=True)
+    poll = Bool(
+        False,
+        help="Take turns with the kernel in short slices, as on loops without a pollable fd, even where there is "
+        "one. Takes effect at `%arunner restart`.",
+    ).tag(config=True)
+
+    def __init__(
+        self,
+        *,
+        replaces: Callable[[object], bool] = is_default_handler,
+        **kwargs: Any,
+    ) -> None:
+        """*replaces* says of which SIGINT handlers a run takes over, see ``Interrupt``."""
+        self._replaces = replaces
+        self._host: asyncio.AbstractEventLoop | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._context: contextvars.Context | None = None
+        self._hosting: Hosting | None = None
+        # The kernel's Context as of the last cell: what differs from it at the next cell, the kernel has changed.
+        self._kernel_context = contextvars.copy_context()
+        # What the last sync cell has left running (Playwright's sync API does), for the next one.
+        self._left = NOTHING
+        self._lender = Lender(self.get_loop)
+        self._in_context = False
+        self._interrupting: Interrupt | None = None
+        self.interrupts = 0
+        super().__init__(**kwargs)
+
+    # -- the loop
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the notebook's loop, made now if there is none. A loop that was closed behind our back is replaced."""
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError(
+                "the notebook's loop belongs to the main thread, and this is another one: use "
+                "asyncio.run_coroutine_threadsafe(coro, loop) with the loop of a cell, or ipyrunner.run(coro) here"
+            )
+        if self._loop is not None and self._loop.is_closed():
+            print("ipyrunner: the notebook's loop was closed; a new one takes its place. Its tasks are gone.")
+            self._discard()
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop() if self.loop_factory is None else self.loop_factory()
+            if self.debug is not None:
+                self._loop.set_debug(self.debug)
+            self._context = self._kernel_context.copy()
+        if self._hosting is None and self._host is not None:
+            self._hosting = Hosting(self._host, self._loop, escaped=self._on_escaped, poll=self.poll)
+            self._hosting.start()
+        return self._loop
+
+    def attach(self, host: asyncio.AbstractEventLoop) -> None:
+        """Name the kernel's loop on this thread: from now on the notebook's loop runs inside it."""
+        self._host = host
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The notebook's loop, or None if there is none at the moment."""
+        return self._loop
+
+    @property
+    def context(self) -> contextvars.Context:
+        """The Context of all cells."""
+        self.get_loop()
+        assert self._context is not None
+        return self._context
+
+    def user_variables(self) -> list[contextvars.ContextVar[Any]]:
+        """Return the ContextVars of the notebook's Context that the kernel has not set."""
+        return [] if self._context is None else [var for var in self._context if var not in self._kernel_context]
+
+    @property
+    def hosting(self) -> Hosting | None:
+        """How the loop shares this thread with the kernel's; None where there is none, or before first use."""
+        return self._hosting
+
+    def restart(self) -> None:
+        """Close the loop and start anew with a fresh loop and Context; the notebook's variables stay."""
+        self.close()
+        asyncio.set_event_loop(self.get_loop())
+
+    def close(self) -> None:
+        """Cancel the tasks, run their clean-up, close the loop; the next use makes a new one. Idempotent.
+
+        Waits ``shutdown_timeout`` seconds at most for each of tasks, asynchronous generators and executor, and names
+        the tasks that did not end. RuntimeError while a cell runs in the loop.
+        """
+        if self._loop is None:
+            return
+        self._refuse_inside("close")
+        if self._hosting is not None:
+            self._hosting.stop()
+        try:
+            if not self._loop.is_closed():
+                with running_as(NOTHING):
+                    late = finalize(self._loop, timeout=self.shutdown_timeout)
+                for task in late:
+                    print(f"ipyrunner: this task did not end within {self.shutdown_timeout} seconds: {task!r}")
+        finally:
+            self._discard()
+
+    def _discard(self) -> None:
+        assert self._loop is not None
+        if self._hosting is not None:
+            self._hosting.stop()
+        self._loop.close()
+        self._loop = self._context = self._hosting = None
+
+    # -- what cells and magics use
+
+    @property
+    def in_cell(self) -> bool:
+        """Whether a cell runs: what it runs in turn must not enter the Context again."""
+        return self._in_context
+
+    def refresh(self) -> None:
+        """Bring what the kernel has set in the current Context since the last cell into the notebook's Context."""
+        now = contextvars.copy_context()
+        carry_into(self.context, now, self._kernel_context)
+        self._kernel_context = now
+
+    async def run_in_guest(
+        self, coro: Coroutine[Any, Any, _T], *, name: str | None = None, copy_context: bool = False
+    ) -> _T:
+        """In the kernel's loop: run *coro* as one main task of the notebook's loop while the kernel stays live.
+
+        KeyboardInterrupt if SIGINT cancelled the task and the cancellation came out; ``Abandoned``, one too, if the
+        task did not end. *copy_context* keeps ContextVar changes from later cells.
+        """
+        loop = self.get_loop()
+        assert self._hosting is not None
+        context = self.context.copy() if copy_context else self.context
+        with self._interrupt() as interrupt, self.entered():
+            task = loop.create_task(coro, name=name, context=context)
+            interrupt.attach(task)
+            await self._hosting.wait(task, interrupt)
+        return self._outcome(task, interrupt)
+
+    def run(
+        self, awaitable: Awaitable[_T], *, context: contextvars.Context | None = None, name: str | None = None
+    ) -> _T:
+        """Run *awaitable* on the notebook's loop, block until it is done, return its result or raise its exception.
+
+        For cells without ``await`` and for the functions they call. It runs in a copy of the caller's Context, whose
+        changes are carried back, or in *context*. SIGINT cancels it as it does a cell. TypeError for what cannot be
+        awaited, RuntimeError where a loop runs already.
+        """
+        main = as_coroutine(awaitable)
+        loop = self.get_loop()
+        if running_loop() is not None or loop.is_running():
+            main.close()
+            raise RuntimeError(
+                "this code already runs inside an event loop, and a loop cannot run inside itself: "
+                "write `await ...` instead, or use a cell without await"
+            )
+        if self._hosting is not None:
+            self._hosting.pause()
+        copy = contextvars.copy_context() if context is None else context
+        with self._interrupt() as interrupt:
+            task = loop.create_task(main, name=name, context=copy)
+            interrupt.attach(task)
+            self._drive(loop, task, interrupt)
+        if context is None:
+            carry_back(copy)
+        return self._outcome(task, interrupt)
+
+    def run_sync(self, cell: Callable[[], _T]) -> _T:
+        """Run a sync cell: in the notebook's Context, with no running loop, and with the notebook's as current one."""
+        asyncio.set_event_loop(self.get_loop())
+        if self._hosting is not None:
+            self._hosting.pause()
+        aside = exchange(self._left)
+        try:
+            with self._lender.lending():
+                if self._in_context:  # a cell that runs a cell
+                    return cell()
+                with self.entered():
+                    return self.context.run(cell)
+        finally:
+            self._left = exchange(aside)
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Count the notebook's loop as running, though it is at rest: for what the kernel calls between cells."""
+        loop = self.get_loop()
+        if running_loop() is loop:
+            yield
+        else:
+            with running_as(Running(loop, None)):
+                yield
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        before, self._in_context = self._in_context, True
+        try:
+            yield
+        finally:
+            self._in_context = before
+
+    @contextmanager
+    def _interrupt(self) -> Iterator[Interrupt]:
+        assert self._loop is not None
+        before = self._interrupting
+        with Interrupt(self._loop, grace=self.interrupt_grace, replaces=self._replaces) as interrupt:
+            self._interrupting = interrupt
+            try:
+                yield interrupt
+            finally:
+                self._interrupting = before
+                self.interrupts += interrupt.presses
+
+    def claims(self, exc: BaseException) -> bool:
+        """In the main task of a cell: return whether *exc* is the cancellation that SIGINT asked for."""
+        return self._interrupting is not None and self._interrupting.claims(exc)
+
+    def _drive(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any], interrupt: Interrupt) -> None:
+        finished = False
+
+        def finish(_: object = None) -> None:
+            nonlocal finished
+            finished = True
+            loop.stop()
+
+        task.add_done_callback(finish)
+        interrupt.on_abandon = finish
+        while not finished:
+            try:
+                loop.run_forever()
+            except (KeyboardInterrupt, SystemExit) as exc:
+                self._on_escaped(exc)
+
+    def _outcome(self, task: asyncio.Task[_T], interrupt: Interrupt) -> _T:
+        if not task.done():
+            # The task keeps the Context; an entered one would make its steps fail.
+            if self._context is not None:
+                self._context = self._context.copy()
+            raise Abandoned
+        try:
+            return task.result()
+        except asyncio.CancelledError as exc:
+            if interrupt.claims(exc):
+                raise KeyboardInterrupt().with_traceback(exc.__traceback__) from None
+            raise
+
+    def _on_escaped(self, exc: BaseException) -> None:
+        # A task that ended this way holds the exception; nobody but the loop's handler hears of a plain callback's.
+        if isinstance(exc, SystemExit) and self._loop is not None:
+            self._loop.call_exception_handler(
+                {"message": "SystemExit in a callback of the notebook's loop does not end the kernel", "exception": exc}
+            )
+
+    def _refuse_inside(self, what: str) -> None:
+        if running_loop() is self._loop:
+            raise RuntimeError(
+                f"{what} cannot be called while the notebook's loop runs: call it in a cell of its own, without await"
+            )
+
+    # -- configuration
+
+    @validate("loop_factory")
+    def _resolve_loop_factory(self, proposal: Any) -> Callable[[], asyncio.AbstractEventLoop] | None:
+        value = proposal["value"]
+        if isinstance(value, str):
+            try:
+                value = import_item(value)
+            except (ImportError, ValueError) as exc:
+                raise TraitError(f"loop_factory: cannot import {value!r}: {exc}") from exc
+        if value is not None and not callable(value):
+            self._reject(value)
+        return value  # type: ignore[no-any-return]
+
+    def _reject(self, value: object) -> NoReturn:
+        raise TraitError(
+            f"loop_factory is a callable, an import string such as 'uvloop.new_event_loop', or None, not {value!r}"
+        )
+
+    @observe("debug")
+    def _apply_debug(self, change: Any) -> None:
+        if self._loop is not None and change["new"] is not None:
+            self._loop.set_debug(change["new"])
+
+    @observe("loop_factory", "poll")
+    def _say_restart(self, change: Any) -> None:
+        if self._loop is not None:
+            print(f"ipyrunner: {change['name']} takes effect at `%arunner restart`; the present loop stays until then.")

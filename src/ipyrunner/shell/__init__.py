@@ -1,0 +1,11 @@
+"""IPython and ipykernel: where the notebook's runner meets its cells.
+
+* :mod:`replacing`: replace an attribute of one object, and restore it.
+* :mod:`reading`: what a cell's source says about how it has to run.
+* :mod:`body`: compile and run code with top-level ``await``.
+* :mod:`cells`: the two methods that every cell goes through.
+* :mod:`magics`: ``%arun``, ``%%arun``, ``%arunner``.
+* :mod:`tracebacks`: what the user sees of an exception.
+* :mod:`routing`: ipykernel 6: output to the cell that started a task.
+* :mod:`extension`: puts these in place and takes them back.
+"""

@@ -1,0 +1,68 @@
+"""The options of ``%%arun``."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
+
+__all__ = ["ArunArguments", "arun_options"]
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not seconds >= 0:
+        raise ValueError(text)
+    return seconds
+
+
+_seconds.__name__ = "number of seconds"  # argparse: "invalid number of seconds value: 'abc'"
+
+_OPTIONS = (
+    argument("--timeout", type=_seconds, metavar="SECONDS", help="raise TimeoutError after SECONDS; the main task is "
+             "cancelled and cleans up first"),
+    argument("--name", metavar="NAME", help="name of the main task"),
+    argument("--debug", action="store_true", help="asyncio's debug mode for the length of the cell"),
+    argument("--context", choices=["copy"], help="'copy': the cell's ContextVar changes stay in the cell"),
+    argument("--fresh", action="store_true", help="a loop and a Context of the cell's own, closed at its end: exactly "
+             "asyncio.run"),
+    argument("-o", "--output", metavar="VAR", help="assign the value to VAR and display nothing"),
+)  # fmt: skip
+
+
+def arun_options(function: Any) -> Any:
+    """Decorate a magic with the options; its docstring gets their help."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return magic_arguments()(function)
+
+
+@arun_options
+def arun(self: object, line: str, cell: str) -> None:
+    """Stand in for the magic where only its options are read."""
+
+
+class ArunArguments(NamedTuple):
+    """Parsed options."""
+
+    timeout: float | None = None
+    name: str | None = None
+    debug: bool = False
+    context: str | None = None
+    fresh: bool = False
+    output: str | None = None
+
+    @classmethod
+    def parse(cls, line: str) -> ArunArguments:
+        """Parse the line of ``%%arun``. UsageError if it is wrong."""
+        return cls(**vars(parse_argstring(arun, line)))
+
+    @classmethod
+    def of(cls, line: str) -> ArunArguments:
+        """Parse the line; a wrong one has no options: the magic itself reports it."""
+        from IPython.core.error import UsageError
+
+        try:
+            return cls.parse(line)
+        except UsageError:
+            return cls()

@@ -1,0 +1,175 @@
+"""The two methods that every cell goes through, and how ours run it.
+
+``InteractiveShell.should_run_async`` and ``run_cell_async`` are public, and both ``ipykernel``'s ``do_execute`` and IPython's
+``run_cell`` go through them, in IPython 7.34 as in 9.x. A cell that has to see a running loop is one main task of the
+notebook's loop; any other cell sees none. Inside the kernel's loop the main task is awaited and the kernel stays live;
+everywhere else (terminal, a cell that a cell runs, a kernel whose loop is on another thread) the run blocks.
+"""
+
+from __future__ import annotations
+
+import ast
+import threading
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.interactiveshell import _asyncio_runner
+
+from ..aio.running import NOTHING, running_as, running_loop
+from ..notebook import Abandoned, NotebookRunner
+from .arguments import ArunArguments
+from .reading import ArunCell, arun_call, names_running_loop, read_arun_cell
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
+
+__all__ = ["Cells"]
+
+_CellCoroutine = Coroutine[Any, Any, "ExecutionResult"]
+
+
+class Cells:
+    """Run the cells of *shell* by *runner*. Also an AST transformer of the shell, see :meth:`visit`."""
+
+    def __init__(self, shell: InteractiveShell, runner: NotebookRunner) -> None:
+        self._shell = shell
+        self._runner = runner
+        # Set while a cell that begins with %%arun starts: the magic returns a coroutine, and the cell awaits it.
+        self._expects_call = False
+        self._expects_coroutine = False
+        self._abandoned = 0
+
+    def should_run_async(self, original: Callable[..., bool]) -> Callable[..., bool]:
+        """Return the replacement: whether the cell is to be awaited in the kernel's loop."""
+
+        def should_run_async(
+            raw_cell: str, *, transformed_cell: str | None = None, preprocessing_exc_tuple: Any = None
+        ) -> bool:
+            stock = original(
+                raw_cell, transformed_cell=transformed_cell, preprocessing_exc_tuple=preprocessing_exc_tuple
+            )
+            if not self._in_charge() or preprocessing_exc_tuple is not None or transformed_cell is None:
+                return stock
+            # What is not awaited blocks inside run_cell_async, and needs no loop to run it.
+            return self._can_await() and self._needs_loop(stock, transformed_cell)
+
+        return should_run_async
+
+    def run_cell_async(self, original: Callable[..., _CellCoroutine], stock: Callable[..., bool]) -> Any:
+        """Return the replacement; *stock* is the shell's own ``should_run_async``."""
+
+        async def run_cell_async(raw_cell: str, *args: Any, **kwargs: Any) -> ExecutionResult:
+            coro = original(raw_cell, *args, **kwargs)
+            if not self._in_charge():
+                return await coro
+            if not self._runner.in_cell:
+                self._runner.refresh()
+            source, failed = kwargs.get("transformed_cell"), kwargs.get("preprocessing_exc_tuple")
+            if source is None or failed is not None:
+                return self._run_sync(coro)
+            if not self._needs_loop(stock(raw_cell, transformed_cell=source, preprocessing_exc_tuple=None), source):
+                return self._run_sync(coro)
+            try:
+                return await self._run_async(coro, source)
+            except BaseException as exc:
+                # The cell has no result: its machinery was interrupted, or its main task did not end. One way to
+                # an ExecutionResult that all versions of IPython have is a cell whose preprocessing failed.
+                failure = (type(exc), exc, exc.__traceback__)
+                return await original(raw_cell, silent=True, transformed_cell=source, preprocessing_exc_tuple=failure)
+
+        return run_cell_async
+
+    def visit(self, tree: ast.AST) -> ast.AST:
+        """As IPython's AST transformer: await the call that a cell beginning with ``%%arun`` consists of."""
+        if self._expects_call and (call := arun_call(tree)) is not None:
+            self._expects_call = False
+            self._expects_coroutine = True
+            assert isinstance(tree, ast.Module)
+            expression = tree.body[0]
+            assert isinstance(expression, ast.Expr)
+            expression.value = ast.copy_location(ast.Await(call), call)
+        return tree
+
+    def takes_coroutine(self) -> bool:
+        """Return, once, whether the cell awaits what ``%%arun`` returns."""
+        expected, self._expects_coroutine = self._expects_coroutine, False
+        return expected
+
+    def _in_charge(self) -> bool:
+        # Another %autoawait (trio, curio, sync) and ipykernel's subshells, which have threads of their own, stay as
+        # they are.
+        return (
+            threading.current_thread() is threading.main_thread()
+            and self._shell.loop_runner is _asyncio_runner
+            and self._shell.trio_runner is None
+        )
+
+    def _can_await(self) -> bool:
+        """Return whether this thread runs the kernel's loop, and the cell is not one that another cell runs."""
+        host = kernel_loop(self._shell)
+        if host is None or running_loop() is not host or self._runner.in_cell:
+            return False
+        self._runner.attach(host)
+        return True
+
+    def _needs_loop(self, stock: bool, source: str) -> bool:
+        if stock or not self._shell.autoawait:
+            return stock
+        arun = read_arun_cell(source)
+        if arun is None:
+            return names_running_loop(source)
+        # --fresh has a loop of its own, and an %%arun inside a cell that runs is a blocking run like %arun.
+        return self._can_await() and not ArunArguments.of(arun.line).fresh
+
+    def _run_sync(self, coro: _CellCoroutine) -> ExecutionResult:
+        def run() -> ExecutionResult:
+            try:
+                coro.send(None)
+            except StopIteration as stop:
+                result: ExecutionResult = stop.value
+                return result
+            coro.close()
+            raise RuntimeError("this cell awaits, but did not look like it: begin it with %%arun")
+
+        return self._runner.run_sync(run)
+
+    async def _run_async(self, coro: _CellCoroutine, source: str) -> ExecutionResult:
+        runner = self._runner
+        results: list[ExecutionResult] = []
+
+        # The result is kept aside: a cancellation that arrives in the last step makes the task forget it.
+        async def main() -> None:
+            results.append(await coro)
+
+        arun = read_arun_cell(source)
+        name = f"In[{self._shell.execution_count}]"
+        try:
+            if self._can_await():
+                self._expects_call = arun is not None
+                copy = arun is not None and ArunArguments.of(arun.line).context == "copy"
+                await runner.run_in_guest(main(), name=name, copy_context=copy)
+            else:
+                context = None if runner.in_cell else runner.context
+                with running_as(NOTHING), runner.entered():
+                    runner.run(main(), context=context, name=name)
+        except Abandoned:
+            print(f"ipyrunner: the task of {name} ignored its cancellation and still runs.")
+            raise
+        except BaseException:
+            if not results:
+                raise
+        finally:
+            self._expects_call = self._expects_coroutine = False
+            if not results:
+                coro.close()
+        return results[0]
+
+
+def kernel_loop(shell: InteractiveShell) -> asyncio.AbstractEventLoop | None:
+    """Return the loop of the kernel that *shell* belongs to; None in a terminal and before the kernel has started."""
+    # tornado's IOLoop; ``kernel.io_loop`` has been there since ipykernel 5, ``asyncio_loop`` since tornado 5.
+    io_loop = getattr(getattr(shell, "kernel", None), "io_loop", None)
+    loop: asyncio.AbstractEventLoop | None = getattr(io_loop, "asyncio_loop", None)
+    return loop

@@ -1,0 +1,125 @@
+"""Puts the parts in place on one shell, and takes them back."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import atexit
+import threading
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..aio.interrupt import is_default_handler
+from ..aio.running import running_loop
+from ..notebook import NotebookRunner
+from .cells import Cells, kernel_loop
+from .magics import RunnerMagics
+from .replacing import Replacement
+from .tracebacks import Tracebacks
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+__all__ = ["get_runner", "load", "unload"]
+
+_COMM_MESSAGES = ("comm_open", "comm_msg", "comm_close")
+
+_extensions: weakref.WeakKeyDictionary[Any, Extension] = weakref.WeakKeyDictionary()
+
+
+def load(shell: InteractiveShell) -> None:
+    """Load the extension into *shell*; nothing if it is there."""
+    if shell not in _extensions:
+        _extensions[shell] = Extension(shell)
+
+
+def unload(shell: InteractiveShell) -> None:
+    """Close the runner of *shell* and restore the shell; nothing if the extension is not loaded."""
+    extension = _extensions.pop(shell, None)
+    if extension is not None:
+        extension.unload()
+
+
+def get_runner() -> NotebookRunner:
+    """Return the runner of the present shell, see ``ipyrunner.get_runner``."""
+    from IPython.core.getipython import get_ipython
+
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError(
+            "the notebook's runner belongs to the main thread, and this is another one: use "
+            "asyncio.run_coroutine_threadsafe(coro, loop) with the loop of a cell, or ipyrunner.run(coro) here"
+        )
+    extension = _extensions.get(get_ipython())
+    if extension is None:
+        raise RuntimeError("no notebook has ipyrunner loaded: run `%load_ext ipyrunner` first, or use ipyrunner.Runner")
+    return extension.runner
+
+
+class Extension:
+    """Everything that is changed on one shell."""
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        self._shell = shell
+        self.runner = NotebookRunner(parent=shell, replaces=_is_kernels_handler)
+        host = kernel_loop(shell)
+        if host is not None and host is running_loop():
+            self.runner.attach(host)
+        self._cells = Cells(shell, self.runner)
+        tracebacks = Tracebacks(shell, self.runner)
+        stock = shell.should_run_async
+        self._replacements = [
+            Replacement(shell, "should_run_async", self._cells.should_run_async),
+            Replacement(shell, "run_cell_async", lambda original: self._cells.run_cell_async(original, stock)),
+            Replacement(shell, "showtraceback", tracebacks.showtraceback),
+            Replacement(shell.events, "trigger", self._lend),
+        ]
+        shell.ast_transformers.append(self._cells)
+        shell.configurables.append(self.runner)
+        self._magics = RunnerMagics(shell, self.runner, self._cells)
+        shell.register_magics(self._magics)
+        self._handlers = self._lend_to_comms()
+        atexit.register(self.runner.close)
+
+    def unload(self) -> None:
+        """Close the runner; restore what was there before."""
+        self.runner.close()
+        atexit.unregister(self.runner.close)
+        shell = self._shell
+        for replacement in self._replacements:
+            replacement.restore()
+        shell.ast_transformers.remove(self._cells)
+        shell.configurables.remove(self.runner)
+        for kind, names in self._magics.magics.items():
+            for name in names:
+                shell.magics_manager.magics[kind].pop(name, None)
+        handlers = self._kernel_handlers()
+        for message, handler in self._handlers.items():
+            handlers[message] = handler
+        asyncio.set_event_loop(kernel_loop(shell))
+
+    def _kernel_handlers(self) -> dict[str, Callable[..., Any]]:
+        # The kernel's table of message handlers; ipykernel itself puts the comm manager's in there the same way.
+        return getattr(getattr(self._shell, "kernel", None), "shell_handlers", {})
+
+    def _lend_to_comms(self) -> dict[str, Callable[..., Any]]:
+        handlers = self._kernel_handlers()
+        before = {message: handlers[message] for message in _COMM_MESSAGES if message in handlers}
+        handlers.update({message: self._lend(handler) for message, handler in before.items()})
+        return before
+
+    def _lend(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Let what the kernel calls (widget callbacks, event hooks) see the notebook's loop as the running one."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if threading.current_thread() is not threading.main_thread():
+                return original(*args, **kwargs)
+            with self.runner.lent():
+                return original(*args, **kwargs)
+
+        return call
+
+
+def _is_kernels_handler(handler: object) -> bool:
+    """Return whether a run may take SIGINT over from *handler*: Python's default, or what ipykernel sets for a cell."""
+    return is_default_handler(handler) or str(getattr(handler, "__module__", "")).startswith("ipykernel")

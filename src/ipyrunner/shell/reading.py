@@ -1,0 +1,70 @@
+"""What the source of a cell says about how it has to run. Sources are as IPython has transformed them."""
+
+from __future__ import annotations
+
+import ast
+from typing import NamedTuple
+
+__all__ = ["ArunCell", "arun_call", "names_running_loop", "read_arun_cell"]
+
+# What needs a running loop and can be used without await. Stock notebooks name these at the top level of cells.
+_NAMES = frozenset({"get_running_loop", "current_task", "all_tasks"})
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+
+
+class ArunCell(NamedTuple):
+    """A cell that begins with ``%%arun``."""
+
+    line: str
+    body: str
+
+
+def names_running_loop(source: str) -> bool:
+    """Return whether the top-level code of a cell names ``asyncio.get_running_loop`` or the like.
+
+    Bodies of functions and lambdas do not count: they run when they are called.
+    """
+    if not any(name in source for name in _NAMES):
+        return False
+    try:
+        pending: list[ast.AST] = [ast.parse(source)]
+    except (SyntaxError, ValueError):
+        return False
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Name) and node.id in _NAMES:
+            return True
+        if isinstance(node, ast.Attribute) and node.attr in _NAMES:
+            return True
+        if isinstance(node, ast.Lambda):
+            pending.append(node.args)
+        elif isinstance(node, _FUNCTIONS):
+            pending += [node.args, *node.decorator_list]
+        else:
+            pending += ast.iter_child_nodes(node)
+    return False
+
+
+def read_arun_cell(source: str) -> ArunCell | None:
+    """Return the line and the body of a cell that begins with ``%%arun``; None for any other cell."""
+    if not source.startswith("get_ipython().run_cell_magic('arun',"):
+        return None
+    call = arun_call(ast.parse(source))
+    return None if call is None else ArunCell(*(ast.literal_eval(argument) for argument in call.args[1:]))
+
+
+def arun_call(tree: ast.AST) -> ast.Call | None:
+    """Return the call of the magic if *tree* is a module that consists of it: a cell that begins with ``%%arun``."""
+    match tree:
+        case ast.Module(
+            body=[
+                ast.Expr(
+                    value=ast.Call(
+                        func=ast.Attribute(attr="run_cell_magic"),
+                        args=[ast.Constant(value="arun"), ast.Constant(value=str()), ast.Constant(value=str())],
+                    ) as call
+                )
+            ]
+        ):
+            return call
+    return None

@@ -1,0 +1,128 @@
+"""What the user sees of an exception: their own lines, KeyboardInterrupt for an interrupt, and help on mistakes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import IPython
+
+from ..notebook import NotebookRunner
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+__all__ = ["Tracebacks"]
+
+_OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
+_ASYNCIO = os.path.dirname(asyncio.__file__) + os.sep
+_IPYTHON = os.path.dirname(IPython.__file__) + os.sep
+
+# Part of the message of a RuntimeError or ValueError, and what to do about it.
+_HINTS = {
+    "cannot be called from a running event loop": "in_loop",
+    "Already running asyncio in this thread": "in_loop",
+    "event loop is already running": "in_loop",
+    "while another loop is running": "in_loop",
+    "attached to a different loop": "other_loop",
+    "bound to a different event loop": "other_loop",
+    "The future belongs to a different loop": "other_loop",
+    "no running event loop": "no_loop",
+    "no current event loop": "no_loop",
+}
+_NOTES = {
+    "in_loop": "ipyrunner: this code already runs in the notebook's event loop, because the cell has a top-level await "
+    "(or begins with %%arun). Write `await main()` instead of `asyncio.run(main())`; or move the call to a cell "
+    "without await, where asyncio.run works.",
+    "other_loop": "ipyrunner: a Future, Task or lock works only in the event loop that it was made for. This one was made in "
+    "another loop (an asyncio.run(), %%arun --fresh, or the loop before `%arunner restart`): make it anew in this cell.",
+    "no_loop": "ipyrunner: a cell without await has no running event loop, as in a script. Begin the cell with %%arun to "
+    "run all of it in the notebook's event loop.",
+}
+
+
+class Tracebacks:
+    """Prepare exceptions for ``shell.showtraceback``."""
+
+    def __init__(self, shell: InteractiveShell, runner: NotebookRunner) -> None:
+        self._shell = shell
+        self._runner = runner
+
+    def showtraceback(self, original: Callable[..., None]) -> Callable[..., None]:
+        """Return the replacement."""
+
+        def showtraceback(exc_tuple: Any = None, *args: Any, **kwargs: Any) -> None:
+            exc = sys.exc_info()[1] if exc_tuple is None else exc_tuple[1]
+            if not isinstance(exc, BaseException):
+                original(exc_tuple, *args, **kwargs)
+                return
+            if self._runner.claims(exc):
+                exc = self._interrupted(exc)
+            _clean(exc, set())
+            note = _hint(exc)
+            if note is not None and note not in getattr(exc, "__notes__", ()):
+                exc.add_note(note)
+            original((type(exc), exc, exc.__traceback__), *args, **kwargs)
+            if note is not None and note not in "".join(
+                self._shell.InteractiveTB.get_exception_only(type(exc), exc)
+            ):
+                print(note, file=sys.stderr)  # IPython before 8.? shows no notes
+
+        return showtraceback
+
+    def _interrupted(self, cancelled: BaseException) -> KeyboardInterrupt:
+        """Return the KeyboardInterrupt that the cell ends with; the ExecutionResult, too, is to hold it."""
+        interrupt = KeyboardInterrupt().with_traceback(cancelled.__traceback__)
+        result = getattr(self._shell.displayhook, "exec_result", None)
+        if result is not None and result.error_in_exec is cancelled:
+            result.error_in_exec = interrupt
+        return interrupt
+
+
+def _hint(exc: BaseException) -> str | None:
+    if isinstance(exc, (RuntimeError, ValueError)):
+        text = str(exc)
+        for part, name in _HINTS.items():
+            if part in text:
+                return _NOTES[name]
+    return None
+
+
+def _clean(exc: BaseException | None, seen: set[int]) -> None:
+    """Take our frames out of the traceback of *exc* and of all that hangs on it."""
+    if exc is None or id(exc) in seen:
+        return
+    seen.add(id(exc))
+    exc.__traceback__ = _without_ours(exc.__traceback__)
+    _clean(exc.__cause__, seen)
+    _clean(exc.__context__, seen)
+    if isinstance(exc, BaseExceptionGroup):
+        for inner in exc.exceptions:
+            _clean(inner, seen)
+
+
+def _without_ours(tb: TracebackType | None) -> TracebackType | None:
+    """Drop our frames, the frames of IPython's magic machinery before them and of asyncio's runner after them."""
+    entries: list[TracebackType] = []
+    after_ours = changed = False
+    while tb is not None:
+        filename = tb.tb_frame.f_code.co_filename
+        if filename.startswith(_OURS):
+            # The first entry is IPython's own: it drops that one itself.
+            while len(entries) > 1 and entries[-1].tb_frame.f_code.co_filename.startswith(_IPYTHON):
+                entries.pop()
+            after_ours = changed = True
+        elif not (after_ours and filename.startswith(_ASYNCIO)):
+            after_ours = False
+            entries.append(tb)
+        tb = tb.tb_next
+    if not changed:
+        return entries[0] if entries else None
+    chain: TracebackType | None = None
+    for entry in reversed(entries):
+        chain = TracebackType(chain, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
+    return chain

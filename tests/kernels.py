@@ -1,0 +1,182 @@
+"""A real kernel, driven the way a front end drives it."""
+
+from __future__ import annotations
+
+import os
+import queue
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from jupyter_client.manager import KernelManager
+
+DEADLINE = 30.0
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@dataclass
+class Cell:
+    """What came back for one request."""
+
+    msg_id: str
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    reply: dict[str, Any] | None = None
+    idle: bool = False
+
+    def _texts(self, name: str) -> str:
+        return "".join(
+            m["content"]["text"] for m in self.messages if m["msg_type"] == "stream" and m["content"]["name"] == name
+        )
+
+    @property
+    def stdout(self) -> str:
+        return self._texts("stdout")
+
+    @property
+    def stderr(self) -> str:
+        return self._texts("stderr")
+
+    @property
+    def value(self) -> str | None:
+        """The plain text of Out[n]."""
+        for m in self.messages:
+            if m["msg_type"] == "execute_result":
+                return str(m["content"]["data"]["text/plain"])
+        return None
+
+    @property
+    def ename(self) -> str | None:
+        """The exception's name: the same in the reply and in the cell's output."""
+        names = {m["content"]["ename"] for m in self.messages if m["msg_type"] == "error"}
+        assert self.reply is not None
+        if self.reply["status"] == "error":
+            names.add(self.reply["ename"])
+        assert len(names) <= 1, names
+        return names.pop() if names else None
+
+    @property
+    def traceback(self) -> str:
+        """The traceback in the output, without colours."""
+        lines = [line for m in self.messages if m["msg_type"] == "error" for line in m["content"]["traceback"]]
+        return _ANSI.sub("", "\n".join(lines))
+
+
+class Kernel:
+    """One kernel and one client. Every wait has a deadline."""
+
+    def __init__(self, manager: KernelManager) -> None:
+        self.manager = manager
+        self.client = manager.blocking_client()
+        self.client.start_channels()
+        self.client.wait_for_ready(timeout=DEADLINE)
+        self._cells: dict[str, Cell] = {}
+
+    def begin(self, code: str, **options: Any) -> Cell:
+        """Send a cell and do not wait for it."""
+        msg_id = self.client.execute(code, **options)
+        cell = self._cells[msg_id] = Cell(msg_id)
+        return cell
+
+    def finish(self, cell: Cell, timeout: float = DEADLINE) -> Cell:
+        """Wait until the reply and the idle status of the cell are there."""
+        self._pump(lambda: cell.reply is not None and cell.idle, timeout, f"cell to end; it gave {cell}")
+        return cell
+
+    def run(self, code: str, timeout: float = DEADLINE, **options: Any) -> Cell:
+        """Run a cell to its end, whatever that is."""
+        return self.finish(self.begin(code, **options), timeout)
+
+    def ok(self, code: str, timeout: float = DEADLINE) -> Cell:
+        """Run a cell that must not fail."""
+        cell = self.run(code, timeout)
+        assert cell.ename is None, cell.traceback
+        return cell
+
+    def wait_for(self, cell: Cell, text: str, timeout: float = DEADLINE) -> None:
+        """Wait until the cell has printed *text*; it may have ended long ago."""
+        self._pump(lambda: text in cell.stdout, timeout, f"{text!r} in {cell.stdout!r}")
+
+    def wait_for_message(self, cell: Cell, msg_type: str, timeout: float = DEADLINE) -> dict[str, Any]:
+        """Wait for the first message of this type that the cell has caused."""
+        self._pump(lambda: any(m["msg_type"] == msg_type for m in cell.messages), timeout, msg_type)
+        return next(m for m in cell.messages if m["msg_type"] == msg_type)
+
+    def interrupt(self) -> float:
+        """Press the interrupt button; return when."""
+        self.manager.interrupt_kernel()
+        return time.monotonic()
+
+    def interrupted(self, cell: Cell, marker: str, timeout: float = DEADLINE) -> float:
+        """Wait for the cell's marker, press, wait for its end; return the seconds that took."""
+        self.wait_for(cell, marker)
+        pressed = self.interrupt()
+        self.finish(cell, timeout)
+        return time.monotonic() - pressed
+
+    def expect_alive(self) -> None:
+        """After an interrupt: the next cell runs, on the same loop, with the variables of :data:`BEFORE`."""
+        after = self.ok("import asyncio; await asyncio.sleep(0.01); print(kept, id(asyncio.get_running_loop()) == loop_id)")
+        assert after.stdout == "kept True\n"
+        assert self.ok("print(kept, id(asyncio.get_event_loop()) == loop_id)").stdout == "kept True\n"
+
+    def send_comm(self, msg_type: str, content: dict[str, Any]) -> Cell:
+        """Send a comm message, as a widget does."""
+        message = self.client.session.msg(msg_type, content)
+        cell = self._cells[message["header"]["msg_id"]] = Cell(message["header"]["msg_id"])
+        self.client.shell_channel.send(message)
+        return cell
+
+    def wait_for_idle(self, cell: Cell) -> None:
+        self._pump(lambda: cell.idle, DEADLINE, "idle")
+
+    def _pump(self, done: Any, timeout: float, what: str) -> None:
+        deadline = time.monotonic() + timeout
+        while not done():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"waited {timeout} s for {what}")
+            self._receive(self.client.get_iopub_msg, 0.02)
+            self._receive(self.client.get_shell_msg, 0)
+
+    def _receive(self, get: Any, timeout: float) -> None:
+        try:
+            message = get(timeout=timeout)
+        except queue.Empty:
+            return
+        cell = self._cells.get(message["parent_header"].get("msg_id"))
+        if cell is None:
+            return
+        if message["msg_type"] == "execute_reply":
+            cell.reply = message["content"]
+        elif message["msg_type"] == "status":
+            cell.idle = cell.idle or message["content"]["execution_state"] == "idle"
+        else:
+            cell.messages.append(message)
+
+
+BEFORE = """
+import asyncio
+kept = "kept"
+loop_id = id(asyncio.get_event_loop())
+"""
+
+
+@contextmanager
+def kernel(tmp_path: Any, *, load: bool = True, env: dict[str, str] | None = None) -> Iterator[Kernel]:
+    """A fresh kernel with the extension loaded."""
+    manager = KernelManager(kernel_name="python3")
+    manager.start_kernel(env={**os.environ, "IPYTHONDIR": str(tmp_path), **(env or {})})
+    started = None
+    try:
+        started = Kernel(manager)
+        if load:
+            started.ok("%load_ext ipyrunner")
+            started.ok(BEFORE)
+        yield started
+    finally:
+        if started is not None:
+            started.client.stop_channels()
+        manager.shutdown_kernel(now=True)
+        manager.cleanup_resources()
