@@ -73,6 +73,8 @@ class Kernel:
         self.client.start_channels()
         self.client.wait_for_ready(timeout=DEADLINE)
         self._cells: dict[str, Cell] = {}
+        # Seconds per look at the output channel; the reply channel is looked at in between.
+        self.poll = 0.005
 
     def begin(self, code: str, **options: Any) -> Cell:
         """Send a cell and do not wait for it."""
@@ -137,7 +139,7 @@ class Kernel:
         while not done():
             if time.monotonic() > deadline:
                 raise TimeoutError(f"waited {timeout} s for {what}")
-            self._receive(self.client.get_iopub_msg, 0.02)
+            self._receive(self.client.get_iopub_msg, self.poll)
             self._receive(self.client.get_shell_msg, 0)
 
     def _receive(self, get: Any, timeout: float) -> None:

@@ -22,13 +22,9 @@ from .aio.lending import Lender
 from .aio.runner import as_coroutine
 from .aio.running import NOTHING, Running, exchange, running_as, running_loop
 
-__all__ = ["Abandoned", "NotebookRunner"]
+__all__ = ["NotebookRunner"]
 
 _T = TypeVar("_T")
-
-
-class Abandoned(KeyboardInterrupt):  # noqa: N818 - it is a KeyboardInterrupt, and says which one
-    """KeyboardInterrupt of a run whose main task did not end, and stays in the loop."""
 
 
 class NotebookRunner(Configurable):
@@ -184,8 +180,9 @@ class NotebookRunner(Configurable):
     ) -> _T:
         """In the kernel's loop: run *coro* as one main task of the notebook's loop while the kernel stays live.
 
-        KeyboardInterrupt if SIGINT cancelled the task and the cancellation came out; ``Abandoned``, one too, if the
-        task did not end. *copy_context* keeps ContextVar changes from later cells.
+        KeyboardInterrupt if SIGINT cancelled the task and the cancellation came out, or if the task did not end after
+        the second SIGINT; it stays in the loop then, and is named. *copy_context* keeps ContextVar changes from later
+        cells.
         """
         loop = self.get_loop()
         assert self._hosting is not None
@@ -291,10 +288,13 @@ class NotebookRunner(Configurable):
 
     def _outcome(self, task: asyncio.Task[_T], interrupt: Interrupt) -> _T:
         if not task.done():
-            # The task keeps the Context; an entered one would make its steps fail.
+            if not interrupt.abandoned:
+                raise RuntimeError("the notebook's loop ended before this run did; the next cell starts with a new one")
+            # The task keeps the Context; in one that a cell has entered its steps would fail.
             if self._context is not None:
                 self._context = self._context.copy()
-            raise Abandoned
+            print(f"ipyrunner: the task of {task.get_name()} ignored its cancellation and still runs.")
+            raise KeyboardInterrupt
         try:
             return task.result()
         except asyncio.CancelledError as exc:

@@ -106,7 +106,7 @@ class Runner:
                     # A task factory may make tasks that know nothing of uncancel (gh-95097).
                     uncancel = getattr(task, "uncancel", None)
                     if uncancel is not None and uncancel() == 0:
-                        raise KeyboardInterrupt() from None
+                        raise KeyboardInterrupt()  # noqa: B904 - as asyncio does: the context tells where it was
                 raise
 
     def _lazy_init(self) -> None:

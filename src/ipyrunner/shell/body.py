@@ -26,13 +26,14 @@ class Body(NamedTuple):
     quiet: bool
 
 
-def compile_body(shell: InteractiveShell, source: str) -> Body:
+def compile_body(shell: InteractiveShell, first_line: str, source: str) -> Body:
     """Compile the body of a cell magic as IPython compiles a cell. SyntaxError as there.
 
-    The body counts as the second line on, since that is where the user sees it.
+    The body counts as the second line on, since that is where the user sees it; *first_line* is for tracebacks.
     """
-    transformed = "\n" + shell.transform_cell(source)
-    name = _cache(shell, transformed, source)
+    body = shell.transform_cell(source)
+    transformed = "\n" + body
+    name = _cache(shell, f"{first_line}\n{body}", source)
     module = shell.transform_ast(shell.compile.ast_parse(transformed, filename=name))
     nodes = module.body
     last = nodes.pop() if nodes and isinstance(nodes[-1], ast.Expr) else None

@@ -9,6 +9,7 @@ everywhere else (terminal, a cell that a cell runs, a kernel whose loop is on an
 from __future__ import annotations
 
 import ast
+import inspect
 import threading
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from IPython.core.interactiveshell import _asyncio_runner
 
 from ..aio.running import NOTHING, running_as, running_loop
-from ..notebook import Abandoned, NotebookRunner
+from ..notebook import NotebookRunner
 from .arguments import ArunArguments
+from .routing import Routing
 from .reading import ArunCell, arun_call, names_running_loop, read_arun_cell
 
 if TYPE_CHECKING:
@@ -33,13 +35,13 @@ _CellCoroutine = Coroutine[Any, Any, "ExecutionResult"]
 class Cells:
     """Run the cells of *shell* by *runner*. Also an AST transformer of the shell, see :meth:`visit`."""
 
-    def __init__(self, shell: InteractiveShell, runner: NotebookRunner) -> None:
+    def __init__(self, shell: InteractiveShell, runner: NotebookRunner, routing: Routing) -> None:
         self._shell = shell
         self._runner = runner
+        self._routing = routing
         # Set while a cell that begins with %%arun starts: the magic returns a coroutine, and the cell awaits it.
         self._expects_call = False
         self._expects_coroutine = False
-        self._abandoned = 0
 
     def should_run_async(self, original: Callable[..., bool]) -> Callable[..., bool]:
         """Return the replacement: whether the cell is to be awaited in the kernel's loop."""
@@ -66,13 +68,14 @@ class Cells:
                 return await coro
             if not self._runner.in_cell:
                 self._runner.refresh()
+                self._routing.begin_cell(self._runner.context)
             source, failed = kwargs.get("transformed_cell"), kwargs.get("preprocessing_exc_tuple")
             if source is None or failed is not None:
                 return self._run_sync(coro)
             if not self._needs_loop(stock(raw_cell, transformed_cell=source, preprocessing_exc_tuple=None), source):
                 return self._run_sync(coro)
             try:
-                return await self._run_async(coro, source)
+                return await self._run_async(coro, raw_cell, source)
             except BaseException as exc:
                 # The cell has no result: its machinery was interrupted, or its main task did not end. One way to
                 # an ExecutionResult that all versions of IPython have is a cell whose preprocessing failed.
@@ -135,36 +138,29 @@ class Cells:
 
         return self._runner.run_sync(run)
 
-    async def _run_async(self, coro: _CellCoroutine, source: str) -> ExecutionResult:
+    async def _run_async(self, coro: _CellCoroutine, raw_cell: str, source: str) -> ExecutionResult:
         runner = self._runner
-        results: list[ExecutionResult] = []
-
-        # The result is kept aside: a cancellation that arrives in the last step makes the task forget it.
-        async def main() -> None:
-            results.append(await coro)
-
+        before = self._shell.last_execution_result
         arun = read_arun_cell(source)
         name = f"In[{self._shell.execution_count}]"
         try:
             if self._can_await():
                 self._expects_call = arun is not None
                 copy = arun is not None and ArunArguments.of(arun.line).context == "copy"
-                await runner.run_in_guest(main(), name=name, copy_context=copy)
-            else:
-                context = None if runner.in_cell else runner.context
-                with running_as(NOTHING), runner.entered():
-                    runner.run(main(), context=context, name=name)
-        except Abandoned:
-            print(f"ipyrunner: the task of {name} ignored its cancellation and still runs.")
-            raise
+                return await runner.run_in_guest(coro, name=name, copy_context=copy)
+            context = None if runner.in_cell else runner.context
+            with running_as(NOTHING), runner.entered():
+                return runner.run(coro, context=context, name=name)
         except BaseException:
-            if not results:
+            # A cancellation that arrives in the last step makes the task forget the result; the shell has it.
+            last = self._shell.last_execution_result
+            if last is None or last is before or last.info.raw_cell != raw_cell:
                 raise
+            return last
         finally:
             self._expects_call = self._expects_coroutine = False
-            if not results:
+            if inspect.getcoroutinestate(coro) == inspect.CORO_CREATED:
                 coro.close()
-        return results[0]
 
 
 def kernel_loop(shell: InteractiveShell) -> asyncio.AbstractEventLoop | None:

@@ -16,6 +16,7 @@ from ..notebook import NotebookRunner
 from .cells import Cells, kernel_loop
 from .magics import RunnerMagics
 from .replacing import Replacement
+from .routing import Routing
 from .tracebacks import Tracebacks
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ class Extension:
         host = kernel_loop(shell)
         if host is not None and host is running_loop():
             self.runner.attach(host)
-        self._cells = Cells(shell, self.runner)
+        self._routing = Routing(shell)
+        self._cells = Cells(shell, self.runner, self._routing)
         tracebacks = Tracebacks(shell, self.runner)
         stock = shell.should_run_async
         self._replacements = [
@@ -88,6 +90,7 @@ class Extension:
         shell = self._shell
         for replacement in self._replacements:
             replacement.restore()
+        self._routing.restore()
         shell.ast_transformers.remove(self._cells)
         shell.configurables.remove(self.runner)
         for kind, names in self._magics.magics.items():

@@ -51,7 +51,7 @@ class RunnerMagics(Magics):
         if cell is None:
             return self._run_expression(line, local_ns)
         arguments = ArunArguments.parse(self.shell.var_expand(line))
-        body = compile_body(self.shell, cell)
+        body = compile_body(self.shell, f"%%arun {line}".rstrip(), cell)
         if self._cells.takes_coroutine():
             return self._run_body(arguments, body)
         if arguments.fresh:
@@ -112,8 +112,13 @@ class RunnerMagics(Magics):
         if arguments.debug:
             loop.set_debug(True)
         try:
-            async with asyncio.timeout(arguments.timeout):
+            async with asyncio.timeout(arguments.timeout) as timeout:
                 value = await run_body(body, self.shell.user_ns)
+        except TimeoutError as exc:
+            if timeout.expired():
+                message = f"the cell did not end within {arguments.timeout} seconds and was cancelled"
+                raise TimeoutError(message) from exc.__cause__
+            raise
         finally:
             if arguments.debug:
                 loop.set_debug(debug)

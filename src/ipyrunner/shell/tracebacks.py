@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import linecache
 import os
 import sys
 from collections.abc import Callable
@@ -20,7 +21,12 @@ __all__ = ["Tracebacks"]
 
 _OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _ASYNCIO = os.path.dirname(asyncio.__file__) + os.sep
-_IPYTHON = os.path.dirname(IPython.__file__) + os.sep
+# IPython 7 calls magics through the decorator package.
+_MAGIC_MACHINERY = tuple(
+    os.path.dirname(module.__file__ or "") + os.sep
+    for module in (IPython, sys.modules.get("decorator"))
+    if module is not None and os.path.basename(module.__file__ or "") == "__init__.py"
+)
 
 # Part of the message of a RuntimeError or ValueError, and what to do about it.
 _HINTS = {
@@ -108,13 +114,15 @@ def _clean(exc: BaseException | None, seen: set[int]) -> None:
 def _without_ours(tb: TracebackType | None) -> TracebackType | None:
     """Drop our frames, the frames of IPython's magic machinery before them and of asyncio's runner after them."""
     entries: list[TracebackType] = []
-    after_ours = changed = False
+    after_ours = changed = magic_call = False
     while tb is not None:
         filename = tb.tb_frame.f_code.co_filename
         if filename.startswith(_OURS):
             # The first entry is IPython's own: it drops that one itself.
-            while len(entries) > 1 and entries[-1].tb_frame.f_code.co_filename.startswith(_IPYTHON):
+            while len(entries) > 1 and entries[-1].tb_frame.f_code.co_filename.startswith(_MAGIC_MACHINERY):
                 entries.pop()
+            # A cell that begins with %%arun: its body is shown, and not the call that IPython makes of it.
+            magic_call = len(entries) == 2 and _is_arun_cell(entries[1])
             after_ours = changed = True
         elif not (after_ours and filename.startswith(_ASYNCIO)):
             after_ours = False
@@ -122,7 +130,13 @@ def _without_ours(tb: TracebackType | None) -> TracebackType | None:
         tb = tb.tb_next
     if not changed:
         return entries[0] if entries else None
+    if magic_call and len(entries) > 2:
+        del entries[1]
     chain: TracebackType | None = None
     for entry in reversed(entries):
         chain = TracebackType(chain, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
     return chain
+
+
+def _is_arun_cell(entry: TracebackType) -> bool:
+    return linecache.getline(entry.tb_frame.f_code.co_filename, 1).startswith("get_ipython().run_cell_magic('arun',")

@@ -1,0 +1,131 @@
+"""Measure what the README claims, each figure against its counterpart in the same run: ``make bench``."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parent / "tests")]
+
+from kernels import Kernel, kernel  # noqa: E402 - it lives with the tests
+
+
+def ratio(name: str, ours: Callable[[], float], theirs: Callable[[], float], rounds: int) -> None:
+    """Time the two in turn; print the median of the ratios, and the least of each."""
+    pairs = []
+    for i in range(rounds):  # the order changes, so that neither always comes first
+        pairs.append((ours(), theirs()) if i % 2 else (theirs(), ours())[::-1])
+    quotients = sorted(a / b for a, b in pairs)
+    mine, other = (min(column) for column in zip(*pairs, strict=True))
+    quarter = len(quotients) // 4
+    print(
+        f"{name:<34}{statistics.median(quotients):6.3f}   (half of {rounds} rounds: {quotients[quarter]:.2f} to "
+        f"{quotients[-1 - quarter]:.2f}; at best {mine * 1e3:.2f} ms against {other * 1e3:.2f} ms)",
+        flush=True,
+    )
+
+
+def throughput(k: Kernel, rounds: int) -> None:
+    k.poll = 0.1  # this process must not compete for the processor
+    k.ok(f"import sys; sys.path.insert(0, {str(HERE)!r}); from work import WORK")
+    command = [sys.executable, HERE / "work.py"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as script:
+
+        def in_script(work: str) -> float:
+            script.stdin.write(work + "\n")
+            return float(script.stdout.readline())
+
+        for work in ("yields", "spawns", "echoes"):
+            ours, theirs = lambda work=work: float(k.ok(f"await WORK[{work!r}]()").value), partial(in_script, work)
+            ours(), theirs()  # warm both
+            ratio(f"cell / script: {work}", ours, theirs, rounds)
+        script.stdin.close()
+    k.poll = 0.0005
+
+
+def empty_cell(k: Kernel, stock: Kernel, rounds: int) -> None:
+    def timed(which: Kernel) -> float:
+        start = time.perf_counter()
+        for _ in range(20):
+            which.ok("await asyncio.sleep(0)")
+        return (time.perf_counter() - start) / 20
+
+    stock.ok("import asyncio")
+    stock.poll = k.poll
+    ratio("empty async cell / stock kernel", lambda: timed(k), lambda: timed(stock), rounds)
+
+
+def comm_latency(k: Kernel) -> None:
+    k.ok(
+        "from ipykernel.comm import Comm\n"
+        "def opened(comm, message):\n"
+        "    comm.on_msg(lambda message: comm.send({}))\n"
+        "    comm.send({})\n"
+        "get_ipython().kernel.comm_manager.register_target('bench', opened)"
+    )
+    cell = k.begin("print('go')\nawait asyncio.Event().wait()")
+    k.wait_for(cell, "go")
+    k.wait_for_message(k.send_comm("comm_open", {"comm_id": "c", "target_name": "bench", "data": {}}), "comm_msg")
+    times = []
+    for _ in range(100):
+        start = time.perf_counter()
+        k.wait_for_message(k.send_comm("comm_msg", {"comm_id": "c", "data": {}}), "comm_msg")
+        times.append(time.perf_counter() - start)
+    k.interrupt()
+    k.finish(cell)
+    show("comm round trip while a cell awaits", times)
+
+
+def interrupt_latency(k: Kernel) -> None:
+    times = []
+    for _ in range(30):
+        cell = k.begin("print('go')\nawait asyncio.sleep(60)")
+        times.append(k.interrupted(cell, "go"))
+    show("interrupt of an await, to its reply", times)
+
+
+def idle_cpu(k: Kernel, stock: Kernel, seconds: float) -> None:
+    k.ok("tasks = [asyncio.create_task(asyncio.sleep(3600)) for _ in range(100)]")
+    for name, which in (("with 100 sleeping tasks", k), ("stock kernel", stock)):
+        pid = int(which.ok("import os; os.getpid()").value or 0)
+        before = cpu_seconds(pid)
+        time.sleep(seconds)
+        print(f"{'idle CPU, ' + name:<34}{100 * (cpu_seconds(pid) - before) / seconds:6.3f} % of a core")
+
+
+def cpu_seconds(pid: int) -> float:
+    # nanoseconds on a CPU, per thread; utime in /proc/pid/stat has ticks of 10 ms
+    return sum(int(f.read_text().split()[0]) for f in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
+
+
+def show(name: str, times: list[float]) -> None:
+    print(f"{name:<34}{statistics.median(times) * 1e3:6.2f} ms median, {max(times) * 1e3:.2f} ms at most ({len(times)})")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=41)
+    parser.add_argument("--idle-seconds", type=float, default=20)
+    options = parser.parse_args()
+    print(f"Python {sys.version.split()[0]} on {sys.platform}; ratios are medians of paired rounds, less is better")
+    with ExitStack() as stack:
+        k = stack.enter_context(kernel(tempfile.mkdtemp()))
+        stock = stack.enter_context(kernel(tempfile.mkdtemp(), load=False))
+        throughput(k, options.rounds)
+        empty_cell(k, stock, options.rounds)
+        comm_latency(k)
+        interrupt_latency(k)
+        idle_cpu(k, stock, options.idle_seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""ipykernel 6: output goes to the cell that started the task.
+
+ipykernel 7 finds the cell of an output by ContextVars, which tasks inherit. Version 6 has one "last parent" on each of
+stdout, stderr and the display publisher (6.30 has the ContextVar on the streams already): a background task prints
+into whichever cell ran last. There, a ContextVar of ours remembers the cell, and the parent is set around each output that
+comes from another cell than the last. Nothing is paid by tasks that print nothing.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .replacing import Replacement
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+__all__ = ["Routing"]
+
+
+class Routing:
+    """Route output by cell on kernels that do not; on others there is nothing to do."""
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        self._shell = shell
+        self._cell: contextvars.ContextVar[dict[str, Any]] = contextvars.ContextVar("ipyrunner cell")
+        self._replacements: list[Replacement] = []
+        if getattr(shell, "kernel", None) is None:
+            return
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "set_parent") and not _follows_context(stream):
+                self._route_stream(stream)
+        publisher = shell.display_pub
+        if hasattr(publisher, "set_parent") and not _follows_context(publisher):
+            for name in ("publish", "clear_output"):
+                self._replacements.append(Replacement(publisher, name, self._publish))
+
+    def begin_cell(self, context: contextvars.Context) -> None:
+        """Tell the notebook's *context* which cell begins. *context* must not be entered."""
+        if self._replacements:
+            context.run(self._cell.set, self._shell.parent_header)
+
+    def restore(self) -> None:
+        """Leave the streams and the publisher as they were."""
+        for replacement in self._replacements:
+            replacement.restore()
+        self._replacements.clear()
+
+    def _route_stream(self, stream: Any) -> None:
+        # What the kernel has set last, for output that belongs to no cell of ours.
+        last: dict[str, Any] = self._shell.parent_header  # type: ignore[attr-defined]
+        shown: dict[str, Any] = last
+
+        def set_parent(original: Callable[..., None]) -> Callable[..., None]:
+            def set_parent(parent: dict[str, Any]) -> None:
+                nonlocal last, shown
+                stream.flush()  # what is buffered belongs to the parent before
+                last = shown = parent
+                original(parent)
+
+            return set_parent
+
+        set_now = stream.set_parent
+
+        def write(original: Callable[[str], Any]) -> Callable[[str], Any]:
+            def write(text: str) -> Any:
+                nonlocal shown
+                parent = self._cell.get(last)
+                if parent is not shown:
+                    stream.flush()
+                    shown = parent
+                    set_now(parent)
+                return original(text)
+
+            return write
+
+        self._replacements += [Replacement(stream, "set_parent", set_parent), Replacement(stream, "write", write)]
+
+    def _publish(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        publisher: Any = self._shell.display_pub
+
+        def publish(*args: Any, **kwargs: Any) -> Any:
+            parent = self._cell.get(None)
+            if parent is None:
+                return original(*args, **kwargs)
+            before = publisher.parent_header
+            publisher.set_parent(parent)
+            try:
+                return original(*args, **kwargs)
+            finally:
+                publisher.parent_header = before
+
+        return publish
+
+
+def _follows_context(output: Any) -> bool:
+    # Private: ipykernel's ContextVar of the parent, on streams since 6.30, on the publisher since 7.0.
+    return isinstance(getattr(output, "_parent_header", None), contextvars.ContextVar)
