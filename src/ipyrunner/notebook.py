@@ -17,7 +17,7 @@ from traitlets.utils.importstring import import_item
 from .aio.closing import finalize
 from .aio.contexts import carry_back, carry_into
 from .aio.hosting import Hosting
-from .aio.interrupt import Interrupt, is_default_handler
+from .aio.interrupt import Interrupt, drives_loop, is_default_handler
 from .aio.lending import Lender
 from .aio.runner import as_coroutine
 from .aio.running import NOTHING, Running, exchange, running_as, running_loop
@@ -270,13 +270,15 @@ class NotebookRunner(Configurable):
         """In the main task of a cell: return whether *exc* is the cancellation that SIGINT asked for."""
         return self._interrupting is not None and self._interrupting.claims(exc)
 
+    @drives_loop
     def _drive(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any], interrupt: Interrupt) -> None:
         finished = False
 
         def finish(_: object = None) -> None:
             nonlocal finished
-            finished = True
-            loop.stop()
+            if not finished:  # uvloop keeps a second stop() for its next run
+                finished = True
+                loop.stop()
 
         task.add_done_callback(finish)
         interrupt.on_abandon = finish

@@ -69,21 +69,20 @@ def _cancel_all_tasks(loop: asyncio.AbstractEventLoop, timeout: float | None) ->
 
 
 def _shutdown_executor(loop: asyncio.AbstractEventLoop, limit: float) -> Coroutine[Any, Any, None]:
-    if sys.version_info >= (3, 12):
-        return loop.shutdown_default_executor(limit)
-    # Python 3.11's own loops have no limit; other loops (uvloop) may have it on 3.11 as well.
-    if isinstance(loop, asyncio.BaseEventLoop):
+    if sys.version_info < (3, 13) and isinstance(loop, asyncio.BaseEventLoop):
         return _join_executor(loop, limit)
-    if "timeout" in inspect.signature(loop.shutdown_default_executor).parameters:
-        return loop.shutdown_default_executor(timeout=limit)
-    return loop.shutdown_default_executor()
+    # Python 3.11 knows no limit; loops of others (uvloop) may have it there as well.
+    if sys.version_info < (3, 12) and "timeout" not in inspect.signature(loop.shutdown_default_executor).parameters:
+        return loop.shutdown_default_executor()
+    shutdown: Any = loop.shutdown_default_executor
+    return shutdown(limit)  # type: ignore[no-any-return]
 
 
 async def _join_executor(loop: asyncio.BaseEventLoop, limit: float) -> None:
-    """``BaseEventLoop.shutdown_default_executor(timeout)`` as of Python 3.12, for 3.11.
+    """``BaseEventLoop.shutdown_default_executor(timeout)`` as of Python 3.13.
 
-    ``_default_executor`` and ``_executor_shutdown_called`` are BaseEventLoop's own, 3.9 to 3.11 at least; this runs
-    on 3.11 alone, whose code is final.
+    3.11 has no limit, and 3.12's begins only when the threads have ended. ``_default_executor`` and
+    ``_executor_shutdown_called`` are BaseEventLoop's own since 3.9; this runs on 3.11 and 3.12 alone, where they stay.
     """
     loop._executor_shutdown_called = True  # type: ignore[attr-defined]
     executor = loop._default_executor  # type: ignore[attr-defined]

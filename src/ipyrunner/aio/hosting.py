@@ -22,15 +22,16 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from .interrupt import Interrupt
+from .interrupt import Interrupt, drives_loop
 from .peeking import can_watch, has_ready, is_stopping, next_timer, selector_fd
 from .running import NOTHING, running_as
 
 __all__ = ["Hosting"]
 
-# Seconds. The longest slice bounds how late the host is; at 20 ms the idle cost is a quarter percent of a core.
+# Seconds. The longest slice bounds how late the host is, while somebody waits for the guest and while nobody does.
 _SHORTEST_SLICE = 0.001
 _LONGEST_SLICE = 0.02
+_LONGEST_IDLE_SLICE = 0.05
 # A host that has callbacks ready goes first, for so many of its iterations: a kernel request takes about ten.
 _PASSES = 10
 
@@ -58,6 +59,7 @@ class Hosting:
         self._active = False
         self._slice = _SHORTEST_SLICE
         self._passed = 0
+        self._gives_way = False
         self._waiters: set[Callable[[], None]] = set()
         self._slow: float | None = None
 
@@ -134,17 +136,19 @@ class Hosting:
         if self._active:
             self.host.call_soon(self._lead)
 
+    @drives_loop
     def _turn(self, seconds: float | None) -> None:
         host, guest = self.host, self.guest
         timer: asyncio.TimerHandle | None = None
+        self._gives_way = False
         if seconds == 0:
-            guest.stop()  # one iteration, without waiting
+            self._give_way()  # one iteration, without waiting
         else:
             if self._fd is not None and not self._watching:
                 self._watching = True
-                guest.add_reader(self._fd, guest.stop)
+                guest.add_reader(self._fd, self._give_way)
             if seconds is not None:
-                timer = guest.call_later(seconds, guest.stop)
+                timer = guest.call_later(seconds, self._give_way)
             self._hang_doorbell()
         try:
             with running_as(NOTHING):
@@ -170,18 +174,24 @@ class Hosting:
         seconds = None if due is None else max(0, due - self.host.time())
         if self._fd is not None:
             return seconds
-        self._slice = min(2 * self._slice, _LONGEST_SLICE)
+        self._slice = min(2 * self._slice, _LONGEST_SLICE if self._waiters else _LONGEST_IDLE_SLICE)
         return self._slice if seconds is None else min(seconds, self._slice)
 
+    def _give_way(self) -> None:
+        # Once a turn: uvloop keeps a second stop() for its next run, which may be a run_until_complete() of the user's.
+        if not self._gives_way:
+            self._gives_way = True
+            self.guest.stop()
+
     def _hang_doorbell(self) -> None:
-        host, guest = self.host, self.guest
+        host = self.host
 
         def call_soon(*args: Any, **kwargs: Any) -> asyncio.Handle:
-            guest.stop()
+            self._give_way()
             return type(host).call_soon(host, *args, **kwargs)
 
         def call_at(*args: Any, **kwargs: Any) -> asyncio.TimerHandle:
-            guest.stop()
+            self._give_way()
             return type(host).call_at(host, *args, **kwargs)
 
         vars(host).update(call_soon=call_soon, call_at=call_at)

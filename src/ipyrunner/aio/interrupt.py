@@ -28,12 +28,12 @@ import selectors
 import signal
 import threading
 from collections.abc import Callable
-from types import FrameType
-from typing import Any
+from types import CodeType, FrameType
+from typing import Any, TypeVar
 
 from .running import running_loop
 
-__all__ = ["Interrupt", "is_default_handler"]
+__all__ = ["Interrupt", "drives_loop", "is_default_handler"]
 
 _RETRY = 0.01
 _LAST_CHANCE = 0.1
@@ -54,8 +54,24 @@ def is_default_handler(handler: object) -> bool:
     return handler is signal.default_int_handler
 
 
-def _is_user_code(frame: FrameType) -> bool:
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_DRIVERS: set[CodeType] = set()
+
+
+def drives_loop(function: _Function) -> _Function:
+    """Mark a function that calls ``loop.run_forever``.
+
+    The functions of a loop that is not written in Python (uvloop) have no frames: a C function that such a loop has
+    called shows as the driver's frame. That a forced interrupt is due there says that the loop does not poll.
+    """
+    _DRIVERS.add(function.__code__)
+    return function
+
+
+def _is_user_code(frame: FrameType, loop: asyncio.AbstractEventLoop) -> bool:
     code = frame.f_code
+    if code in _DRIVERS:
+        return not isinstance(loop, asyncio.BaseEventLoop)
     if code is _HANDLE_RUN:
         return frame.f_lineno in _CALLBACK_LINES
     if code.co_filename.startswith((_OURS, selectors.__file__)):
@@ -147,7 +163,7 @@ class Interrupt:
             self._sent = False
             if self._answered.is_set():
                 return
-            if frame is not None and running_loop() is self._loop and _is_user_code(frame):
+            if frame is not None and running_loop() is self._loop and _is_user_code(frame, self._loop):
                 self._wait = self._grace
                 raise KeyboardInterrupt
             self._wait = _RETRY

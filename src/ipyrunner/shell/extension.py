@@ -51,7 +51,8 @@ def get_runner() -> NotebookRunner:
             "the notebook's runner belongs to the main thread, and this is another one: use "
             "asyncio.run_coroutine_threadsafe(coro, loop) with the loop of a cell, or ipyrunner.run(coro) here"
         )
-    extension = _extensions.get(get_ipython())
+    shell = get_ipython()
+    extension = None if shell is None else _extensions.get(shell)
     if extension is None:
         raise RuntimeError("no notebook has ipyrunner loaded: run `%load_ext ipyrunner` first, or use ipyrunner.Runner")
     return extension.runner
