@@ -239,11 +239,10 @@ class NotebookRunner(Configurable):
     @contextmanager
     def lent(self) -> Iterator[None]:
         """Count the notebook's loop as running, though it is at rest: for what the kernel calls between cells."""
-        loop = self.get_loop()
-        if running_loop() is loop:
-            yield
+        if self._loop is not None and (self._loop.is_closed() or running_loop() is self._loop):
+            yield  # a closed loop is replaced, and the user told so, in the next cell
         else:
-            with running_as(Running(loop, None)):
+            with running_as(Running(self.get_loop(), None)):
                 yield
 
     @contextmanager

@@ -1,0 +1,214 @@
+"""``%arun``, ``%%arun`` and ``%arunner``."""
+
+from __future__ import annotations
+
+import pytest
+from kernels import Kernel
+
+MAIN = """
+async def fetch(value):
+    await asyncio.sleep(0.001)
+    return value
+"""
+
+
+@pytest.fixture
+def k(shared: Kernel) -> Kernel:
+    shared.ok(MAIN)
+    return shared
+
+
+def test_arun_returns_the_value(k: Kernel) -> None:
+    assert k.ok("%arun fetch(5)").value == "5"
+    assert k.ok("x = %arun fetch({'a': [1]})\nx").value == "{'a': [1]}"
+    assert k.ok("_").value == "{'a': [1]}"
+
+
+def test_arun_takes_anything_awaitable_on_the_notebooks_loop(k: Kernel) -> None:
+    k.ok("t = asyncio.create_task(fetch('task'))")
+    assert k.ok("%arun t").value == "'task'"
+    assert k.ok("%arun asyncio.gather(fetch(1), fetch(2))").value == "[1, 2]"
+    assert k.ok("%arun await fetch(3)").value == "3"
+    k.ok("async def where(): return id(asyncio.get_running_loop()) == loop_id")
+    assert k.ok("%arun where()").value == "True"
+
+
+def test_arun_in_a_function_sees_its_variables(k: Kernel) -> None:
+    k.ok("def get(u):\n    answer = %arun fetch([u for _ in range(2)])\n    return answer")
+    assert k.ok("get('local')").value == "['local', 'local']"
+
+
+@pytest.mark.parametrize("wrong", ["5", "fetch", "None"])
+def test_arun_of_what_cannot_be_awaited(k: Kernel, wrong: str) -> None:
+    cell = k.run(f"%arun {wrong}")
+    assert cell.ename == "TypeError"
+    assert "cannot be awaited" in cell.traceback
+    assert "coroutine" in cell.traceback
+
+
+def test_arun_misused(k: Kernel) -> None:
+    assert "needs an expression" in k.run("%arun").stderr
+    assert "they belong to %%arun" in k.run("%arun --timeout 3 fetch(1)").stderr
+    assert k.run("%arun fetch(").ename == "SyntaxError"
+    cell = k.run("await fetch(1)\n%arun fetch(2)")
+    assert cell.ename == "RuntimeError"
+    assert "write `await ...` instead" in cell.traceback
+
+
+def test_body_value_is_the_last_expression_awaited(k: Kernel) -> None:
+    assert k.ok("%%arun\nx = await fetch(1)\nfetch(x + 1)").value == "2"
+    assert k.ok("_").value == "2"
+    assert k.ok("%%arun\nx").value == "1"
+    assert k.ok("%%arun\ny = 3").value is None
+    assert k.ok("%%arun\nfetch(4);").value is None
+    assert k.ok("%%arun\n# nothing").value is None
+
+
+def test_body_sees_the_notebooks_loop_and_namespace(k: Kernel) -> None:
+    assert k.ok("%%arun\nid(asyncio.get_running_loop()) == loop_id").value == "True"
+    k.ok("%%arun\nimport math\ndef inner(): return math.pi\nclass C: pass\nnew = inner()")
+    assert k.ok("new == math.pi").value == "True"
+
+
+def test_ipython_syntax_in_the_body(k: Kernel) -> None:
+    cell = k.ok("%%arun\n!echo from the shell\nhere = %pwd\nawait fetch(1)\nimport os; here == os.getcwd()")
+    assert "from the shell" in cell.stdout
+    assert cell.value == "True"
+    payload = k.ok("%%arun\nfetch?").reply
+    assert payload is not None
+    assert "fetch" in str(payload["payload"])
+
+
+def test_timeout_cancels_and_cleans_up(k: Kernel) -> None:
+    cell = k.run(
+        "%%arun --timeout 0.05\ntry:\n    await asyncio.sleep(60)\nfinally:\n    await asyncio.sleep(0.01); print('clean')"
+    )
+    assert cell.ename == "TimeoutError"
+    assert cell.stdout == "clean\n"
+    assert "did not end within 0.05 seconds" in cell.traceback
+    assert k.ok("%%arun --timeout 30\nfetch(1)").value == "1"
+
+
+def test_name(k: Kernel) -> None:
+    assert k.ok("%%arun --name bob\nasyncio.current_task().get_name()").value == "'bob'"
+
+
+def test_debug_for_the_length_of_the_cell(k: Kernel) -> None:
+    assert k.ok("%%arun --debug\nasyncio.get_running_loop().get_debug()").value == "True"
+    assert k.ok("await fetch(1); asyncio.get_running_loop().get_debug()").value == "False"
+
+
+def test_context_copy(k: Kernel) -> None:
+    k.ok("import contextvars; var = contextvars.ContextVar('var', default='unset'); var.set('outer');")
+    assert k.ok("%%arun --context copy\nbefore = var.get(); var.set('inner'); before").value == "'outer'"
+    assert k.ok("var.get()").value == "'outer'"
+    k.ok("%%time\n%%arun --context copy\nvar.set('inner')")
+    assert k.ok("var.get()").value == "'outer'"
+
+
+def test_fresh_is_asyncio_run(k: Kernel) -> None:
+    k.ok("import contextvars; var = contextvars.ContextVar('var', default='unset'); var.set('outer');")
+    cell = k.ok(
+        "%%arun --fresh\nloop = asyncio.get_running_loop()\nbefore = var.get(); var.set('inner')\n"
+        "async def left():\n    try: await asyncio.sleep(60)\n    finally: print('finalized')\n"
+        "t = asyncio.create_task(left()); await fetch(0)\nbefore"
+    )
+    assert (cell.value, cell.stdout) == ("'outer'", "finalized\n")
+    assert k.ok("loop.is_closed(), id(loop) == loop_id, var.get()").value == "(True, False, 'outer')"
+
+
+def test_output_variable(k: Kernel) -> None:
+    assert k.ok("%%arun -o result\nfetch(8)").value is None
+    assert k.ok("result").value == "8"
+    k.ok("%%arun --output other\nfetch(9)")
+    assert k.ok("other").value == "9"
+
+
+@pytest.mark.parametrize("line", ["--unknown", "--timeout soon", "--timeout -1", "--context share"])
+def test_wrong_options_are_usage_errors(k: Kernel, line: str) -> None:
+    cell = k.run(f"%%arun {line}\nprint('not run')")
+    assert cell.ename == "UsageError"
+    assert cell.stdout == ""
+    assert "UsageError" in cell.stderr
+
+
+def test_other_cell_magics_in_front(k: Kernel) -> None:
+    cell = k.ok("%%time\n%%arun\nfetch(6)")
+    assert cell.value == "6"
+    assert "Wall time" in cell.stdout
+    k.ok("%%capture out\n%%arun\nprint('inside')\nfetch(7)")
+    assert k.ok("out.stdout").value == r"'inside\n'"
+
+
+def test_the_kernel_is_live_during_a_cell_that_begins_with_arun(k: Kernel) -> None:
+    # The host's loop runs: a callback of its own is called while the cell awaits.
+    k.ok("host = get_ipython().kernel.io_loop.asyncio_loop")
+    assert k.ok("%%arun\ne = asyncio.Event()\nhost.call_soon(e.set)\nawait asyncio.wait_for(e.wait(), 10)").value == "True"
+
+
+def test_help_names_every_option(k: Kernel) -> None:
+    reply = k.ok("%arun?").reply
+    assert reply is not None
+    text = str(reply["payload"])
+    for option in ("--timeout", "--name", "--debug", "--context", "--fresh", "--output", "%arun EXPR", "%%arun [options]"):
+        assert option in text
+
+
+def test_history_keeps_the_cell_as_typed(k: Kernel) -> None:
+    k.ok("%%arun --name typed\nfetch(1)")
+    assert k.ok("_ih[-2].startswith(\"get_ipython().run_cell_magic('arun', '--name typed'\")").value == "True"
+
+
+def test_arunner_status(k: Kernel) -> None:
+    k.ok("import contextvars; mine = contextvars.ContextVar('mine'); mine.set(1)")
+    k.ok("t = asyncio.create_task(asyncio.sleep(60), name='napper')")
+    text = k.ok("%arunner").value or ""
+    for part in ("UnixSelectorEventLoop", "host", "debug", "1 (napper)", "1 set (mine)", "interrupts"):
+        assert part in text
+    assert k.ok("%arunner status").value == text
+
+
+def test_arunner_restart_finalizes_and_keeps_variables(k: Kernel) -> None:
+    k.ok(
+        "import contextvars; var = contextvars.ContextVar('var', default='unset'); var.set(1)\n"
+        "async def task():\n    try: await asyncio.sleep(60)\n    finally: await asyncio.sleep(0); done.append('task')\n"
+        "async def generator():\n    try: yield 1\n    finally: await asyncio.sleep(0); done.append('generator')\n"
+        "done = []; t = asyncio.create_task(task()); g = generator()"
+    )
+    k.ok("await anext(g)")
+    k.ok("%arunner restart")
+    assert k.ok("done, var.get(), kept, id(asyncio.get_event_loop()) == loop_id").value == (
+        "(['task', 'generator'], 'unset', 'kept', False)"
+    )
+    assert k.ok("%arun fetch(1)").value == "1"
+
+
+def test_arunner_close_and_the_next_use(k: Kernel) -> None:
+    k.ok("%arunner close")
+    assert "none" in (k.ok("import ipyrunner; ipyrunner.get_runner().close()\n%arunner").value or "")
+    assert k.ok("await fetch(1)").value == "1"
+
+
+def test_restart_names_what_does_not_end(k: Kernel) -> None:
+    k.ok("%config NotebookRunner.shutdown_timeout = 0.1")
+    k.ok(
+        "async def stubborn():\n    while not stop:\n        try: await asyncio.sleep(0.01)\n        except asyncio.CancelledError: pass\n"
+        "stop = False; t = asyncio.create_task(stubborn(), name='stubborn')"
+    )
+    k.ok("await asyncio.sleep(0)")
+    cell = k.ok("%arunner restart")
+    assert "did not end within 0.1 seconds" in cell.stdout
+    assert "stubborn" in cell.stdout
+    k.ok("%config NotebookRunner.shutdown_timeout = 3.0")
+    assert k.ok("await fetch(2)").value == "2"
+
+
+def test_restart_inside_the_loop_is_refused(k: Kernel) -> None:
+    cell = k.run("await fetch(1)\n%arunner restart")
+    assert cell.ename == "RuntimeError"
+    assert "in a cell of its own" in cell.traceback
+    assert k.ok("id(asyncio.get_event_loop()) == loop_id").value == "True"
+
+
+def test_arunner_misused(k: Kernel) -> None:
+    assert "invalid choice" in k.run("%arunner explode").stderr
