@@ -126,13 +126,20 @@ class Kernel:
 
     def send_comm(self, msg_type: str, content: dict[str, Any]) -> Cell:
         """Send a comm message, as a widget does."""
-        message = self.client.session.msg(msg_type, content)
-        cell = self._cells[message["header"]["msg_id"]] = Cell(message["header"]["msg_id"])
-        self.client.shell_channel.send(message)
+        return self.track(self.client.session.msg(msg_type, content))
+
+    def track(self, request: dict[str, Any]) -> Cell:
+        """Send a request of the caller's own and collect its output."""
+        cell = self._cells[request["header"]["msg_id"]] = Cell(request["header"]["msg_id"])
+        self.client.shell_channel.send(request)
         return cell
 
-    def wait_for_idle(self, cell: Cell) -> None:
-        self._pump(lambda: cell.idle, DEADLINE, "idle")
+    def wait_for_exit(self) -> None:
+        """Wait until the kernel's process has ended."""
+        deadline = time.monotonic() + DEADLINE
+        while self.manager.is_alive():
+            if time.monotonic() > deadline:
+                raise TimeoutError("the kernel did not end")
 
     def _pump(self, done: Any, timeout: float, what: str) -> None:
         deadline = time.monotonic() + timeout

@@ -96,14 +96,30 @@ class NotebookRunner(Configurable):
             print("ipyrunner: the notebook's loop was closed; a new one takes its place. Its tasks are gone.")
             self._discard()
         if self._loop is None:
-            self._loop = asyncio.new_event_loop() if self.loop_factory is None else self.loop_factory()
-            if self.debug is not None:
-                self._loop.set_debug(self.debug)
-            self._context = self._kernel_context.copy()
+            try:
+                self._begin(self._make_loop())
+            except Exception as exc:
+                print(
+                    f"ipyrunner: NotebookRunner.loop_factory failed ({type(exc).__name__}: {exc}); asyncio's own loop "
+                    "is used. Set loop_factory to one that works, then `%arunner restart`."
+                )
+                self._begin(asyncio.new_event_loop())
+        assert self._loop is not None
         if self._hosting is None and self._host is not None:
             self._hosting = Hosting(self._host, self._loop, escaped=self._on_escaped, poll=self.poll)
             self._hosting.start()
         return self._loop
+
+    def _make_loop(self) -> asyncio.AbstractEventLoop:
+        loop = asyncio.new_event_loop() if self.loop_factory is None else self.loop_factory()
+        if not isinstance(loop, asyncio.AbstractEventLoop):
+            raise TypeError(f"loop_factory returned {loop!r}, which is no event loop")
+        return loop
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self.debug is not None:
+            loop.set_debug(self.debug)
+        self._loop, self._context = loop, self._kernel_context.copy()
 
     def attach(self, host: asyncio.AbstractEventLoop) -> None:
         """Name the kernel's loop on this thread: from now on the notebook's loop runs inside it."""
@@ -131,8 +147,15 @@ class NotebookRunner(Configurable):
         return self._hosting
 
     def restart(self) -> None:
-        """Close the loop and start anew with a fresh loop and Context; the notebook's variables stay."""
+        """Close the loop and start anew with a fresh loop and Context; the notebook's variables stay.
+
+        As :meth:`close`. If the new loop cannot be made, ``loop_factory``'s error is raised and the old loop stays.
+        """
+        if self._loop is not None:
+            self._refuse_inside("restart")
+        loop = self._make_loop()
         self.close()
+        self._begin(loop)
         asyncio.set_event_loop(self.get_loop())
 
     def close(self) -> None:

@@ -20,6 +20,7 @@ from ..aio.running import NOTHING, running_as, running_loop
 from ..notebook import NotebookRunner
 from .arguments import ArunArguments
 from .routing import Routing
+from .tracebacks import Tracebacks
 from .reading import ArunCell, arun_call, names_running_loop, read_arun_cell
 
 if TYPE_CHECKING:
@@ -35,10 +36,13 @@ _CellCoroutine = Coroutine[Any, Any, "ExecutionResult"]
 class Cells:
     """Run the cells of *shell* by *runner*. Also an AST transformer of the shell, see :meth:`visit`."""
 
-    def __init__(self, shell: InteractiveShell, runner: NotebookRunner, routing: Routing) -> None:
+    def __init__(
+        self, shell: InteractiveShell, runner: NotebookRunner, routing: Routing, tracebacks: Tracebacks
+    ) -> None:
         self._shell = shell
         self._runner = runner
         self._routing = routing
+        self._tracebacks = tracebacks
         # Set while a cell that begins with %%arun starts: the magic returns a coroutine, and the cell awaits it.
         self._expects_call = False
         self._expects_coroutine = False
@@ -75,7 +79,7 @@ class Cells:
             if not self._needs_loop(stock(raw_cell, transformed_cell=source, preprocessing_exc_tuple=None), source):
                 return self._run_sync(coro)
             try:
-                return await self._run_async(coro, raw_cell, source)
+                return self._tracebacks.settle(await self._run_async(coro, raw_cell, source))
             except BaseException as exc:
                 # The cell has no result: its machinery was interrupted, or its main task did not end. One way to
                 # an ExecutionResult that all versions of IPython have is a cell whose preprocessing failed.

@@ -68,8 +68,8 @@ class Extension:
         if host is not None and host is running_loop():
             self.runner.attach(host)
         self._routing = Routing(shell)
-        self._cells = Cells(shell, self.runner, self._routing)
         tracebacks = Tracebacks(shell, self.runner)
+        self._cells = Cells(shell, self.runner, self._routing, tracebacks)
         stock = shell.should_run_async
         self._replacements = [
             Replacement(shell, "should_run_async", self._cells.should_run_async),
@@ -93,7 +93,8 @@ class Extension:
             replacement.restore()
         self._routing.restore()
         shell.ast_transformers.remove(self._cells)
-        shell.configurables.remove(self.runner)
+        for configurable in (self.runner, self._magics):  # Magics register themselves
+            shell.configurables.remove(configurable)
         for kind, names in self._magics.magics.items():
             for name in names:
                 shell.magics_manager.magics[kind].pop(name, None)

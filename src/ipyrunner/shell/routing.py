@@ -28,6 +28,7 @@ class Routing:
         self._shell = shell
         self._cell: contextvars.ContextVar[dict[str, Any]] = contextvars.ContextVar("ipyrunner cell")
         self._replacements: list[Replacement] = []
+        self._classes: list[tuple[Any, type]] = []
         if getattr(shell, "kernel", None) is None:
             return
         for stream in (sys.stdout, sys.stderr):
@@ -47,37 +48,36 @@ class Routing:
         """Leave the streams and the publisher as they were."""
         for replacement in self._replacements:
             replacement.restore()
+        for stream, own in self._classes:
+            stream.__class__ = own
         self._replacements.clear()
+        self._classes.clear()
 
     def _route_stream(self, stream: Any) -> None:
+        # A class, and not methods on the stream: IPython 9 replaces stream.write for the length of each plain cell.
+        own, cell = type(stream), self._cell
         # What the kernel has set last, for output that belongs to no cell of ours.
         last: dict[str, Any] = self._shell.parent_header  # type: ignore[attr-defined]
         shown: dict[str, Any] = last
 
-        def set_parent(original: Callable[..., None]) -> Callable[..., None]:
-            def set_parent(parent: dict[str, Any]) -> None:
+        class RoutedStream(own):  # type: ignore[valid-type, misc]
+            def set_parent(self, parent: dict[str, Any]) -> None:
                 nonlocal last, shown
-                stream.flush()  # what is buffered belongs to the parent before
+                self.flush()  # what is buffered belongs to the parent before
                 last = shown = parent
-                original(parent)
+                super().set_parent(parent)
 
-            return set_parent
-
-        set_now = stream.set_parent
-
-        def write(original: Callable[[str], Any]) -> Callable[[str], Any]:
-            def write(text: str) -> Any:
+            def write(self, text: str) -> Any:
                 nonlocal shown
-                parent = self._cell.get(last)
+                parent = cell.get(last)
                 if parent is not shown:
-                    stream.flush()
+                    self.flush()
                     shown = parent
-                    set_now(parent)
-                return original(text)
+                    super().set_parent(parent)
+                return super().write(text)
 
-            return write
-
-        self._replacements += [Replacement(stream, "set_parent", set_parent), Replacement(stream, "write", write)]
+        stream.__class__ = RoutedStream
+        self._classes.append((stream, own))
 
     def _publish(self, original: Callable[..., Any]) -> Callable[..., Any]:
         publisher: Any = self._shell.display_pub

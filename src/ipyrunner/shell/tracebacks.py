@@ -15,7 +15,7 @@ import IPython
 from ..notebook import NotebookRunner
 
 if TYPE_CHECKING:
-    from IPython.core.interactiveshell import InteractiveShell
+    from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
 
 __all__ = ["Tracebacks"]
 
@@ -57,6 +57,7 @@ class Tracebacks:
     def __init__(self, shell: InteractiveShell, runner: NotebookRunner) -> None:
         self._shell = shell
         self._runner = runner
+        self._shown: tuple[BaseException, KeyboardInterrupt] | None = None
 
     def showtraceback(self, original: Callable[..., None]) -> Callable[..., None]:
         """Return the replacement."""
@@ -67,7 +68,8 @@ class Tracebacks:
                 original(exc_tuple, *args, **kwargs)
                 return
             if self._runner.claims(exc):
-                exc = self._interrupted(exc)
+                interrupt = KeyboardInterrupt().with_traceback(exc.__traceback__)
+                self._shown, exc = (exc, interrupt), interrupt
             _clean(exc, set())
             note = _hint(exc)
             if note is not None and note not in getattr(exc, "__notes__", ()):
@@ -80,13 +82,12 @@ class Tracebacks:
 
         return showtraceback
 
-    def _interrupted(self, cancelled: BaseException) -> KeyboardInterrupt:
-        """Return the KeyboardInterrupt that the cell ends with; the ExecutionResult, too, is to hold it."""
-        interrupt = KeyboardInterrupt().with_traceback(cancelled.__traceback__)
-        result = getattr(self._shell.displayhook, "exec_result", None)
-        if result is not None and result.error_in_exec is cancelled:
-            result.error_in_exec = interrupt
-        return interrupt
+    def settle(self, result: ExecutionResult) -> ExecutionResult:
+        """Put the KeyboardInterrupt that was shown in the place of the cancellation that *result* holds."""
+        if self._shown is not None and result.error_in_exec is self._shown[0]:
+            result.error_in_exec = self._shown[1]
+        self._shown = None
+        return result
 
 
 def _hint(exc: BaseException) -> str | None:

@@ -1,0 +1,163 @@
+"""Loading, unloading, reloading, configuring."""
+
+from __future__ import annotations
+
+import pytest
+from kernels import BEFORE, Kernel
+
+SNAPSHOT = """
+import signal
+def snapshot():
+    shell = get_ipython()
+    owners = (shell, shell.events, shell.display_pub, sys.stdout, sys.stderr)
+    names = ("should_run_async", "run_cell_async", "showtraceback", "trigger", "publish", "set_parent")
+    return (
+        {(i, name): vars(owner).get(name) for i, owner in enumerate(owners) for name in names},
+        list(shell.ast_transformers),
+        list(shell.configurables),
+        {kind: sorted(magics) for kind, magics in shell.magics_manager.magics.items()},
+        dict(shell.kernel.shell_handlers),
+        vars(shell.kernel.io_loop.asyncio_loop).get("call_soon"),
+        [type(stream) for stream in (sys.stdout, sys.stderr)],
+    )
+import sys
+before = snapshot()
+"""
+
+
+def test_unload_restores_exactly(stock: Kernel) -> None:
+    stock.run("%unload_ext nothing")  # IPython makes some of its magics at their first use
+    stock.ok(SNAPSHOT + "import asyncio, gc; stock_loop = asyncio.get_event_loop()")
+    stock.ok("%load_ext ipyrunner")
+    assert stock.ok("snapshot() == before").value == "False"
+    stock.ok("import ipyrunner; runner = ipyrunner.get_runner(); loop = runner.get_loop(); await asyncio.sleep(0)")
+    stock.ok("t = asyncio.create_task(asyncio.sleep(60))")
+    stock.ok("%unload_ext ipyrunner")
+    assert stock.ok("[(a, b) for a, b in zip(snapshot(), before) if a != b]").value == "[]"
+    assert stock.ok("t.cancelled(), loop.is_closed()").value == "(True, True)"
+    assert stock.ok("await asyncio.sleep(0); asyncio.get_running_loop() is stock_loop").value == "True"
+    assert stock.ok("asyncio.get_event_loop() is stock_loop").value == "True"
+    assert stock.run("asyncio.run(asyncio.sleep(0))").ename == "RuntimeError"
+    assert "%load_ext ipyrunner" in stock.run("ipyrunner.get_runner()").traceback
+
+
+def test_reload_renews(fresh: Kernel) -> None:
+    fresh.ok("import ipyrunner; first = ipyrunner.get_runner(); t = asyncio.create_task(asyncio.sleep(60))")
+    fresh.ok("%reload_ext ipyrunner")
+    assert fresh.ok("t.cancelled(), ipyrunner.get_runner() is first").value == "(True, False)"
+    assert fresh.ok("await asyncio.sleep(0); id(asyncio.get_running_loop()) == loop_id, kept").value == "(False, 'kept')"
+    fresh.ok(BEFORE)
+    fresh.expect_alive()
+
+
+def test_a_second_load_is_harmless(fresh: Kernel) -> None:
+    fresh.ok("import ipyrunner; runner = ipyrunner.get_runner()")
+    fresh.ok("%load_ext ipyrunner")
+    fresh.ok("ipyrunner.load_ipython_extension(get_ipython())")
+    assert fresh.ok("ipyrunner.get_runner() is runner").value == "True"
+    fresh.expect_alive()
+
+
+def test_somebody_elses_wrapper_outlives_ours(fresh: Kernel) -> None:
+    fresh.ok(
+        "shell = get_ipython(); ours = shell.showtraceback\n"
+        "def theirs(*args, **kwargs):\n    print('theirs')\n    return ours(*args, **kwargs)\nshell.showtraceback = theirs"
+    )
+    fresh.ok("%unload_ext ipyrunner")
+    cell = fresh.run("1/0")
+    assert (cell.ename, cell.stdout) == ("ZeroDivisionError", "theirs\n")
+
+
+def test_loading_starts_no_loop(stock: Kernel) -> None:
+    stock.ok("%load_ext ipyrunner\nimport ipyrunner\nloop = ipyrunner.get_runner().loop")
+    assert stock.ok("loop is None").value == "True"
+
+
+@pytest.mark.parametrize("value", ['"uvloop.new_event_loop"', "uvloop.new_event_loop"])
+def test_loop_factory_takes_effect_at_restart(fresh: Kernel, value: str) -> None:
+    fresh.ok("import uvloop")
+    cell = fresh.ok(f"%config NotebookRunner.loop_factory = {value}")
+    assert "takes effect at `%arunner restart`" in cell.stdout
+    assert fresh.ok("id(asyncio.get_event_loop()) == loop_id").value == "True"
+    fresh.ok("%arunner restart")
+    assert fresh.ok("await asyncio.sleep(0); isinstance(asyncio.get_running_loop(), uvloop.Loop)").value == "True"
+    assert fresh.ok("isinstance(asyncio.get_event_loop(), uvloop.Loop)").value == "True"
+    assert "uvloop" in (fresh.ok("%arunner").value or "")
+    fresh.ok(BEFORE)
+    fresh.expect_alive()
+
+
+@pytest.mark.parametrize("wrong", ['"no.such.module"', "5"])
+def test_a_wrong_loop_factory_changes_nothing(fresh: Kernel, wrong: str) -> None:
+    cell = fresh.run(f"%config NotebookRunner.loop_factory = {wrong}")
+    assert "loop_factory" in cell.stderr + cell.traceback  # traitlets' choice by version: a warning or TraitError
+    assert fresh.ok("import ipyrunner; ipyrunner.get_runner().loop_factory").value is None
+    fresh.ok("%arunner restart")
+    fresh.ok(BEFORE)
+    fresh.expect_alive()
+
+
+def test_a_loop_factory_that_fails_is_reported_and_can_be_mended(fresh: Kernel) -> None:
+    fresh.ok("def broken(): raise OSError('no loop today')")
+    fresh.ok("%config NotebookRunner.loop_factory = broken")
+    assert fresh.run("%arunner restart").ename == "OSError"
+    fresh.expect_alive()  # on the old loop
+    fresh.ok("%arunner close")
+    cell = fresh.ok("await asyncio.sleep(0); kept")
+    assert cell.value == "'kept'"
+    assert "loop_factory failed (OSError: no loop today)" in fresh.ok("%arunner close").stdout + cell.stdout
+    fresh.ok("%config NotebookRunner.loop_factory = None")
+    fresh.ok("%arunner restart")
+    fresh.ok(BEFORE)
+    fresh.expect_alive()
+
+
+def test_a_loop_factory_that_makes_no_loop_is_reported(fresh: Kernel) -> None:
+    fresh.ok("%config NotebookRunner.loop_factory = lambda: 5")
+    cell = fresh.run("%arunner restart")
+    assert cell.ename == "TypeError"
+    assert "which is no event loop" in cell.traceback
+    fresh.expect_alive()
+
+
+def test_debug_takes_effect_at_once(fresh: Kernel) -> None:
+    fresh.ok("%config NotebookRunner.debug = True")
+    assert fresh.ok("await asyncio.sleep(0); asyncio.get_running_loop().get_debug()").value == "True"
+    fresh.ok("%config NotebookRunner.debug = False")
+    assert fresh.ok("asyncio.get_event_loop().get_debug()").value == "False"
+
+
+def test_config_lists_the_options(fresh: Kernel) -> None:
+    text = fresh.ok("%config NotebookRunner").stdout
+    for name in ("loop_factory", "debug", "interrupt_grace", "shutdown_timeout"):
+        assert f"NotebookRunner.{name}" in text
+
+
+def test_a_subshell_runs_its_cells_itself(fresh: Kernel) -> None:
+    if fresh.ok("getattr(get_ipython().kernel, '_supports_kernel_subshells', False)").value != "True":
+        pytest.skip("this ipykernel has no subshells")
+    client = fresh.client
+    message = client.session.msg("create_subshell_request")
+    client.control_channel.send(message)
+    subshell = client.control_channel.get_msg(timeout=30)["content"]["subshell_id"]
+    running = fresh.begin("print('go'); await asyncio.sleep(60)")
+    fresh.wait_for(running, "go")
+    request = client.session.msg("execute_request", {"code": "import threading; await asyncio.sleep(0)\nprint(id(asyncio.get_running_loop()) == loop_id)"})
+    request["header"]["subshell_id"] = subshell
+    cell = fresh.track(request)
+    fresh.wait_for(cell, "False")
+    fresh.interrupted(running, "go")
+    assert running.ename == "KeyboardInterrupt"
+    fresh.expect_alive()
+
+
+def test_the_end_of_the_process_finalizes_tasks(fresh: Kernel, tmp_path: object) -> None:
+    path = f"{tmp_path}/finalized"
+    fresh.ok(
+        "async def left():\n    try: await asyncio.sleep(60)\n    finally:\n        await asyncio.sleep(0)\n"
+        f"        open({path!r}, 'w').write('done')\nt = asyncio.create_task(left()); await asyncio.sleep(0)"
+    )
+    fresh.client.shutdown()
+    fresh.wait_for_exit()
+    with open(path) as file:
+        assert file.read() == "done"

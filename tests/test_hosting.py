@@ -1,0 +1,235 @@
+"""One loop as the guest of another, without IPython."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import uvloop
+
+from ipyrunner.aio.closing import finalize
+from ipyrunner.aio.hosting import Hosting
+from ipyrunner.aio.interrupt import Interrupt
+
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(params=LOOPS)
+def guest(request: pytest.FixtureRequest) -> Iterator[asyncio.AbstractEventLoop]:
+    loop = LOOPS[request.param]()
+    yield loop
+    if not loop.is_closed():
+        finalize(loop)
+        loop.close()
+
+
+@pytest.fixture(params=["fd", "turns"])
+def poll(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param == "turns")
+
+
+Escaped = list[BaseException]
+
+
+def run_host(guest: Any, poll: bool, main: Callable[[Hosting], Any]) -> Escaped:
+    """Run *main* in a host whose guest is *guest*."""
+    escaped: Escaped = []
+
+    async def host_main() -> None:
+        hosting = Hosting(asyncio.get_running_loop(), guest, escaped=escaped.append, poll=poll)
+        hosting.start()
+        try:
+            async with asyncio.timeout(30):
+                await main(hosting)
+        finally:
+            hosting.stop()
+
+    asyncio.run(host_main())
+    return escaped
+
+
+async def wait(hosting: Hosting, coro: Any) -> Any:
+    with Interrupt(hosting.guest, grace=1) as interrupt:
+        task = hosting.guest.create_task(coro)
+        await hosting.wait(task, interrupt)
+    return task.result()
+
+
+def test_the_guest_runs_and_sees_itself(guest: Any, poll: bool) -> None:
+    async def inside() -> tuple[bool, bool]:
+        await asyncio.sleep(0.001)
+        return asyncio.get_running_loop() is guest, len(asyncio.all_tasks()) == 1
+
+    async def main(hosting: Hosting) -> None:
+        host = asyncio.get_running_loop()
+        assert await wait(hosting, inside()) == (True, True)
+        assert asyncio.get_running_loop() is host
+
+    run_host(guest, poll, main)
+
+
+def test_the_guest_makes_progress_while_nobody_waits(guest: Any, poll: bool) -> None:
+    async def main(hosting: Hosting) -> None:
+        event = asyncio.Event()
+        host = asyncio.get_running_loop()
+        guest.call_later(0.01, host.call_soon_threadsafe, event.set)
+        await event.wait()
+
+    run_host(guest, poll, main)
+
+
+def test_the_host_is_woken_by_timers_fds_and_callbacks(guest: Any, poll: bool) -> None:
+    async def main(hosting: Hosting) -> None:
+        host = asyncio.get_running_loop()
+        never = guest.create_task(asyncio.sleep(60))
+        await asyncio.sleep(0.01)  # the host's own timer, while the guest leads
+        threading.Timer(0.01, host.call_soon_threadsafe, [lambda: None]).start()
+        reader, writer = await asyncio.open_connection(*await serve())
+        writer.write(b"x\n")
+        assert await reader.readline() == b"x\n"
+        writer.close()
+        event = asyncio.Event()
+        guest.call_soon(lambda: host.call_soon(event.set))  # no fd tells of this
+        await event.wait()
+        event.clear()
+        guest.call_soon(lambda: host.call_later(0.01, event.set))
+        await event.wait()
+        never.cancel()
+        servers[0].close()
+
+    async def serve() -> Any:
+        async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(await reader.readline())
+            writer.close()
+
+        servers.append(await asyncio.start_server(echo, "127.0.0.1", 0))
+        return servers[0].sockets[0].getsockname()
+
+    servers: list[asyncio.Server] = []
+    run_host(guest, poll, main)
+
+
+def test_the_host_schedules_on_the_resting_guest(guest: Any, poll: bool) -> None:
+    async def main(hosting: Hosting) -> None:
+        future = guest.create_future()
+        asyncio.get_running_loop().call_later(0.01, future.set_result, "from the host")
+
+        async def inside() -> Any:
+            return await future
+
+        assert await wait(hosting, inside()) == "from the host"
+
+    run_host(guest, poll, main)
+
+
+def test_busy_loops_take_turns(guest: Any, poll: bool) -> None:
+    async def spin() -> None:
+        while not stop:
+            await asyncio.sleep(0)
+            counts[asyncio.get_running_loop() is guest] += 1
+
+    stop = False
+    counts = {True: 0, False: 0}
+
+    async def main(hosting: Hosting) -> None:
+        nonlocal stop
+        task = guest.create_task(spin())
+        host = asyncio.create_task(spin())
+        while min(counts.values()) < 100:
+            await asyncio.sleep(0)
+        stop = True
+        await host
+        while not task.done():
+            await asyncio.sleep(0)
+
+    run_host(guest, poll, main)
+
+
+def test_exits_do_not_reach_the_host(guest: Any, poll: bool) -> None:
+    def leave(exc: BaseException) -> None:
+        raise exc
+
+    async def main(hosting: Hosting) -> None:
+        guest.call_soon(leave, SystemExit(1))
+        await wait(hosting, asyncio.sleep(0.01))  # uvloop tells of the last one only, if there are two at a time
+        guest.call_soon(leave, KeyboardInterrupt())
+        assert await wait(hosting, asyncio.sleep(0.01, "on")) == "on"
+
+    assert [type(exc) for exc in run_host(guest, poll, main)] == [SystemExit, KeyboardInterrupt]
+
+
+def test_a_run_of_the_users_between_turns(guest: Any, poll: bool) -> None:
+    # A plain cell may run the guest itself, while the host has work that nobody does.
+    async def main(hosting: Hosting) -> None:
+        await asyncio.sleep(0.01)
+        host = asyncio.get_running_loop()
+        host.call_soon_threadsafe(lambda: None)
+        hosting.pause()
+        asyncio._set_running_loop(None)
+        try:
+            guest.run_until_complete(asyncio.sleep(0.05))
+        finally:
+            asyncio._set_running_loop(host)
+
+    run_host(guest, poll, main)
+
+
+def test_nothing_is_left_on_the_host(guest: Any, poll: bool) -> None:
+    async def main(hosting: Hosting) -> None:
+        await wait(hosting, asyncio.sleep(0.01))
+        hosting.stop()
+        hosting.stop()
+        await asyncio.sleep(0.01)
+        assert not {"call_soon", "call_at"} & vars(hosting.host).keys()
+
+    run_host(guest, poll, main)
+
+
+def test_a_closed_guest_releases_who_waits(guest: Any, poll: bool) -> None:
+    async def main(hosting: Hosting) -> None:
+        task = guest.create_task(asyncio.sleep(60))
+        asyncio.get_running_loop().call_later(0.01, guest.close)
+        with Interrupt(guest, grace=1) as interrupt:
+            await hosting.wait(task, interrupt)
+        assert not task.done()
+        task._log_destroy_pending = False  # closing a loop over a task is what is tested
+
+    run_host(guest, poll, main)
+
+
+def test_a_cancelled_wait_cancels_the_task_and_lets_it_clean_up(guest: Any, poll: bool) -> None:
+    log = []
+
+    async def inside() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.01)
+            log.append("clean")
+
+    async def main(hosting: Hosting) -> None:
+        waiting = asyncio.create_task(wait(hosting, inside()))
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    run_host(guest, poll, main)
+    assert log == ["clean"]
+
+
+def test_an_idle_pair_of_loops_sleeps(guest: Any) -> None:
+    async def main(hosting: Hosting) -> None:
+        sleeper = guest.create_task(asyncio.sleep(60))
+        await asyncio.sleep(0.05)
+        before, turns = time.thread_time(), 0
+        await asyncio.sleep(0.5)
+        # A loop that spins would take all of it; by a wide margin, and of processor time, not of the clock.
+        assert time.thread_time() - before < 0.25, turns
+        sleeper.cancel()
+
+    run_host(guest, False, main)

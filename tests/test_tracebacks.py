@@ -1,0 +1,108 @@
+"""What the user sees of an exception."""
+
+from __future__ import annotations
+
+import pytest
+from kernels import Kernel
+
+BOOM = "async def boom(x=0):\n    await asyncio.sleep(0)\n    return 1 / x  # here"
+
+FAILING = {
+    "await": "await boom()",
+    "task": "await asyncio.create_task(boom())",
+    "%arun": "%arun boom()",
+    "%arun in a function": "def f():\n    %arun boom()\nf()",
+    "%%arun": "%%arun\nawait boom()",
+    "%%arun last expression": "%%arun\nboom()",
+    "%%arun --timeout": "%%arun --timeout 60\nawait boom()",
+    "%%arun --fresh": "%%arun --fresh\nawait boom()",
+    "%%time": "%%time\n%%arun\nawait boom()",
+    "asyncio.run": "asyncio.run(boom())",
+    "ipyrunner.run": "import ipyrunner; ipyrunner.run(boom())",
+    "plain": "1 / 0  # here",
+}
+
+
+@pytest.mark.parametrize("code", FAILING.values(), ids=FAILING)
+def test_only_the_users_lines(shared: Kernel, code: str) -> None:
+    shared.ok(BOOM)
+    cell = shared.run(code)
+    assert cell.ename == "ZeroDivisionError"
+    assert "# here" in cell.traceback
+    for ours in ("/ipyrunner/", "Hosting", "_run_body", "run_body", "_outcome"):
+        assert ours not in cell.traceback
+    if code.startswith("%") or "run(" not in code:  # asyncio.run of the user's own has its frames
+        for theirs in ("runners.py", "base_events.py"):
+            assert theirs not in cell.traceback
+
+
+def test_the_body_of_arun_is_shown_as_typed(shared: Kernel) -> None:
+    cell = shared.run("%%arun --name n\nx = 1\nx / 0  # third line")
+    assert "%%arun --name n" in cell.traceback
+    assert "----> 3" in cell.traceback
+    assert "run_cell_magic" not in cell.traceback
+
+
+def test_chained_and_grouped_exceptions_are_clean_too(shared: Kernel) -> None:
+    shared.ok(BOOM)
+    cell = shared.run("try:\n    %arun boom()\nexcept ZeroDivisionError as e:\n    raise ValueError('outer') from e")
+    assert cell.ename == "ValueError"
+    assert "# here" in cell.traceback
+    assert "/ipyrunner/" not in cell.traceback
+    cell = shared.run("async with asyncio.TaskGroup() as g:\n    g.create_task(boom())")
+    assert cell.ename == "ExceptionGroup"
+    assert "/ipyrunner/" not in cell.traceback
+
+
+def test_syntax_errors_in_a_body_show_the_line(shared: Kernel) -> None:
+    cell = shared.run("%%arun\nx = 1\ny = = 2")
+    assert cell.ename == "SyntaxError"
+    assert "y = = 2" in cell.traceback
+
+
+def help_of(cell: object) -> str:
+    # IPython 7 shows no notes: there the help is printed.
+    return cell.traceback + cell.stderr  # type: ignore[attr-defined, no-any-return]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "await asyncio.sleep(0)\nasyncio.run(coro)",
+        "await asyncio.sleep(0)\nasyncio.get_running_loop().run_until_complete(coro)",
+        "%%arun\nasyncio.run(coro)",
+        "import anyio\nawait asyncio.sleep(0)\nanyio.run(boom, 1)",
+    ],
+)
+def test_running_a_loop_inside_a_loop_says_what_to_write(shared: Kernel, code: str) -> None:
+    shared.ok(BOOM + "\ncoro = boom(1)")
+    cell = shared.run(code)
+    assert cell.ename == "RuntimeError"
+    assert "Write `await main()`" in help_of(cell)
+    shared.ok("coro.close()")
+
+
+def test_a_future_of_another_loop_says_so(shared: Kernel) -> None:
+    shared.ok("other = asyncio.new_event_loop(); future = other.create_future()")
+    cell = shared.run("await future")
+    assert cell.ename == "RuntimeError"
+    assert "works only in the event loop that it was made for" in help_of(cell)
+    shared.ok("other.close()")
+
+
+def test_a_missing_loop_says_what_to_begin_the_cell_with(shared: Kernel) -> None:
+    shared.ok("def deep(): return asyncio.get_running_loop()")
+    cell = shared.run("deep()")
+    assert cell.ename == "RuntimeError"
+    assert "Begin the cell with %%arun" in help_of(cell)
+    assert shared.ok("%%arun\nid(deep()) == loop_id").value == "True"
+
+
+def test_errors_of_others_get_no_help(shared: Kernel) -> None:
+    assert "ipyrunner" not in help_of(shared.run("raise RuntimeError('mine')"))
+
+
+def test_debug_sees_the_users_frame(shared: Kernel) -> None:
+    shared.ok(BOOM)
+    shared.run("%arun boom()")
+    assert shared.ok("import sys; tb = sys.last_traceback\nwhile tb.tb_next: tb = tb.tb_next\ntb.tb_frame.f_locals").value == "{'x': 0}"
