@@ -16,14 +16,13 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent / "tests")]
 
-from kernels import Kernel, kernel  # noqa: E402 - it lives with the tests
+from kernels import Kernel, kernel
 
 
 def ratio(name: str, ours: Callable[[], float], theirs: Callable[[], float], rounds: int) -> None:
     """Time the two in turn; print the median of the ratios, and the least of each."""
-    pairs = []
-    for i in range(rounds):  # the order changes, so that neither always comes first
-        pairs.append((ours(), theirs()) if i % 2 else (theirs(), ours())[::-1])
+    # The order changes, so that neither always comes first.
+    pairs = [(ours(), theirs()) if i % 2 else (theirs(), ours())[::-1] for i in range(rounds)]
     quotients = sorted(a / b for a, b in pairs)
     mine, other = (min(column) for column in zip(*pairs, strict=True))
     quarter = len(quotients) // 4
@@ -108,7 +107,9 @@ def cpu_seconds(pid: int) -> float:
 
 
 def show(name: str, times: list[float]) -> None:
-    print(f"{name:<34}{statistics.median(times) * 1e3:6.2f} ms median, {max(times) * 1e3:.2f} ms at most ({len(times)})")
+    print(
+        f"{name:<34}{statistics.median(times) * 1e3:6.2f} ms median, {max(times) * 1e3:.2f} ms at most ({len(times)})"
+    )
 
 
 def main() -> None:

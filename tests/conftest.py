@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from kernels import BEFORE, Kernel, kernel
 
 

@@ -120,7 +120,9 @@ class Kernel:
 
     def expect_alive(self) -> None:
         """After an interrupt: the next cell runs, on the same loop, with the variables of :data:`BEFORE`."""
-        after = self.ok("import asyncio; await asyncio.sleep(0.01); print(kept, id(asyncio.get_running_loop()) == loop_id)")
+        after = self.ok(
+            "import asyncio; await asyncio.sleep(0.01); print(kept, id(asyncio.get_running_loop()) == loop_id)"
+        )
         assert after.stdout == "kept True\n"
         assert self.ok("print(kept, id(asyncio.get_event_loop()) == loop_id)").stdout == "kept True\n"
 

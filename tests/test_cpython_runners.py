@@ -13,7 +13,9 @@ import pytest
 import ipyrunner
 
 # What Python 3.14 changed: before it only coroutines were taken. tests/test_runner.py holds the new behaviour.
-CHANGED = set() if sys.version_info >= (3, 14) else {"test_asyncio_run_only_coro", "test_run_non_coro", "test_run_future"}
+CHANGED = (
+    set() if sys.version_info >= (3, 14) else {"test_asyncio_run_only_coro", "test_run_non_coro", "test_run_future"}
+)
 
 
 def load() -> list[unittest.TestCase]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from kernels import BEFORE, Kernel
 
 SNAPSHOT = """
@@ -45,7 +46,9 @@ def test_reload_renews(fresh: Kernel) -> None:
     fresh.ok("import ipyrunner; first = ipyrunner.get_runner(); t = asyncio.create_task(asyncio.sleep(60))")
     fresh.ok("%reload_ext ipyrunner")
     assert fresh.ok("t.cancelled(), ipyrunner.get_runner() is first").value == "(True, False)"
-    assert fresh.ok("await asyncio.sleep(0); id(asyncio.get_running_loop()) == loop_id, kept").value == "(False, 'kept')"
+    assert (
+        fresh.ok("await asyncio.sleep(0); id(asyncio.get_running_loop()) == loop_id, kept").value == "(False, 'kept')"
+    )
     fresh.ok(BEFORE)
     fresh.expect_alive()
 
@@ -142,7 +145,10 @@ def test_a_subshell_runs_its_cells_itself(fresh: Kernel) -> None:
     subshell = client.control_channel.get_msg(timeout=30)["content"]["subshell_id"]
     running = fresh.begin("print('go'); await asyncio.sleep(60)")
     fresh.wait_for(running, "go")
-    request = client.session.msg("execute_request", {"code": "import threading; await asyncio.sleep(0)\nprint(id(asyncio.get_running_loop()) == loop_id)"})
+    request = client.session.msg(
+        "execute_request",
+        {"code": "import threading; await asyncio.sleep(0)\nprint(id(asyncio.get_running_loop()) == loop_id)"},
+    )
     request["header"]["subshell_id"] = subshell
     cell = fresh.track(request)
     fresh.wait_for(cell, "False")

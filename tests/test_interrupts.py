@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from kernels import BEFORE, Kernel, kernel
 
 # Loops by name: asyncio's own, uvloop, and asyncio's own by turns as where there is no pollable fd.
@@ -122,7 +123,9 @@ def test_clean_up_runs_to_its_end(k: Kernel, first_line: str) -> None:
 
 
 def test_second_press_forces_a_slow_clean_up(k: Kernel) -> None:
-    cell = k.begin("try:\n    print('go'); await asyncio.sleep(60)\nfinally:\n    print('begin')\n    await asyncio.sleep(60)")
+    cell = k.begin(
+        "try:\n    print('go'); await asyncio.sleep(60)\nfinally:\n    print('begin')\n    await asyncio.sleep(60)"
+    )
     k.wait_for(cell, "go")
     k.interrupt()
     k.interrupted(cell, "begin")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from kernels import Kernel
 
 MAIN = """
@@ -143,14 +144,25 @@ def test_other_cell_magics_in_front(k: Kernel) -> None:
 def test_the_kernel_is_live_during_a_cell_that_begins_with_arun(k: Kernel) -> None:
     # The host's loop runs: a callback of its own is called while the cell awaits.
     k.ok("host = get_ipython().kernel.io_loop.asyncio_loop")
-    assert k.ok("%%arun\ne = asyncio.Event()\nhost.call_soon(e.set)\nawait asyncio.wait_for(e.wait(), 10)").value == "True"
+    assert (
+        k.ok("%%arun\ne = asyncio.Event()\nhost.call_soon(e.set)\nawait asyncio.wait_for(e.wait(), 10)").value == "True"
+    )
 
 
 def test_help_names_every_option(k: Kernel) -> None:
     reply = k.ok("%arun?").reply
     assert reply is not None
     text = str(reply["payload"])
-    for option in ("--timeout", "--name", "--debug", "--context", "--fresh", "--output", "%arun EXPR", "%%arun [options]"):
+    for option in (
+        "--timeout",
+        "--name",
+        "--debug",
+        "--context",
+        "--fresh",
+        "--output",
+        "%arun EXPR",
+        "%%arun [options]",
+    ):
         assert option in text
 
 

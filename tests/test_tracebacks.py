@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from kernels import Kernel
 
 BOOM = "async def boom(x=0):\n    await asyncio.sleep(0)\n    return 1 / x  # here"
@@ -105,4 +106,7 @@ def test_errors_of_others_get_no_help(shared: Kernel) -> None:
 def test_debug_sees_the_users_frame(shared: Kernel) -> None:
     shared.ok(BOOM)
     shared.run("%arun boom()")
-    assert shared.ok("import sys; tb = sys.last_traceback\nwhile tb.tb_next: tb = tb.tb_next\ntb.tb_frame.f_locals").value == "{'x': 0}"
+    assert (
+        shared.ok("import sys; tb = sys.last_traceback\nwhile tb.tb_next: tb = tb.tb_next\ntb.tb_frame.f_locals").value
+        == "{'x': 0}"
+    )

@@ -7,6 +7,7 @@ import inspect
 import sys
 import threading
 import warnings
+from asyncio import constants
 from collections.abc import Coroutine
 from typing import Any
 
@@ -29,7 +30,7 @@ def finalize(loop: asyncio.AbstractEventLoop, *, timeout: float | None = None) -
     late = _cancel_all_tasks(loop, timeout)
     if timeout is None:
         loop.run_until_complete(loop.shutdown_asyncgens())
-        limit = getattr(asyncio.constants, "THREAD_JOIN_TIMEOUT", EXECUTOR_TIMEOUT)
+        limit = getattr(constants, "THREAD_JOIN_TIMEOUT", EXECUTOR_TIMEOUT)
     else:
         try:
             loop.run_until_complete(asyncio.wait_for(loop.shutdown_asyncgens(), timeout))

@@ -79,7 +79,7 @@ class Hosting:
         self.host.call_soon(self._lead)
 
     def stop(self) -> None:
-        """Leave both loops alone from now on; whoever :meth:`wait`\\ s is released. Idempotent."""
+        """Leave both loops alone from now on; whoever is in :meth:`wait` is released. Idempotent."""
         if not self._active:
             return
         self._active = False

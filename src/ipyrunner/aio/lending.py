@@ -1,9 +1,9 @@
 """``asyncio.create_task`` where no loop runs: the call gets the loop that is at rest.
 
-Old notebooks call ``asyncio.create_task(...)`` in plain cells, often deep in a library. ``Lender`` makes that work for the
-length of a block and patches nothing: on Python 3.12 and later a ``sys.monitoring`` CALL event on ``create_task``'s own
-code object sees it ask for the running loop. The loop is lent for that one call of ``get_running_loop`` and taken back at
-C_RETURN, so that no way out of ``create_task`` can keep it. The event is local: no other code pays anything.
+Old notebooks call ``asyncio.create_task(...)`` in plain cells, often deep in a library. ``Lender`` makes that work for
+the length of a block and patches nothing: on Python 3.12 and later a ``sys.monitoring`` CALL event on ``create_task``'s
+own code object sees it ask for the running loop. The loop is lent for that one call of ``get_running_loop`` and taken
+back at C_RETURN, so that no way out of ``create_task`` can keep it. The event is local: no other code pays anything.
 
 Python 3.11 has no ``sys.monitoring``. There, and only for the length of the block, the function runs other code: a
 wrapper put in its place would not reach ``from asyncio import create_task``.

@@ -14,7 +14,7 @@ import signal
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from types import FrameType, TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from .closing import finalize
 from .running import running_loop
@@ -98,7 +98,8 @@ class Runner:
         assert self._loop is not None
         main = as_coroutine(coro)
         with _Sigint(self._loop) as sigint:
-            task = sigint.task = self._loop.create_task(main, context=self._context if context is None else context)
+            task: asyncio.Task[_T] = self._loop.create_task(main, context=self._context if context is None else context)
+            sigint.task = task
             try:
                 return self._loop.run_until_complete(task)
             except asyncio.CancelledError:
@@ -196,7 +197,7 @@ def run(
 def as_coroutine(awaitable: Awaitable[_T]) -> Coroutine[Any, Any, _T]:
     """Return a coroutine that awaits *awaitable*; the same object if it is one. TypeError if it cannot be awaited."""
     if asyncio.iscoroutine(awaitable):
-        return awaitable
+        return cast("Coroutine[Any, Any, _T]", awaitable)
     if not inspect.isawaitable(awaitable):
         raise TypeError("An asyncio.Future, a coroutine or an awaitable is required")
 

@@ -1,9 +1,9 @@
 """The two methods that every cell goes through, and how ours run it.
 
-``InteractiveShell.should_run_async`` and ``run_cell_async`` are public, and both ``ipykernel``'s ``do_execute`` and IPython's
-``run_cell`` go through them, in IPython 7.34 as in 9.x. A cell that has to see a running loop is one main task of the
-notebook's loop; any other cell sees none. Inside the kernel's loop the main task is awaited and the kernel stays live;
-everywhere else (terminal, a cell that a cell runs, a kernel whose loop is on another thread) the run blocks.
+``InteractiveShell.should_run_async`` and ``run_cell_async`` are public, and both ipykernel's ``do_execute`` and
+IPython's ``run_cell`` go through them, in IPython 7.34 as in 9.x. A cell that has to see a running loop is one main
+task of the notebook's loop; any other cell sees none. Inside the kernel's loop the main task is awaited and the kernel
+stays live; everywhere else (terminal, a cell that a cell runs, a kernel whose loop is on another thread) the run blocks.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from IPython.core.interactiveshell import _asyncio_runner
+from IPython.core import interactiveshell
 
 from ..aio.running import NOTHING, running_as, running_loop
 from ..notebook import NotebookRunner
 from .arguments import ArunArguments
+from .reading import arun_call, names_running_loop, read_arun_cell
 from .routing import Routing
 from .tracebacks import Tracebacks
-from .reading import ArunCell, arun_call, names_running_loop, read_arun_cell
 
 if TYPE_CHECKING:
     import asyncio
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
 
 __all__ = ["Cells"]
+
+# Private: what ``%autoawait asyncio`` chooses, since IPython 7.0; ipykernel compares with it too. Without it no cell is
+# taken over.
+_asyncio_runner = getattr(interactiveshell, "_asyncio_runner", None)
 
 _CellCoroutine = Coroutine[Any, Any, "ExecutionResult"]
 
@@ -109,7 +113,7 @@ class Cells:
         # they are.
         return (
             threading.current_thread() is threading.main_thread()
-            and self._shell.loop_runner is _asyncio_runner
+            and self._shell.loop_runner is _asyncio_runner is not None
             and self._shell.trio_runner is None
         )
 

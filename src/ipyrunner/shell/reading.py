@@ -9,7 +9,6 @@ __all__ = ["ArunCell", "arun_call", "names_running_loop", "read_arun_cell"]
 
 # What needs a running loop and can be used without await. Stock notebooks name these at the top level of cells.
 _NAMES = frozenset({"get_running_loop", "current_task", "all_tasks"})
-_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 
 class ArunCell(NamedTuple):
@@ -38,7 +37,7 @@ def names_running_loop(source: str) -> bool:
             return True
         if isinstance(node, ast.Lambda):
             pending.append(node.args)
-        elif isinstance(node, _FUNCTIONS):
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             pending += [node.args, *node.decorator_list]
         else:
             pending += ast.iter_child_nodes(node)

@@ -2,8 +2,8 @@
 
 ipykernel 7 finds the cell of an output by ContextVars, which tasks inherit. Version 6 has one "last parent" on each of
 stdout, stderr and the display publisher (6.30 has the ContextVar on the streams already): a background task prints
-into whichever cell ran last. There, a ContextVar of ours remembers the cell, and the parent is set around each output that
-comes from another cell than the last. Nothing is paid by tasks that print nothing.
+into whichever cell ran last. There, a ContextVar of ours remembers the cell, and the parent is set around each output
+that comes from another cell than the last. Nothing is paid by tasks that print nothing.
 """
 
 from __future__ import annotations

@@ -44,10 +44,11 @@ _NOTES = {
     "in_loop": "ipyrunner: this code already runs in the notebook's event loop, because the cell has a top-level await "
     "(or begins with %%arun). Write `await main()` instead of `asyncio.run(main())`; or move the call to a cell "
     "without await, where asyncio.run works.",
-    "other_loop": "ipyrunner: a Future, Task or lock works only in the event loop that it was made for. This one was made in "
-    "another loop (an asyncio.run(), %%arun --fresh, or the loop before `%arunner restart`): make it anew in this cell.",
-    "no_loop": "ipyrunner: a cell without await has no running event loop, as in a script. Begin the cell with %%arun to "
-    "run all of it in the notebook's event loop.",
+    "other_loop": "ipyrunner: a Future, Task or lock works only in the event loop that it was made for. This one was "
+    "made in another loop (an asyncio.run(), %%arun --fresh, or the loop before `%arunner restart`): make it anew in "
+    "this cell.",
+    "no_loop": "ipyrunner: a cell without await has no running event loop, as in a script. Begin the cell with %%arun "
+    "to run all of it in the notebook's event loop.",
 }
 
 
@@ -75,9 +76,7 @@ class Tracebacks:
             if note is not None and note not in getattr(exc, "__notes__", ()):
                 exc.add_note(note)
             original((type(exc), exc, exc.__traceback__), *args, **kwargs)
-            if note is not None and note not in "".join(
-                self._shell.InteractiveTB.get_exception_only(type(exc), exc)
-            ):
+            if note is not None and note not in "".join(self._shell.InteractiveTB.get_exception_only(type(exc), exc)):
                 print(note, file=sys.stderr)  # IPython before 8.? shows no notes
 
         return showtraceback
