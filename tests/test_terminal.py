@@ -30,16 +30,22 @@ class Terminal:
             options = ["--simple-prompt", "--no-banner", "--no-confirm-exit", "--colors=NoColor"]
             os.execv(sys.executable, [sys.executable, "-m", "IPython", *options])
         self.seen = ""
+        self._number = 1
         self.wait_for("In [1]: ")
 
     def type(self, text: str) -> None:
         os.write(self._fd, text.encode())
 
     def run(self, line: str) -> str:
-        """Type a line; return what came until the next prompt."""
+        """Type a line or a block; return what came until the next prompt."""
         self.seen = ""
         self.type(line + "\n")
-        self.wait_for("In [")
+        return self.finish()
+
+    def finish(self) -> str:
+        """Wait for the next prompt."""
+        self._number += 1
+        self.wait_for(f"In [{self._number}]: ")
         return self.seen
 
     def wait_for(self, text: str) -> None:
@@ -76,18 +82,21 @@ def test_cells_share_loop_and_context(terminal: Terminal) -> None:
 
 def test_control_c_ends_the_await_and_nothing_else(terminal: Terminal) -> None:
     terminal.seen = ""
-    terminal.type("try: print('g' + 'o'); await asyncio.sleep(60)\nfinally: await asyncio.sleep(0.01); print('cle' + 'an')\n\n")
+    terminal.type(
+        "try: print('g' + 'o'); await asyncio.sleep(60)\nfinally: await asyncio.sleep(0.01); print('cle' + 'an')\n\n"
+    )
     terminal.wait_for("go\n")
     terminal.type("\x03")
-    terminal.wait_for("KeyboardInterrupt")
-    assert "clean\n" in terminal.seen
+    output = terminal.finish()
+    assert "KeyboardInterrupt" in output
+    assert "clean\n" in output
     assert "kept" in terminal.run("kept")
     assert "True" in terminal.run("await asyncio.sleep(0.01); asyncio.get_running_loop() is loop")
 
 
 def test_exit_finalizes_tasks(terminal: Terminal) -> None:
-    terminal.type(
-        "async def left():\n    try: await asyncio.sleep(60)\n    finally: await asyncio.sleep(0); print('final' + 'ized')\n\n"
+    terminal.run(
+        "async def left():\n    try: await asyncio.sleep(60)\n    finally: await asyncio.sleep(0); print('final' + 'ized')\n"
     )
     terminal.run("t = asyncio.create_task(left()); await asyncio.sleep(0)")
     terminal.run("await asyncio.sleep(0)")

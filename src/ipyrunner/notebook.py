@@ -21,6 +21,7 @@ from .aio.interrupt import Interrupt, drives_loop, is_default_handler
 from .aio.lending import Lender
 from .aio.runner import as_coroutine
 from .aio.running import NOTHING, Running, exchange, running_as, running_loop
+from .aio.wakeup import Wakeup
 
 __all__ = ["NotebookRunner"]
 
@@ -73,6 +74,7 @@ class NotebookRunner(Configurable):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._context: contextvars.Context | None = None
         self._hosting: Hosting | None = None
+        self._wakeup: Wakeup | None = None
         # The kernel's Context as of the last cell: what differs from it at the next cell, the kernel has changed.
         self._kernel_context = contextvars.copy_context()
         # What the last sync cell has left running (Playwright's sync API does), for the next one.
@@ -120,6 +122,7 @@ class NotebookRunner(Configurable):
         if self.debug is not None:
             loop.set_debug(self.debug)
         self._loop, self._context = loop, self._kernel_context.copy()
+        self._wakeup = Wakeup(loop)
 
     def attach(self, host: asyncio.AbstractEventLoop) -> None:
         """Name the kernel's loop on this thread: from now on the notebook's loop runs inside it."""
@@ -182,8 +185,10 @@ class NotebookRunner(Configurable):
         assert self._loop is not None
         if self._hosting is not None:
             self._hosting.stop()
+        if self._wakeup is not None:
+            self._wakeup.close()
         self._loop.close()
-        self._loop = self._context = self._hosting = None
+        self._loop = self._context = self._hosting = self._wakeup = None
 
     # -- what cells and magics use
 
@@ -279,8 +284,10 @@ class NotebookRunner(Configurable):
     @contextmanager
     def _interrupt(self) -> Iterator[Interrupt]:
         assert self._loop is not None
+        assert self._wakeup is not None
         before = self._interrupting
-        with Interrupt(self._loop, grace=self.interrupt_grace, replaces=self._replaces) as interrupt:
+        interrupt = Interrupt(self._loop, grace=self.interrupt_grace, replaces=self._replaces)
+        with self._wakeup.on_signals(), interrupt:
             self._interrupting = interrupt
             try:
                 yield interrupt

@@ -8,7 +8,7 @@ Read in this order:
 * :mod:`lending`: ``asyncio.create_task`` where no loop runs.
 * :mod:`contexts`: carry ContextVars from one Context to another.
 * :mod:`interrupt`: SIGINT for one main task: cancel, escalate, hand back.
+* :mod:`wakeup`: wake a loop whenever a signal arrives.
 * :mod:`peeking`: what a loop that is at rest has to do; asyncio's private names are here.
 * :mod:`hosting`: one loop as the guest of another, on one thread.
-* :mod:`persistent`: a Runner that stays: hosted or blocking runs, one Context, interrupts.
 """

@@ -3,7 +3,7 @@
 ``InteractiveShell.should_run_async`` and ``run_cell_async`` are public, and both ipykernel's ``do_execute`` and
 IPython's ``run_cell`` go through them, in IPython 7.34 as in 9.x. A cell that has to see a running loop is one main
 task of the notebook's loop; any other cell sees none. Inside the kernel's loop the main task is awaited and the kernel
-stays live; everywhere else (terminal, a cell that a cell runs, a kernel whose loop is on another thread) the run blocks.
+stays live; elsewhere (terminal, a cell that a cell runs, a kernel whose loop is on another thread) the run blocks.
 """
 
 from __future__ import annotations

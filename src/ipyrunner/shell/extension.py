@@ -76,6 +76,10 @@ class Extension:
             Replacement(shell, "showtraceback", tracebacks.showtraceback),
             Replacement(shell.events, "trigger", self._lend),
         ]
+        if hasattr(shell, "_atexit_once"):
+            # Private, since IPython 8.0: a terminal clears the user's variables there, before atexit's functions run.
+            # Without it tasks are cleaned up at exit all the same, only later.
+            self._replacements.append(Replacement(shell, "_atexit_once", self._close_before))
         shell.ast_transformers.append(self._cells)
         shell.configurables.append(self.runner)
         self._magics = RunnerMagics(shell, self.runner, self._cells)
@@ -101,6 +105,13 @@ class Extension:
         for message, handler in self._handlers.items():
             handlers[message] = handler
         asyncio.set_event_loop(kernel_loop(shell))
+
+    def _close_before(self, original: Callable[[], None]) -> Callable[[], None]:
+        def close_before() -> None:
+            self.runner.close()
+            original()
+
+        return close_before
 
     def _kernel_handlers(self) -> dict[str, Callable[..., Any]]:
         # The kernel's table of message handlers; ipykernel itself puts the comm manager's in there the same way.

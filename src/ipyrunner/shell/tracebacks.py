@@ -77,7 +77,7 @@ class Tracebacks:
                 exc.add_note(note)
             original((type(exc), exc, exc.__traceback__), *args, **kwargs)
             if note is not None and note not in "".join(self._shell.InteractiveTB.get_exception_only(type(exc), exc)):
-                print(note, file=sys.stderr)  # IPython before 8.? shows no notes
+                print(note, file=sys.stderr)  # older versions of IPython (8.10, say) show no notes
 
         return showtraceback
 

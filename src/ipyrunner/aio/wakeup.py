@@ -1,0 +1,71 @@
+"""Wake a loop from its select() whenever a signal arrives.
+
+The problem: Python runs a signal handler between two instructions of the main thread. A signal that arrives just before
+the thread enters ``epoll_wait``, or on another thread, leaves it waiting there: measured in a terminal, one Ctrl-C in
+four that came right after the cell's first output was lost until something else woke the loop.
+
+The solution is the documented one, ``signal.set_wakeup_fd``: the C handler writes to a socket that the loop watches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .peeking import can_watch
+
+__all__ = ["Wakeup"]
+
+
+class Wakeup:
+    """A socket that *loop* watches, until :meth:`close`; nothing where it cannot (Windows' proactor has its own)."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._sockets: tuple[socket.socket, socket.socket] | None = None
+        if can_watch(loop):
+            self._sockets = socket.socketpair()
+            for end in self._sockets:
+                end.setblocking(False)
+            loop.add_reader(self._sockets[0].fileno(), self._drain)
+
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Wake the loop on signals for the length of the block. Does nothing on threads other than the main one.
+
+        A wakeup fd that somebody sets meanwhile (``loop.add_signal_handler`` does) stays.
+        """
+        if self._sockets is None or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        ours = self._sockets[1].fileno()
+        before = signal.set_wakeup_fd(ours, warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            now = signal.set_wakeup_fd(before)
+            if now != ours:
+                signal.set_wakeup_fd(now)
+
+    def close(self) -> None:
+        """Stop watching. Idempotent."""
+        if self._sockets is None:
+            return
+        reader, writer = self._sockets
+        self._sockets = None
+        if not self._loop.is_closed():
+            self._loop.remove_reader(reader.fileno())
+        reader.close()
+        writer.close()
+
+    def _drain(self) -> None:
+        assert self._sockets is not None
+        try:
+            while self._sockets[0].recv(4096):
+                pass
+        except (BlockingIOError, InterruptedError):
+            return

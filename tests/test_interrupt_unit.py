@@ -1,0 +1,199 @@
+"""``Interrupt`` and ``Wakeup`` in this process: what real kernels show by chance only."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import uvloop
+
+from ipyrunner import NotebookRunner
+from ipyrunner.aio.interrupt import Interrupt
+from ipyrunner.aio.wakeup import Wakeup
+
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(params=LOOPS)
+def runner(request: pytest.FixtureRequest) -> Iterator[NotebookRunner]:
+    made = NotebookRunner(loop_factory=LOOPS[request.param], interrupt_grace=0.2)
+    yield made
+    made.close()
+    asyncio.set_event_loop(None)
+
+
+def interrupt_from_a_thread(loop: Any, when: threading.Event, signalled: Callable[[int], None]) -> threading.Thread:
+    """Send SIGINT as soon as *when* is set and the loop is at rest in its select()."""
+
+    def send() -> None:
+        assert when.wait(30)
+        me = threading.get_ident()
+        signalled(me)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    return thread
+
+
+def test_a_signal_on_another_thread_wakes_the_loop(runner: NotebookRunner) -> None:
+    # The main thread's select() is not interrupted by it: the same as a signal just before the system call.
+    ready = threading.Event()
+
+    async def main() -> None:
+        asyncio.get_running_loop().call_later(0.05, ready.set)  # by then nothing else is left to do
+        await asyncio.sleep(60)
+
+    def send(me: int) -> None:
+        threading.Event().wait(0.1)  # let the main thread enter select()
+        signal.pthread_kill(me, signal.SIGINT)
+
+    thread = interrupt_from_a_thread(runner.get_loop(), ready, send)
+    start = runner.get_loop().time()
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(main())
+    assert runner.get_loop().time() - start < 30
+    thread.join(30)
+
+
+def test_handler_and_wakeup_fd_are_handed_back(runner: NotebookRunner) -> None:
+    runner.run(asyncio.sleep(0))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_what_the_user_sets_meanwhile_stays(runner: NotebookRunner) -> None:
+    ends = socket.socketpair()
+    ends[1].setblocking(False)
+
+    def mine(*args: object) -> None:
+        pass
+
+    async def main() -> None:
+        signal.signal(signal.SIGINT, mine)
+        signal.set_wakeup_fd(ends[1].fileno())
+
+    try:
+        loop = asyncio.new_event_loop()
+        wakeup = Wakeup(loop)
+        with wakeup.on_signals(), Interrupt(loop, grace=1):
+            loop.run_until_complete(main())
+        assert signal.getsignal(signal.SIGINT) is mine
+        assert signal.set_wakeup_fd(-1) == ends[1].fileno()
+        wakeup.close()
+        wakeup.close()
+        loop.close()
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for end in ends:
+            end.close()
+
+
+def test_a_handler_of_the_users_is_not_replaced(runner: NotebookRunner) -> None:
+    def mine(*args: object) -> None:
+        log.append("mine")
+
+    async def main() -> None:
+        signal.raise_signal(signal.SIGINT)
+        await asyncio.sleep(0)
+
+    log: list[str] = []
+    signal.signal(signal.SIGINT, mine)
+    try:
+        runner.run(main())
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert log == ["mine"]
+
+
+def test_a_forced_interrupt_loses_no_callback(runner: NotebookRunner) -> None:
+    # Callbacks and timers that are due while one of them is interrupted: all of them run.
+    ran: list[int] = []
+
+    def stuck() -> None:
+        signal.raise_signal(signal.SIGINT)
+        while True:
+            pass
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for i in range(50):
+            loop.call_soon(ran.append, i)
+            loop.call_later(0.001 * i, ran.append, 100 + i)
+            if i == 25:
+                loop.call_soon(stuck)
+        await asyncio.sleep(60)
+
+    loop = runner.get_loop()
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(main())
+    runner.run(asyncio.sleep(0.1))
+    assert sorted(ran) == [*range(50), *range(100, 150)]
+    assert runner.get_loop() is loop
+
+
+def test_a_callback_that_catches_keyboard_interrupt_is_forced_again(runner: NotebookRunner) -> None:
+    caught = []
+
+    def stubborn() -> None:
+        signal.raise_signal(signal.SIGINT)
+        while len(caught) < 3:
+            try:
+                while True:
+                    pass
+            except KeyboardInterrupt:
+                caught.append(1)
+
+    async def main() -> None:
+        asyncio.get_running_loop().call_soon(stubborn)
+        await asyncio.sleep(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(main())
+    assert len(caught) == 3
+
+
+def test_no_interrupt_is_raised_in_asyncios_own_functions(runner: NotebookRunner) -> None:
+    # A callback that keeps asyncio's bookkeeping busy: the interrupt waits for a frame of the user's.
+    where: list[str] = []
+
+    def busy() -> None:
+        loop = asyncio.get_running_loop()
+        signal.raise_signal(signal.SIGINT)
+        try:
+            while True:
+                loop.call_later(3600, print).cancel()
+        except KeyboardInterrupt as exc:
+            # The last frame is the signal handler's, the one before it what it has interrupted.
+            where.append(traceback.extract_tb(exc.__traceback__)[-2].filename)
+            raise
+
+    async def main() -> None:
+        asyncio.get_running_loop().call_soon(busy)
+        await asyncio.sleep(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(main())
+    assert where == [__file__]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_press_before_the_first_step_counts(runner: NotebookRunner) -> None:
+    def factory(loop: Any, coro: Any, **kwargs: Any) -> asyncio.Task[Any]:
+        signal.raise_signal(signal.SIGINT)
+        loop.set_task_factory(None)
+        return asyncio.Task(coro, loop=loop, **kwargs)
+
+    async def main() -> None:
+        await asyncio.sleep(60)
+
+    runner.get_loop().set_task_factory(factory)
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(main())
+    assert runner.run(asyncio.sleep(0, "next")) == "next"
