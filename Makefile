@@ -1,0 +1,40 @@
+# make demo: run notebooks/quickstart.ipynb on a real kernel. make test: all tests. make check: format, lint, types.
+# All three share one virtual environment, made on first use. Another Python: make test PYTHON=python3.13 VENV=.venv-3.13
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check bench clean
+
+demo: $(VENV)/installed-demo
+	@echo "==> executing notebooks/quickstart.ipynb on a real kernel"
+	@$(BIN)/python notebooks/run.py notebooks/quickstart.ipynb
+
+test: $(VENV)/installed-test
+	@echo "==> running the tests on $$($(BIN)/python -V) with $$($(BIN)/python -c 'import ipykernel, IPython; print("ipykernel", ipykernel.__version__, "and IPython", IPython.__version__)') (about three minutes)"
+	@$(BIN)/python -m pytest
+
+check: $(VENV)/installed-check
+	@echo "==> format, lint and types"
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+bench: $(VENV)/installed-test
+	@echo "==> measuring against plain asyncio and the stock kernel"
+	@$(BIN)/python benchmarks/run.py
+
+$(VENV)/installed-%: pyproject.toml | $(BIN)/python
+	@echo "==> installing ipyrunner and what '$*' needs into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --editable . --group $*
+	@touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"ipyrunner needs Python 3.11 or later, and {sys.executable} is {v[0]}.{v[1]}: call make with PYTHON=python3.13, say")'
+	@echo "==> making a virtual environment of $$($(PYTHON) -V) in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,100 @@
+"""Execute a notebook on a real kernel and print, cell by cell, what came out.
+
+Output is shown when it arrives, under the cell that it belongs to: a background task reports from the cell that
+started it, long after that cell has ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from jupyter_client.manager import start_new_kernel
+
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def text_of(message: dict[str, Any]) -> str | None:
+    """Return what a message shows, or None if it shows nothing."""
+    content = message["content"]
+    if message["msg_type"] == "stream":
+        return str(content["text"])
+    if message["msg_type"] in ("execute_result", "display_data"):
+        return str(content["data"].get("text/plain", ""))
+    if message["msg_type"] == "error":
+        return ANSI.sub("", "\n".join(content["traceback"]))
+    return None
+
+
+class Run:
+    """One execution of a notebook."""
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._manager, self._client = start_new_kernel(kernel_name="python3")
+        self._numbers: dict[str, int] = {}
+        self._shown = 0
+
+    def close(self) -> None:
+        self._client.shutdown()
+        self._client.stop_channels()
+        self._manager.shutdown_kernel()
+
+    def markdown(self, source: str) -> None:
+        print(f"\n\033[1m{source}\033[0m" if sys.stdout.isatty() else f"\n{source}")
+
+    def code(self, number: int, source: str) -> bool:
+        """Run a cell; return whether it ended without an exception."""
+        print(f"\nIn [{number}]:")
+        print("\n".join(f"    {line}" for line in source.splitlines()), flush=True)
+        msg_id = self._client.execute(source)
+        self._numbers[msg_id] = self._shown = number
+        ok = True
+        while True:
+            message = self._client.get_iopub_msg(timeout=self._timeout)
+            self._show(message)
+            mine = message["parent_header"].get("msg_id") == msg_id
+            ok = ok and not (mine and message["msg_type"] == "error")
+            if mine and message["msg_type"] == "status" and message["content"]["execution_state"] == "idle":
+                return ok
+
+    def _show(self, message: dict[str, Any]) -> None:
+        number, text = self._numbers.get(message["parent_header"].get("msg_id")), text_of(message)
+        if number is None or text is None:
+            return
+        label = f"Out [{number}]:" if number == self._shown else f"Out [{number}], while cell {self._shown} runs:"
+        print(label)
+        print("\n".join(f"    {line}" for line in text.rstrip("\n").splitlines()), flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("notebook", type=Path)
+    parser.add_argument("--timeout", type=float, default=60, help="seconds that a cell may be silent (default: 60)")
+    options = parser.parse_args()
+    cells = json.loads(options.notebook.read_text())["cells"]
+    run = Run(options.timeout)
+    number = 0
+    try:
+        for cell in cells:
+            source = "".join(cell["source"])
+            if cell["cell_type"] == "markdown":
+                run.markdown(source)
+                continue
+            number += 1
+            expected = "raises-exception" in cell["metadata"].get("tags", [])
+            if run.code(number, source) is expected:
+                print(f"\ncell {number} {'did not fail, and was to' if expected else 'failed'}", file=sys.stderr)
+                return 1
+    finally:
+        run.close()
+    print(f"\nAll {number} cells of {options.notebook.name} did what they were to do.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
