@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+# The dependency group that the tests run with: test, or oldest.
+GROUP ?= test
 BIN := $(VENV)/bin
 
 .PHONY: demo test check bench clean
@@ -11,7 +13,7 @@ demo: $(VENV)/installed-demo
 	@echo "==> executing notebooks/quickstart.ipynb on a real kernel"
 	@$(BIN)/python notebooks/run.py notebooks/quickstart.ipynb
 
-test: $(VENV)/installed-test
+test: $(VENV)/installed-$(GROUP)
 	@echo "==> running the tests on $$($(BIN)/python -V) with $$($(BIN)/python -c 'import ipykernel, IPython; print("ipykernel", ipykernel.__version__, "and IPython", IPython.__version__)') (about three minutes)"
 	@$(BIN)/python -m pytest
 

@@ -1,0 +1,79 @@
+"""Every snippet and every notebook, as printed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from kernels import Kernel
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+SNIPPET = re.compile(r"^```python\n(.*?)^```\n(?:```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)\)")
+
+
+def test_the_readmes_snippets_run_as_printed(stock: Kernel) -> None:
+    snippets = SNIPPET.findall((ROOT / "README.md").read_text())
+    assert len(snippets) > 5
+    for code, expected in snippets:
+        cell = stock.ok(code.rstrip("\n"))
+        if expected:
+            assert cell.stdout + (cell.value or "") == expected.rstrip("\n"), code
+
+
+def test_the_readmes_first_cell_fails_without_the_extension(stock: Kernel) -> None:
+    snippets = SNIPPET.findall((ROOT / "README.md").read_text())
+    assert len(snippets[1][0].splitlines()) <= 10
+    assert stock.run(snippets[1][0]).ename == "RuntimeError"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in LINK.findall(page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_run(notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    document = nbformat.read(notebook, as_version=4)
+    NotebookClient(document, timeout=60, kernel_name="python3").execute()
+    for cell in document.cells:
+        failed = any(output["output_type"] == "error" for output in cell.get("outputs", []))
+        assert failed == ("raises-exception" in cell.metadata.get("tags", [])), cell.source
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_committed_without_output(notebook: Path) -> None:
+    document = nbformat.read(notebook, as_version=4)
+    assert all(not cell.get("outputs") and cell.get("execution_count") is None for cell in document.cells)
+
+
+def test_the_demo_prints_cell_by_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    command = [sys.executable, "-W", "ignore", ROOT / "notebooks" / "run.py", ROOT / "notebooks" / "quickstart.ipynb"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert "requests served" in done.stdout
+    assert re.search(r"Out \[(\d+)\], while cell (?!\1)\d+ runs:\n    \d+ requests served", done.stdout)
+    assert "cleaned up, with an await" in done.stdout
+    assert done.stdout.count("\n    KeyboardInterrupt: ") == 2
+    assert "did what they were to do" in done.stdout
+
+
+def test_every_setting_and_option_is_documented() -> None:
+    from ipyrunner import NotebookRunner
+    from ipyrunner.shell.arguments import ArunArguments
+
+    text = (ROOT / "docs" / "reference.md").read_text()
+    for name in NotebookRunner.class_own_traits(config=True):
+        assert f"`{name}`" in text
+    for name in ArunArguments._fields:
+        assert f"--{name}" in text
