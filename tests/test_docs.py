@@ -9,8 +9,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from kernels import Kernel
 from nbclient import NotebookClient
+
+from kernels import Kernel
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
