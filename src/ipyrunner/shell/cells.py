@@ -82,11 +82,14 @@ class Cells:
                 return self._run_sync(coro)
             if not self._needs_loop(stock(raw_cell, transformed_cell=source, preprocessing_exc_tuple=None), source):
                 return self._run_sync(coro)
+            count = self._shell.execution_count
             try:
                 return self._tracebacks.settle(await self._run_async(coro, raw_cell, source))
             except BaseException as exc:
                 # The cell has no result: its machinery was interrupted, or its main task did not end. One way to
                 # an ExecutionResult that all versions of IPython have is a cell whose preprocessing failed.
+                if kwargs.get("store_history") and self._shell.execution_count == count:
+                    self._shell.execution_count += 1  # IPython 7 counts at the end of a cell, which did not come
                 failure = (type(exc), exc, exc.__traceback__)
                 return await original(raw_cell, silent=True, transformed_cell=source, preprocessing_exc_tuple=failure)
 
