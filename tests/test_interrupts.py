@@ -164,6 +164,13 @@ def test_the_traceback_shows_where_it_was(k: Kernel) -> None:
     assert "CancelledError" not in cell.traceback
 
 
+def test_what_did_not_yield_is_named(k: Kernel) -> None:
+    code = "async def stuck():\n    print('go')\n    while True: pass  # here\nawait asyncio.create_task(stuck())"
+    cell = k.begin(code)
+    k.interrupted(cell, "go")
+    assert "forced into stuck, which did not yield: while True: pass  # here" in cell.traceback + cell.stderr
+
+
 def test_an_interrupt_between_cells_does_nothing(k: Kernel) -> None:
     k.interrupt()
 

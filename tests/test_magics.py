@@ -125,7 +125,9 @@ def test_output_variable(k: Kernel) -> None:
     assert k.ok("other").value == "9"
 
 
-@pytest.mark.parametrize("line", ["--unknown", "--timeout soon", "--timeout -1", "--context share"])
+@pytest.mark.parametrize(
+    "line", ["--unknown", "--timeout soon", "--timeout -1", "--context share", "-o 1x", "-o class"]
+)
 def test_wrong_options_are_usage_errors(k: Kernel, line: str) -> None:
     cell = k.run(f"%%arun {line}\nprint('not run')")
     assert cell.ename == "UsageError"

@@ -197,11 +197,10 @@ class NotebookRunner(Configurable):
         """Whether a cell runs: what it runs in turn must not enter the Context again."""
         return self._in_context
 
-    def refresh(self) -> None:
-        """Bring what the kernel has set in the current Context since the last cell into the notebook's Context."""
-        now = contextvars.copy_context()
-        carry_into(self.context, now, self._kernel_context)
-        self._kernel_context = now
+    def refresh(self, kernel_context: contextvars.Context) -> None:
+        """Bring what has changed in the kernel's Context since the last cell into the notebook's Context."""
+        carry_into(self.context, kernel_context, self._kernel_context)
+        self._kernel_context = kernel_context
 
     async def run_in_guest(
         self, coro: Coroutine[Any, Any, _T], *, name: str | None = None, copy_context: bool = False
@@ -295,9 +294,10 @@ class NotebookRunner(Configurable):
                 self._interrupting = before
                 self.interrupts += interrupt.presses
 
-    def claims(self, exc: BaseException) -> bool:
-        """In the main task of a cell: return whether *exc* is the cancellation that SIGINT asked for."""
-        return self._interrupting is not None and self._interrupting.claims(exc)
+    @property
+    def interrupting(self) -> Interrupt | None:
+        """The SIGINT handling of the run that goes on, if one does."""
+        return self._interrupting
 
     @drives_loop
     def _drive(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any], interrupt: Interrupt) -> None:

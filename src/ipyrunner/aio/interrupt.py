@@ -23,6 +23,7 @@ import _thread
 import asyncio
 import dis
 import inspect
+import linecache
 import os
 import selectors
 import signal
@@ -102,6 +103,8 @@ class Interrupt:
     ) -> None:
         self.presses = 0
         self.abandoned = False
+        # The line of user code that the interrupt was forced into, if it was.
+        self.forced_at: tuple[str, str] | None = None
         self.on_abandon: Callable[[], None] = lambda: None
         self._loop = loop
         self._grace = grace
@@ -165,6 +168,8 @@ class Interrupt:
                 return
             if frame is not None and running_loop() is self._loop and _is_user_code(frame, self._loop):
                 self._wait = self._grace
+                code = frame.f_code
+                self.forced_at = code.co_qualname, linecache.getline(code.co_filename, frame.f_lineno).strip()
                 raise KeyboardInterrupt
             self._wait = _RETRY
             return

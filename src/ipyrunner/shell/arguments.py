@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 from typing import Any, NamedTuple
 
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
@@ -16,6 +17,13 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _variable(text: str) -> str:
+    if not text.isidentifier() or keyword.iskeyword(text):
+        raise ValueError(text)
+    return text
+
+
+_variable.__name__ = "name of a variable"
 _seconds.__name__ = "number of seconds"  # argparse: "invalid number of seconds value: 'abc'"
 
 _OPTIONS = (
@@ -26,7 +34,7 @@ _OPTIONS = (
     argument("--context", choices=["copy"], help="'copy': the cell's ContextVar changes stay in the cell"),
     argument("--fresh", action="store_true", help="a loop and a Context of the cell's own, closed at its end: exactly "
              "asyncio.run"),
-    argument("-o", "--output", metavar="VAR", help="assign the value to VAR and display nothing"),
+    argument("-o", "--output", type=_variable, metavar="VAR", help="assign the value to VAR and display nothing"),
 )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ stays live; elsewhere (terminal, a cell that a cell runs, a kernel whose loop is
 from __future__ import annotations
 
 import ast
+import contextvars
 import inspect
 import threading
 from collections.abc import Callable, Coroutine
@@ -75,8 +76,10 @@ class Cells:
             if not self._in_charge():
                 return await coro
             if not self._runner.in_cell:
-                self._runner.refresh()
-                self._routing.begin_cell(self._runner.context)
+                # In a copy: the kernel's own Context is not ours to change.
+                kernel_context = contextvars.copy_context()
+                kernel_context.run(self._routing.set_cell)
+                self._runner.refresh(kernel_context)
             source, failed = kwargs.get("transformed_cell"), kwargs.get("preprocessing_exc_tuple")
             if source is None or failed is not None:
                 return self._run_sync(coro)

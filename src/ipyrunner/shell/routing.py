@@ -39,10 +39,10 @@ class Routing:
             for name in ("publish", "clear_output"):
                 self._replacements.append(Replacement(publisher, name, self._publish))
 
-    def begin_cell(self, context: contextvars.Context) -> None:
-        """Tell the notebook's *context* which cell begins. *context* must not be entered."""
+    def set_cell(self) -> None:
+        """Say in the current Context which cell begins; tasks inherit it."""
         if self._replacements:
-            context.run(self._cell.set, self._shell.parent_header)
+            self._cell.set(self._shell.parent_header)
 
     def restore(self) -> None:
         """Leave the streams and the publisher as they were."""

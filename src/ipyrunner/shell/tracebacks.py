@@ -68,18 +68,33 @@ class Tracebacks:
             if not isinstance(exc, BaseException):
                 original(exc_tuple, *args, **kwargs)
                 return
-            if self._runner.claims(exc):
-                interrupt = KeyboardInterrupt().with_traceback(exc.__traceback__)
-                self._shown, exc = (exc, interrupt), interrupt
-            _clean(exc, set())
-            note = _hint(exc)
-            if note is not None and note not in getattr(exc, "__notes__", ()):
-                exc.add_note(note)
+            exc = self._prepare(exc)
             original((type(exc), exc, exc.__traceback__), *args, **kwargs)
-            if note is not None and note not in "".join(self._shell.InteractiveTB.get_exception_only(type(exc), exc)):
-                print(note, file=sys.stderr)  # older versions of IPython (8.10, say) show no notes
+            self._print_hidden_notes(exc)
 
         return showtraceback
+
+    def _prepare(self, exc: BaseException) -> BaseException:
+        running = self._runner.interrupting
+        if running is not None and running.claims(exc):
+            interrupt = KeyboardInterrupt().with_traceback(exc.__traceback__)
+            if running.forced_at is not None:
+                function, line = running.forced_at
+                interrupt.add_note(f"ipyrunner: the interrupt was forced into {function}, which did not yield: {line}")
+            self._shown, exc = (exc, interrupt), interrupt
+        _clean(exc, set())
+        note = _hint(exc)
+        if note is not None and note not in getattr(exc, "__notes__", ()):
+            exc.add_note(note)
+        return exc
+
+    def _print_hidden_notes(self, exc: BaseException) -> None:
+        # IPython 8.10, say, and all before it, show no notes.
+        ours = [note for note in getattr(exc, "__notes__", ()) if str(note).startswith("ipyrunner:")]
+        shown = "".join(self._shell.InteractiveTB.get_exception_only(type(exc), exc)) if ours else ""
+        for note in ours:
+            if note not in shown:
+                print(note, file=sys.stderr)
 
     def settle(self, result: ExecutionResult) -> ExecutionResult:
         """Put the KeyboardInterrupt that was shown in the place of the cancellation that *result* holds."""
@@ -91,7 +106,8 @@ class Tracebacks:
 
 def _hint(exc: BaseException) -> str | None:
     if isinstance(exc, (RuntimeError, ValueError)):
-        text = str(exc)
+        # Not str(exc), which is the user's code in a class of their own.
+        text = " ".join(part for part in exc.args if isinstance(part, str))
         for part, name in _HINTS.items():
             if part in text:
                 return _NOTES[name]
