@@ -55,6 +55,7 @@ def run_host(guest: Any, poll: bool, main: Callable[[Hosting], Any]) -> Escaped:
 async def wait(hosting: Hosting, coro: Any) -> Any:
     with Interrupt(hosting.guest, grace=1) as interrupt:
         task = hosting.guest.create_task(coro)
+        interrupt.attach(task)
         await hosting.wait(task, interrupt)
     return task.result()
 
@@ -194,6 +195,7 @@ def test_a_closed_guest_releases_who_waits(guest: Any, poll: bool) -> None:
         task = guest.create_task(asyncio.sleep(60))
         asyncio.get_running_loop().call_later(0.01, guest.close)
         with Interrupt(guest, grace=1) as interrupt:
+            interrupt.attach(task)
             await hosting.wait(task, interrupt)
         assert not task.done()
         task._log_destroy_pending = False  # closing a loop over a task is what is tested

@@ -60,7 +60,6 @@ WAITING = {
     "arun": "print('go')\n%arun asyncio.sleep(60)",
     "arun in a function": "def f():\n    print('go')\n    %arun asyncio.sleep(60)\nf()",
     "asyncio.run": "print('go')\nasyncio.run(asyncio.sleep(60))",
-    "run_until_complete": "print('go')\nasyncio.get_event_loop().run_until_complete(asyncio.sleep(60))",
     "plain": "print('go')\ntime.sleep(60)",
     "thread": "print('go')\nawait asyncio.to_thread(time.sleep, 0.5)\nawait asyncio.sleep(60)",
     "subprocess": "p = await asyncio.create_subprocess_exec('sleep', '60')\nprint('go')\nawait p.wait()",
@@ -95,6 +94,15 @@ def test_one_press_ends_what_never_yields(k: Kernel, code: str) -> None:
     cell = k.begin(code)
     k.interrupted(cell, "go")
     assert cell.ename == "KeyboardInterrupt"
+
+
+def test_a_plain_cell_that_runs_the_loop_itself(k: Kernel) -> None:
+    # As without the extension, KeyboardInterrupt is raised wherever it lands, which may be a background task.
+    cell = k.begin("print('go')\nasyncio.get_event_loop().run_until_complete(asyncio.sleep(60))")
+    k.interrupted(cell, "go")
+    assert cell.ename == "KeyboardInterrupt"
+    k.expect_alive()
+    k.ok("task.cancel(); task = asyncio.create_task(background())")
 
 
 def test_children_are_cancelled(k: Kernel) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import signal
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from traitlets.utils.importstring import import_item
 
 from .aio.closing import finalize
 from .aio.contexts import carry_back, carry_into
+from .aio.holding import Held
 from .aio.hosting import Hosting
 from .aio.interrupt import Interrupt, drives_loop, is_default_handler
 from .aio.lending import Lender
@@ -81,7 +83,10 @@ class NotebookRunner(Configurable):
         self._left = NOTHING
         self._lender = Lender(self.get_loop)
         self._in_context = False
+        # Whether a cell is being awaited in the kernel's loop.
+        self._awaiting = False
         self._interrupting: Interrupt | None = None
+        self.last_interrupt: Interrupt | None = None
         self.interrupts = 0
         super().__init__(**kwargs)
 
@@ -108,7 +113,9 @@ class NotebookRunner(Configurable):
                 self._begin(asyncio.new_event_loop())
         assert self._loop is not None
         if self._hosting is None and self._host is not None:
-            self._hosting = Hosting(self._host, self._loop, escaped=self._on_escaped, poll=self.poll)
+            self._hosting = Hosting(
+                self._host, self._loop, escaped=self._on_escaped, between=self._interrupt_between_cells, poll=self.poll
+            )
             self._hosting.start()
         return self._loop
 
@@ -155,7 +162,7 @@ class NotebookRunner(Configurable):
         As :meth:`close`. If the new loop cannot be made, ``loop_factory``'s error is raised and the old loop stays.
         """
         if self._loop is not None:
-            self._refuse_inside("restart")
+            self.refuse_inside("restart")
         loop = self._make_loop()
         self.close()
         self._begin(loop)
@@ -169,17 +176,24 @@ class NotebookRunner(Configurable):
         """
         if self._loop is None:
             return
-        self._refuse_inside("close")
+        self.refuse_inside("close")
         if self._hosting is not None:
             self._hosting.stop()
         try:
             if not self._loop.is_closed():
                 with running_as(NOTHING):
-                    late = finalize(self._loop, timeout=self.shutdown_timeout)
+                    late = self._finalize(self._loop)
                 for task in late:
                     print(f"ipyrunner: this task did not end within {self.shutdown_timeout} seconds: {task!r}")
         finally:
             self._discard()
+
+    def _finalize(self, loop: asyncio.AbstractEventLoop) -> set[asyncio.Task[Any]]:
+        while True:
+            try:
+                return finalize(loop, timeout=self.shutdown_timeout)
+            except SystemExit as exc:  # of a task in its clean-up; that task has ended, the others have not
+                self._on_escaped(exc)
 
     def _discard(self) -> None:
         assert self._loop is not None
@@ -194,8 +208,13 @@ class NotebookRunner(Configurable):
 
     @property
     def in_cell(self) -> bool:
-        """Whether a cell runs: what it runs in turn must not enter the Context again."""
-        return self._in_context
+        """Whether the code that asks is run by a cell or by a task, or while a cell awaits: not by an idle kernel."""
+        return self._is_entered or self._awaiting
+
+    @property
+    def _is_entered(self) -> bool:
+        # A Context cannot be entered twice; while a cell of the kernel's awaits, nobody is inside it.
+        return self._in_context or (self._loop is not None and self._loop.is_running())
 
     def refresh(self, kernel_context: contextvars.Context) -> None:
         """Bring what has changed in the kernel's Context since the last cell into the notebook's Context."""
@@ -214,11 +233,15 @@ class NotebookRunner(Configurable):
         loop = self.get_loop()
         assert self._hosting is not None
         context = self.context.copy() if copy_context else self.context
-        with self._interrupt() as interrupt, self.entered():
-            task = loop.create_task(coro, name=name, context=context)
-            interrupt.attach(task)
-            await self._hosting.wait(task, interrupt)
-        return self._outcome(task, interrupt)
+        before, self._awaiting = self._awaiting, True
+        try:
+            with self._interrupt() as interrupt:
+                task = loop.create_task(coro, name=name, context=context)
+                interrupt.attach(task)
+                await self._hosting.wait(task, interrupt)
+        finally:
+            self._awaiting = before
+        return self._outcome(task, interrupt, context)
 
     def run(
         self, awaitable: Awaitable[_T], *, context: contextvars.Context | None = None, name: str | None = None
@@ -246,34 +269,43 @@ class NotebookRunner(Configurable):
             self._drive(loop, task, interrupt)
         if context is None:
             carry_back(copy)
-        return self._outcome(task, interrupt)
+        return self._outcome(task, interrupt, copy)
+
+    def run_cell(self, coro: Coroutine[Any, Any, _T], *, name: str | None = None) -> _T:
+        """Run *coro*, a cell that awaits, and block: where there is no kernel whose loop could go on meanwhile."""
+        with running_as(NOTHING):
+            if self._is_entered:
+                return self.run(coro, name=name)
+            with self._entered():
+                return self.run(coro, context=self.context, name=name)
 
     def run_sync(self, cell: Callable[[], _T]) -> _T:
         """Run a sync cell: in the notebook's Context, with no running loop, and with the notebook's as current one."""
-        asyncio.set_event_loop(self.get_loop())
-        if self._hosting is not None:
-            self._hosting.pause()
-        aside = exchange(self._left)
-        try:
-            with self._lender.lending():
-                if self._in_context:  # a cell that runs a cell
-                    return cell()
-                with self.entered():
-                    return self.context.run(cell)
-        finally:
-            self._left = exchange(aside)
+        loop = self.get_loop()
+        asyncio.set_event_loop(loop)
+        if self._hosting is not None and not loop.is_running():
+            self._hosting.pause()  # the cell may run the loop itself
+        with Held() as held:
+            aside = exchange(self._left)
+            try:
+                with self._lender.lending():
+                    if self._is_entered:  # a cell that runs a cell
+                        return held.let_through(cell)
+                    with self._entered():
+                        return self.context.run(held.let_through, cell)
+            finally:
+                self._left = exchange(aside)
 
-    @contextmanager
-    def lent(self) -> Iterator[None]:
-        """Count the notebook's loop as running, though it is at rest: for what the kernel calls between cells."""
+    def lend(self, call: Callable[[], _T]) -> _T:
+        """Call with the notebook's loop counted as running, though it is at rest: for what the kernel calls."""
         if self._loop is not None and (self._loop.is_closed() or running_loop() is self._loop):
-            yield  # a closed loop is replaced, and the user told so, in the next cell
-        else:
-            with running_as(Running(self.get_loop(), None)):
-                yield
+            return call()  # a closed loop is replaced, and the user told so, in the next cell
+        loop = self.get_loop()
+        with Held() as held, running_as(Running(loop, None)):
+            return held.let_through(call)
 
     @contextmanager
-    def entered(self) -> Iterator[None]:
+    def _entered(self) -> Iterator[None]:
         before, self._in_context = self._in_context, True
         try:
             yield
@@ -291,8 +323,14 @@ class NotebookRunner(Configurable):
             try:
                 yield interrupt
             finally:
-                self._interrupting = before
+                self._interrupting, self.last_interrupt = before, interrupt
                 self.interrupts += interrupt.presses
+
+    def _interrupt_between_cells(self) -> Interrupt:
+        # ipykernel ignores SIGINT between cells. A background callback that never yields is forced all the same: no
+        # cell could run any more. There is no main task to cancel.
+        assert self._loop is not None
+        return Interrupt(self._loop, grace=self.interrupt_grace, replaces=lambda handler: handler is signal.SIG_IGN)
 
     @property
     def interrupting(self) -> Interrupt | None:
@@ -317,13 +355,13 @@ class NotebookRunner(Configurable):
             except (KeyboardInterrupt, SystemExit) as exc:
                 self._on_escaped(exc)
 
-    def _outcome(self, task: asyncio.Task[_T], interrupt: Interrupt) -> _T:
+    def _outcome(self, task: asyncio.Task[_T], interrupt: Interrupt, context: contextvars.Context) -> _T:
         if not task.done():
             if not interrupt.abandoned:
                 raise RuntimeError("the notebook's loop ended before this run did; the next cell starts with a new one")
             # The task keeps the Context; in one that a cell has entered its steps would fail.
-            if self._context is not None:
-                self._context = self._context.copy()
+            if self._context is context:
+                self._context = context.copy()
             print(f"ipyrunner: the task of {task.get_name()} ignored its cancellation and still runs.")
             raise KeyboardInterrupt
         try:
@@ -335,13 +373,19 @@ class NotebookRunner(Configurable):
 
     def _on_escaped(self, exc: BaseException) -> None:
         # A task that ended this way holds the exception; nobody but the loop's handler hears of a plain callback's.
-        if isinstance(exc, SystemExit) and self._loop is not None:
-            self._loop.call_exception_handler(
-                {"message": "SystemExit in a callback of the notebook's loop does not end the kernel", "exception": exc}
-            )
+        if isinstance(exc, KeyboardInterrupt) or self._loop is None:
+            return
+        message = (
+            "SystemExit in a callback of the notebook's loop does not end the kernel"
+            if isinstance(exc, SystemExit)
+            else "the notebook's loop cannot run any more: `%arunner restart`"
+        )
+        # Not call_exception_handler: a handler of the user's may raise SystemExit again.
+        self._loop.default_exception_handler({"message": message, "exception": exc})
 
-    def _refuse_inside(self, what: str) -> None:
-        if running_loop() is self._loop:
+    def refuse_inside(self, what: str) -> None:
+        """Raise RuntimeError, which says where to call *what* instead, if the notebook's loop runs."""
+        if running_loop() is self._loop or (self._loop is not None and self._loop.is_running()):
             raise RuntimeError(
                 f"{what} cannot be called while the notebook's loop runs: call it in a cell of its own, without await"
             )

@@ -18,8 +18,10 @@ grow while the host has nothing to do.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from .interrupt import Interrupt, drives_loop
@@ -39,8 +41,10 @@ _PASSES = 10
 class Hosting:
     """Run *guest* inside *host* from :meth:`start` to :meth:`stop`. All methods: on the thread of both loops.
 
-    *escaped* is called with each SystemExit and KeyboardInterrupt that comes out of the guest's callbacks; they must
-    not reach the host. *poll* leaves the fds alone and takes turns in slices.
+    *escaped* is called with each SystemExit and KeyboardInterrupt that comes out of the guest's callbacks, and with the
+    exception that ends the hosting if the guest cannot run any more; it must not raise, since none may reach the host.
+    *between* makes a context manager for each turn that nobody waits for. *poll* leaves the fds alone and takes turns
+    in slices.
     """
 
     def __init__(
@@ -49,11 +53,15 @@ class Hosting:
         guest: asyncio.AbstractEventLoop,
         *,
         escaped: Callable[[BaseException], None],
+        between: Callable[[], AbstractContextManager[object]] = nullcontext,
         poll: bool = False,
     ) -> None:
         self.host = host
         self.guest = guest
         self._escaped = escaped
+        self._between = between
+        # An empty one: in that of whoever starts us, the guest's error reports would go to the cell of then for ever.
+        self._context = contextvars.Context()
         self._fd = None if poll or not can_watch(guest) else selector_fd(host)
         self._watching = False
         self._active = False
@@ -76,7 +84,7 @@ class Hosting:
         if self.host.get_debug() and hasattr(self.host, "slow_callback_duration"):
             # To the host the guest is one slow callback; in debug mode it would say so in the user's cells.
             self._slow, self.host.slow_callback_duration = self.host.slow_callback_duration, math.inf
-        self.host.call_soon(self._lead)
+        self.host.call_soon(self._lead, context=self._context)
 
     def stop(self) -> None:
         """Leave both loops alone from now on; whoever is in :meth:`wait` is released. Idempotent."""
@@ -99,7 +107,8 @@ class Hosting:
     async def wait(self, task: asyncio.Task[Any], interrupt: Interrupt) -> None:
         """In the host: wait until the guest's *task* has run its done callbacks, or was given up.
 
-        Cancelling the wait cancels the task, and goes on waiting for it.
+        Cancelling the wait cancels the task, as SIGINT does, and goes on waiting for it: before our handler is in
+        place, ipykernel's own answers SIGINT this way.
         """
         done = self.host.create_future()
 
@@ -116,7 +125,7 @@ class Hosting:
                 try:
                     await asyncio.shield(done)
                 except asyncio.CancelledError:
-                    task.cancel()
+                    interrupt.cancel()
         finally:
             self._waiters.discard(release)
 
@@ -127,14 +136,16 @@ class Hosting:
         if self.guest.is_closed():
             self.stop()
             return
-        if not is_stopping(self.host):
-            seconds = self._seconds()
-            self._passed = self._passed + 1 if seconds == 0 else 0
-            if seconds != 0 or self._passed > _PASSES:
-                self._passed = 0
-                self._turn(seconds)
-        if self._active:
-            self.host.call_soon(self._lead)
+        try:
+            if not is_stopping(self.host):
+                seconds = self._seconds()
+                self._passed = self._passed + 1 if seconds == 0 else 0
+                if seconds != 0 or self._passed > _PASSES:
+                    self._passed = 0
+                    self._turn(seconds)
+        finally:
+            if self._active:
+                self.host.call_soon(self._lead, context=self._context)
 
     @drives_loop
     def _turn(self, seconds: float | None) -> None:
@@ -151,19 +162,22 @@ class Hosting:
                 timer = guest.call_later(seconds, self._give_way)
             self._hang_doorbell()
         try:
-            with running_as(NOTHING):
+            with running_as(NOTHING), self._idle():
                 guest.run_forever()
         except (KeyboardInterrupt, SystemExit) as exc:
             self._escaped(exc)
         except Exception as exc:
             # The loop itself is broken (its selector, its self-pipe): to lead again would spin.
             self.stop()
-            guest.call_exception_handler({"message": "the notebook's loop cannot run any more", "exception": exc})
+            self._escaped(exc)
         finally:
             vars(host).pop("call_soon", None)
             vars(host).pop("call_at", None)
             if timer is not None:
                 timer.cancel()
+
+    def _idle(self) -> AbstractContextManager[object]:
+        return nullcontext() if self._waiters else self._between()
 
     def _seconds(self) -> float | None:
         """Return for how long the guest may lead: None without a limit, 0 if the host has something to do."""

@@ -144,7 +144,7 @@ class Interrupt:
         """Name the main task. If SIGINT came before it was made, it is cancelled."""
         self._task = task
         if self.presses:
-            self._cancel()
+            self.cancel()
 
     def claims(self, exc: BaseException | None) -> bool:
         """Return whether *exc* is the cancellation that SIGINT asked for, and nobody else did.
@@ -185,11 +185,12 @@ class Interrupt:
         answered.set()
         if self._over or self._task is None or self._task.done():
             return
-        self._cancel()
+        self.cancel()
         if press > 1:
             self._loop.call_later(_LAST_CHANCE, self._abandon)
 
-    def _cancel(self) -> None:
+    def cancel(self) -> None:
+        """Cancel the main task on behalf of SIGINT."""
         assert self._task is not None
         self._cancels += 1
         self._task.cancel()

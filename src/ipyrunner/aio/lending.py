@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .running import Running, exchange, running_loop
+from .running import NOTHING, Running, exchange, running_loop
 
 __all__ = ["Lender"]
 
@@ -40,6 +40,7 @@ class Lender:
         self._depth = 0
         self._tool: int | None = None
         self._code: Any = None
+        self._lent: asyncio.AbstractEventLoop | None = None
 
     @contextmanager
     def lending(self) -> Iterator[None]:
@@ -81,13 +82,14 @@ class Lender:
 
         def _on_call(self, code: object, offset: int, function: object, argument: object) -> None:
             if function is asyncio.get_running_loop and (loop := self.loop()) is not None:
+                self._lent = loop
                 exchange(Running(loop, None))
 
         def _on_return(self, code: object, offset: int, function: object, argument: object) -> None:
-            # A loop that runs is never ours to take back: the one that was lent is at rest.
-            loop = running_loop()
-            if function is asyncio.get_running_loop and loop is not None and not loop.is_running():
-                exchange(Running(None, None))
+            # Only what was lent is taken back, and on the thread that it was lent to.
+            if self._lent is not None and running_loop() is self._lent:
+                self._lent = None
+                exchange(NOTHING)
 
     else:
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keyword
 from typing import Any, NamedTuple
 
+from IPython.core.error import UsageError
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
 
 __all__ = ["ArunArguments", "arun_options"]
@@ -63,13 +64,14 @@ class ArunArguments(NamedTuple):
     @classmethod
     def parse(cls, line: str) -> ArunArguments:
         """Parse the line of ``%%arun``. UsageError if it is wrong."""
-        return cls(**vars(parse_argstring(arun, line)))
+        try:
+            return cls(**vars(parse_argstring(arun, line)))
+        except ValueError as exc:  # of shlex: a quotation that is not closed
+            raise UsageError(f"%%arun {line}: {exc}") from None
 
     @classmethod
     def of(cls, line: str) -> ArunArguments:
         """Parse the line; a wrong one has no options: the magic itself reports it."""
-        from IPython.core.error import UsageError
-
         try:
             return cls.parse(line)
         except UsageError:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core import interactiveshell
 
-from ..aio.running import NOTHING, running_as, running_loop
+from ..aio.running import running_loop
 from ..notebook import NotebookRunner
 from .arguments import ArunArguments
 from .reading import arun_call, names_running_loop, read_arun_cell
@@ -75,28 +75,36 @@ class Cells:
             coro = original(raw_cell, *args, **kwargs)
             if not self._in_charge():
                 return await coro
-            if not self._runner.in_cell:
-                # In a copy: the kernel's own Context is not ours to change.
-                kernel_context = contextvars.copy_context()
-                kernel_context.run(self._routing.set_cell)
-                self._runner.refresh(kernel_context)
-            source, failed = kwargs.get("transformed_cell"), kwargs.get("preprocessing_exc_tuple")
-            if source is None or failed is not None:
-                return self._run_sync(coro)
-            if not self._needs_loop(stock(raw_cell, transformed_cell=source, preprocessing_exc_tuple=None), source):
-                return self._run_sync(coro)
             count = self._shell.execution_count
             try:
-                return self._tracebacks.settle(await self._run_async(coro, raw_cell, source))
+                return await self._run(coro, raw_cell, kwargs, stock)
+            except GeneratorExit:
+                raise
             except BaseException as exc:
-                # The cell has no result: its machinery was interrupted, or its main task did not end. One way to
-                # an ExecutionResult that all versions of IPython have is a cell whose preprocessing failed.
+                # The cell has no result: its machinery was interrupted, or its main task did not end. Without one the
+                # kernel sends no reply, and the front end waits for ever. One way to an ExecutionResult that all
+                # versions of IPython have is a cell whose preprocessing failed.
                 if kwargs.get("store_history") and self._shell.execution_count == count:
                     self._shell.execution_count += 1  # IPython 7 counts at the end of a cell, which did not come
                 failure = (type(exc), exc, exc.__traceback__)
-                return await original(raw_cell, silent=True, transformed_cell=source, preprocessing_exc_tuple=failure)
+                return await original(raw_cell, silent=True, transformed_cell=raw_cell, preprocessing_exc_tuple=failure)
 
         return run_cell_async
+
+    async def _run(
+        self, coro: _CellCoroutine, raw_cell: str, kwargs: dict[str, Any], stock: Callable[..., bool]
+    ) -> ExecutionResult:
+        if not self._runner.in_cell:
+            # In a copy: the kernel's own Context is not ours to change.
+            kernel_context = contextvars.copy_context()
+            kernel_context.run(self._routing.set_cell)
+            self._runner.refresh(kernel_context)
+        source = kwargs.get("transformed_cell")
+        if source is None or kwargs.get("preprocessing_exc_tuple") is not None:
+            return self._run_sync(coro)
+        if not self._needs_loop(stock(raw_cell, transformed_cell=source, preprocessing_exc_tuple=None), source):
+            return self._run_sync(coro)
+        return self._tracebacks.settle(await self._run_async(coro, raw_cell, source))
 
     def visit(self, tree: ast.AST) -> ast.AST:
         """As IPython's AST transformer: await the call that a cell beginning with ``%%arun`` consists of."""
@@ -162,9 +170,7 @@ class Cells:
                 self._expects_call = arun is not None
                 copy = arun is not None and ArunArguments.of(arun.line).context == "copy"
                 return await runner.run_in_guest(coro, name=name, copy_context=copy)
-            context = None if runner.in_cell else runner.context
-            with running_as(NOTHING), runner.entered():
-                return runner.run(coro, context=context, name=name)
+            return runner.run_cell(coro, name=name)
         except BaseException:
             # A cancellation that arrives in the last step makes the task forget the result; the shell has it.
             last = self._shell.last_execution_result

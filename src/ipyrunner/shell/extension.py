@@ -36,8 +36,10 @@ def load(shell: InteractiveShell) -> None:
 
 def unload(shell: InteractiveShell) -> None:
     """Close the runner of *shell* and restore the shell; nothing if the extension is not loaded."""
-    extension = _extensions.pop(shell, None)
+    extension = _extensions.get(shell)
     if extension is not None:
+        extension.runner.refuse_inside("%unload_ext ipyrunner")
+        del _extensions[shell]
         extension.unload()
 
 
@@ -88,8 +90,13 @@ class Extension:
         atexit.register(self.runner.close)
 
     def unload(self) -> None:
-        """Close the runner; restore what was there before."""
-        self.runner.close()
+        """Close the runner; restore what was there before, even if closing fails."""
+        try:
+            self.runner.close()
+        finally:
+            self._restore()
+
+    def _restore(self) -> None:
         atexit.unregister(self.runner.close)
         shell = self._shell
         for replacement in self._replacements:
@@ -129,8 +136,7 @@ class Extension:
         def call(*args: Any, **kwargs: Any) -> Any:
             if threading.current_thread() is not threading.main_thread():
                 return original(*args, **kwargs)
-            with self.runner.lent():
-                return original(*args, **kwargs)
+            return self.runner.lend(lambda: original(*args, **kwargs))
 
         return call
 

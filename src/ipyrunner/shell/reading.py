@@ -25,10 +25,8 @@ def names_running_loop(source: str) -> bool:
     """
     if not any(name in source for name in _NAMES):
         return False
-    try:
-        pending: list[ast.AST] = [ast.parse(source)]
-    except (SyntaxError, ValueError):
-        return False
+    tree = _parse(source)
+    pending: list[ast.AST] = [] if tree is None else [tree]
     while pending:
         node = pending.pop()
         if isinstance(node, ast.Name) and node.id in _NAMES:
@@ -48,8 +46,17 @@ def read_arun_cell(source: str) -> ArunCell | None:
     """Return the line and the body of a cell that begins with ``%%arun``; None for any other cell."""
     if not source.startswith("get_ipython().run_cell_magic('arun',"):
         return None
-    call = arun_call(ast.parse(source))
+    tree = _parse(source)
+    call = None if tree is None else arun_call(tree)
     return None if call is None else ArunCell(*(ast.literal_eval(argument) for argument in call.args[1:]))
+
+
+def _parse(source: str) -> ast.Module | None:
+    # What is wrong with a source is said when the cell runs.
+    try:
+        return ast.parse(source)
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return None
 
 
 def arun_call(tree: ast.AST) -> ast.Call | None:

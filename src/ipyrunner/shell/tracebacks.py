@@ -98,8 +98,11 @@ class Tracebacks:
 
     def settle(self, result: ExecutionResult) -> ExecutionResult:
         """Put the KeyboardInterrupt that was shown in the place of the cancellation that *result* holds."""
-        if self._shown is not None and result.error_in_exec is self._shown[0]:
+        error, last = result.error_in_exec, self._runner.last_interrupt
+        if self._shown is not None and error is self._shown[0]:
             result.error_in_exec = self._shown[1]
+        elif error is not None and last is not None and last.claims(error):
+            result.error_in_exec = KeyboardInterrupt()  # a handler of the user's (set_custom_exc) has shown it
         self._shown = None
         return result
 
