@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.register_assert_rewrite("kernels")
+
 from kernels import BEFORE, Kernel, kernel
 
 

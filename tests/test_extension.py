@@ -72,7 +72,7 @@ def test_somebody_elses_wrapper_outlives_ours(fresh: Kernel) -> None:
 
 
 def test_loading_starts_no_loop(stock: Kernel) -> None:
-    stock.ok("%load_ext ipyrunner\nimport ipyrunner\nloop = ipyrunner.get_runner().loop")
+    stock.ok("%load_ext ipyrunner\nimport ipyrunner\nloop = ipyrunner.get_runner().present")
     assert stock.ok("loop is None").value == "True"
 
 

@@ -169,6 +169,8 @@ def test_no_interrupt_is_raised_in_asyncios_own_functions(runner: NotebookRunner
         try:
             while True:
                 loop.call_later(3600, print).cancel()
+                for _ in range(20):
+                    pass
         except KeyboardInterrupt as exc:
             # The last frame is the signal handler's, the one before it what it has interrupted.
             where.append(traceback.extract_tb(exc.__traceback__)[-2].filename)

@@ -11,4 +11,6 @@ Read in this order:
 * :mod:`wakeup`: wake a loop whenever a signal arrives.
 * :mod:`peeking`: what a loop that is at rest has to do; asyncio's private names are here.
 * :mod:`hosting`: one loop as the guest of another, on one thread.
+* :mod:`holding`: hold SIGINT back for a few instructions.
+* :mod:`persistent`: a Runner that stays: one loop, one Context, runs that block or are awaited in a host.
 """

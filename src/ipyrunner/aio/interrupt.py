@@ -20,6 +20,7 @@ What still fails: a callback that catches every KeyboardInterrupt and goes on ke
 from __future__ import annotations
 
 import _thread
+import _weakrefset
 import asyncio
 import dis
 import inspect
@@ -28,6 +29,7 @@ import os
 import selectors
 import signal
 import threading
+import weakref
 from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import Any, TypeVar
@@ -41,6 +43,8 @@ _LAST_CHANCE = 0.1
 
 _ASYNCIO = os.path.dirname(asyncio.__file__) + os.sep
 _OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
+# Weak references and finalizers swallow what is raised in them, and asyncio keeps its tasks in a WeakSet.
+_PROTECTED = (_OURS, selectors.__file__, _weakrefset.__file__, weakref.__file__)
 _COROUTINE = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 # Private: events.Handle._run calls each callback (3.4 to 3.14). On the line of that call the callback is running, or
 # has run; on the others it may be lost. Found nowhere, C functions used as callbacks cannot be forced.
@@ -75,7 +79,7 @@ def _is_user_code(frame: FrameType, loop: asyncio.AbstractEventLoop) -> bool:
         return not isinstance(loop, asyncio.BaseEventLoop)
     if code is _HANDLE_RUN:
         return frame.f_lineno in _CALLBACK_LINES
-    if code.co_filename.startswith((_OURS, selectors.__file__)):
+    if code.co_filename.startswith(_PROTECTED) or code.co_name == "__del__":
         return False
     # Coroutines of asyncio (sleep, wait_for, gather's callers) are the user's; its functions keep the loop's books.
     return not code.co_filename.startswith(_ASYNCIO) or bool(code.co_flags & _COROUTINE)

@@ -94,7 +94,7 @@ class Cells:
     async def _run(
         self, coro: _CellCoroutine, raw_cell: str, kwargs: dict[str, Any], stock: Callable[..., bool]
     ) -> ExecutionResult:
-        if not self._runner.in_cell:
+        if not self._runner.current.in_cell:
             # In a copy: the kernel's own Context is not ours to change.
             kernel_context = contextvars.copy_context()
             kernel_context.run(self._routing.set_cell)
@@ -134,7 +134,7 @@ class Cells:
     def _can_await(self) -> bool:
         """Return whether this thread runs the kernel's loop, and the cell is not one that another cell runs."""
         host = kernel_loop(self._shell)
-        if host is None or running_loop() is not host or self._runner.in_cell:
+        if host is None or running_loop() is not host or self._runner.current.in_cell:
             return False
         self._runner.attach(host)
         return True
@@ -169,8 +169,8 @@ class Cells:
             if self._can_await():
                 self._expects_call = arun is not None
                 copy = arun is not None and ArunArguments.of(arun.line).context == "copy"
-                return await runner.run_in_guest(coro, name=name, copy_context=copy)
-            return runner.run_cell(coro, name=name)
+                return await runner.current.run_in_guest(coro, name=name, copy_context=copy)
+            return runner.current.run_cell(coro, name=name)
         except BaseException:
             # A cancellation that arrives in the last step makes the task forget the result; the shell has it.
             last = self._shell.last_execution_result

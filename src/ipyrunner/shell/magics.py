@@ -57,7 +57,7 @@ class RunnerMagics(Magics):
         if arguments.fresh:
             return self._run_fresh(arguments, body)
         context = contextvars.copy_context() if arguments.context == "copy" else None
-        return self._runner.run(self._run_body(arguments, body), context=context, name=arguments.name)
+        return self._runner.run(self._run_body(arguments, body), context=context)
 
     @magic_arguments()
     @argument(

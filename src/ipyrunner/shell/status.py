@@ -23,9 +23,10 @@ class Status(NamedTuple):
     @classmethod
     def of(cls, runner: NotebookRunner) -> Status:
         """Read the state of *runner*. Makes no loop."""
-        loop, hosting = runner.loop, runner.hosting
-        if loop is None:
+        present = runner.present
+        if present is None:
             return cls("none (made on first use)", "-", "-", "-", "-", cls._interrupts(runner))
+        loop, hosting = present.loop, present.hosting
         tasks = [task for task in asyncio.all_tasks(loop) if not task.done()]
         host = "none: runs block" if hosting is None else type(hosting.host).__qualname__
         if hosting is not None and hosting.polls:

@@ -75,7 +75,7 @@ class Tracebacks:
         return showtraceback
 
     def _prepare(self, exc: BaseException) -> BaseException:
-        running = self._runner.interrupting
+        running = None if self._runner.present is None else self._runner.present.interrupting
         if running is not None and running.claims(exc):
             interrupt = KeyboardInterrupt().with_traceback(exc.__traceback__)
             if running.forced_at is not None:
@@ -98,7 +98,8 @@ class Tracebacks:
 
     def settle(self, result: ExecutionResult) -> ExecutionResult:
         """Put the KeyboardInterrupt that was shown in the place of the cancellation that *result* holds."""
-        error, last = result.error_in_exec, self._runner.last_interrupt
+        present = self._runner.present
+        error, last = result.error_in_exec, None if present is None else present.last_interrupt
         if self._shown is not None and error is self._shown[0]:
             result.error_in_exec = self._shown[1]
         elif error is not None and last is not None and last.claims(error):
