@@ -77,8 +77,11 @@ class Kernel:
         self.poll = 0.005
 
     def begin(self, code: str, **options: Any) -> Cell:
-        """Send a cell and do not wait for it."""
-        msg_id = self.client.execute(code, **options)
+        """Send a cell and do not wait for it.
+
+        After an error the kernel aborts what comes within the next moment; front ends send such cells again.
+        """
+        msg_id = self.client.execute(code, **{"stop_on_error": False, **options})
         cell = self._cells[msg_id] = Cell(msg_id)
         return cell
 
@@ -95,6 +98,8 @@ class Kernel:
         """Run a cell that must not fail."""
         cell = self.run(code, timeout)
         assert cell.ename is None, cell.traceback
+        assert cell.reply is not None
+        assert cell.reply["status"] == "ok", cell
         return cell
 
     def wait_for(self, cell: Cell, text: str, timeout: float = DEADLINE) -> None:

@@ -224,7 +224,8 @@ def test_autoawait_stays_in_charge(fresh: Kernel) -> None:
 
 
 def test_an_error_stops_queued_cells_as_it_does_in_the_stock_kernel(shared: Kernel) -> None:
-    first, second = shared.begin("await asyncio.sleep(0.1); 1/0"), shared.begin("print('not run')")
+    first = shared.begin("await asyncio.sleep(0.1); 1/0", stop_on_error=True)
+    second = shared.begin("print('not run')")
     assert shared.finish(first).ename == "ZeroDivisionError"
     assert shared.finish(second).stdout == ""
     assert shared.ok("print('run')").stdout == "run\n"
