@@ -130,6 +130,13 @@ def test_debug_takes_effect_at_once(fresh: Kernel) -> None:
     assert fresh.ok("asyncio.get_event_loop().get_debug()").value == "False"
 
 
+@pytest.mark.parametrize("wrong", ["float('nan')", "-1", "0", "float('inf')"])
+def test_wrong_seconds_change_nothing(fresh: Kernel, wrong: str) -> None:
+    cell = fresh.run(f"%config NotebookRunner.interrupt_grace = {wrong}")
+    assert "interrupt_grace" in cell.stderr + cell.traceback
+    assert fresh.ok("import ipyrunner; ipyrunner.get_runner().interrupt_grace").value == "1.0"
+
+
 def test_config_lists_the_options(fresh: Kernel) -> None:
     text = fresh.ok("%config NotebookRunner").stdout
     for name in ("loop_factory", "debug", "interrupt_grace", "shutdown_timeout"):

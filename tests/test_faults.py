@@ -137,6 +137,17 @@ def test_a_background_callback_that_blocks_between_cells_is_interrupted_alone(fr
     fresh.expect_alive()
 
 
+def test_a_cell_that_waits_for_itself(fresh: Kernel) -> None:
+    cell = fresh.begin("print('go')\nawait asyncio.gather(*asyncio.all_tasks())")
+    fresh.interrupted(cell, "go")
+    assert cell.ename == "KeyboardInterrupt"
+    assert "still runs" in cell.stdout
+    fresh.expect_alive()
+    fresh.ok("%config NotebookRunner.shutdown_timeout = 0.1")
+    fresh.ok("%arunner restart")
+    assert fresh.ok("await asyncio.sleep(0.01); kept").value == "'kept'"
+
+
 def test_a_given_up_arun_keeps_the_cells_context(fresh: Kernel) -> None:
     fresh.ok("import contextvars; v = contextvars.ContextVar('v', default='unset')")
     fresh.ok(

@@ -14,6 +14,7 @@ import uvloop
 from ipyrunner.aio.closing import finalize
 from ipyrunner.aio.hosting import Hosting
 from ipyrunner.aio.interrupt import Interrupt
+from ipyrunner.aio.running import NOTHING, running_as
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
@@ -88,12 +89,14 @@ def test_the_host_is_woken_by_timers_fds_and_callbacks(guest: Any, poll: bool) -
         host = asyncio.get_running_loop()
         never = guest.create_task(asyncio.sleep(60))
         await asyncio.sleep(0.01)  # the host's own timer, while the guest leads
-        threading.Timer(0.01, host.call_soon_threadsafe, [lambda: None]).start()
+        event = asyncio.Event()
+        threading.Timer(0.01, host.call_soon_threadsafe, [event.set]).start()
+        await event.wait()
         reader, writer = await asyncio.open_connection(*await serve())
         writer.write(b"x\n")
         assert await reader.readline() == b"x\n"
         writer.close()
-        event = asyncio.Event()
+        event.clear()
         guest.call_soon(lambda: host.call_soon(event.set))  # no fd tells of this
         await event.wait()
         event.clear()
@@ -170,11 +173,8 @@ def test_a_run_of_the_users_between_turns(guest: Any, poll: bool) -> None:
         host = asyncio.get_running_loop()
         host.call_soon_threadsafe(lambda: None)
         hosting.pause()
-        asyncio._set_running_loop(None)
-        try:
+        with running_as(NOTHING):
             guest.run_until_complete(asyncio.sleep(0.05))
-        finally:
-            asyncio._set_running_loop(host)
 
     run_host(guest, poll, main)
 

@@ -30,6 +30,7 @@ def test_arun_takes_anything_awaitable_on_the_notebooks_loop(k: Kernel) -> None:
     assert k.ok("%arun t").value == "'task'"
     assert k.ok("%arun asyncio.gather(fetch(1), fetch(2))").value == "[1, 2]"
     assert k.ok("%arun await fetch(3)").value == "3"
+    assert k.ok("%arun fetch(3);").value is None
     k.ok("async def where(): return id(asyncio.get_running_loop()) == loop_id")
     assert k.ok("%arun where()").value == "True"
 
@@ -51,6 +52,7 @@ def test_arun_misused(k: Kernel) -> None:
     assert "needs an expression" in k.run("%arun").stderr
     assert "they belong to %%arun" in k.run("%arun --timeout 3 fetch(1)").stderr
     assert k.run("%arun fetch(").ename == "SyntaxError"
+    assert "x = %arun EXPR" in k.run("%arun x = fetch(1)").stderr
     cell = k.run("await fetch(1)\n%arun fetch(2)")
     assert cell.ename == "RuntimeError"
     assert "write `await ...` instead" in cell.traceback
@@ -91,6 +93,7 @@ def test_timeout_cancels_and_cleans_up(k: Kernel) -> None:
 
 
 def test_name(k: Kernel) -> None:
+    assert k.ok('%%arun --name "my task"\nasyncio.current_task().get_name()').value == "'my task'"
     assert k.ok("%%arun --name bob\nasyncio.current_task().get_name()").value == "'bob'"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, TypeVar
@@ -158,7 +159,10 @@ class NotebookRunner(Configurable):
         self.refuse_inside("close")
         closing, self._past_interrupts, self._current = self._current, self.interrupts, None
         for task in closing.close(self.shutdown_timeout):
-            print(f"ipyrunner: this task did not end within {self.shutdown_timeout} seconds: {task!r}")
+            print(
+                f"ipyrunner: the task {task.get_name()} did not end within {self.shutdown_timeout} seconds and is left "
+                f"behind; its loop is closed: {task!r}"
+            )
 
     def refuse_inside(self, what: str) -> None:
         """Raise RuntimeError, which says where to call *what* instead, if the notebook's loop runs."""
@@ -230,6 +234,14 @@ class NotebookRunner(Configurable):
         raise TraitError(
             f"loop_factory is a callable, an import string such as 'uvloop.new_event_loop', or None, not {value!r}"
         )
+
+    @validate("interrupt_grace", "shutdown_timeout")
+    def _check_seconds(self, proposal: Any) -> float:
+        seconds: float = proposal["value"]
+        least = 0.05 if proposal["trait"].name == "interrupt_grace" else 0.0
+        if not least <= seconds < math.inf:
+            raise TraitError(f"{proposal['trait'].name} is a number of seconds, {least} or more, not {seconds}")
+        return seconds
 
     @observe("debug")
     def _apply_debug(self, change: Any) -> None:

@@ -9,6 +9,7 @@ import threading
 import warnings
 from asyncio import constants
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
 
 __all__ = ["EXECUTOR_TIMEOUT", "finalize"]
@@ -48,7 +49,8 @@ def _cancel_all_tasks(loop: asyncio.AbstractEventLoop, timeout: float | None) ->
     if not to_cancel:
         return set()
     for task in to_cancel:
-        task.cancel()
+        with suppress(RecursionError):  # tasks that wait for each other in a circle
+            task.cancel()
     if timeout is None:
         loop.run_until_complete(asyncio.gather(*to_cancel, return_exceptions=True))
     else:

@@ -189,7 +189,11 @@ class Interrupt:
         answered.set()
         if self._over or self._task is None or self._task.done():
             return
-        self.cancel()
+        try:
+            self.cancel()
+        except RecursionError:  # tasks that wait for each other in a circle: none of them can be cancelled
+            self._abandon()
+            return
         if press > 1:
             self._loop.call_later(_LAST_CHANCE, self._abandon)
 

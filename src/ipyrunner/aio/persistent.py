@@ -205,7 +205,10 @@ class PersistentRunner:
             # The task keeps the Context; in one that a cell has entered its steps would fail.
             if self.context is context:
                 self.context = context.copy()
-            print(f"ipyrunner: the task of {task.get_name()} ignored its cancellation and still runs.")
+            print(
+                f"ipyrunner: the task of {task.get_name()} ignored its cancellation and still runs. "
+                "`%arunner restart` ends it, with the loop and all other tasks; variables stay."
+            )
             raise KeyboardInterrupt
         try:
             return task.result()

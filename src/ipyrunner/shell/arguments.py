@@ -24,13 +24,18 @@ def _variable(text: str) -> str:
     return text
 
 
+def _unquoted(text: str) -> str:
+    # IPython splits the line and leaves the quotes.
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
+
+
 _variable.__name__ = "name of a variable"
 _seconds.__name__ = "number of seconds"  # argparse: "invalid number of seconds value: 'abc'"
 
 _OPTIONS = (
     argument("--timeout", type=_seconds, metavar="SECONDS", help="raise TimeoutError after SECONDS; the main task is "
              "cancelled and cleans up first"),
-    argument("--name", metavar="NAME", help="name of the main task"),
+    argument("--name", type=_unquoted, metavar="NAME", help="name of the main task"),
     argument("--debug", action="store_true", help="asyncio's debug mode for the length of the cell"),
     argument("--context", choices=["copy"], help="'copy': the cell's ContextVar changes stay in the cell"),
     argument("--fresh", action="store_true", help="a loop and a Context of the cell's own, closed at its end: exactly "

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-__all__ = ["Body", "compile_body", "compile_expression", "evaluate", "run_body"]
+__all__ = ["Body", "compile_body", "compile_expression", "evaluate", "is_statement", "run_body"]
 
 
 _SPACE = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
@@ -48,6 +48,14 @@ def compile_expression(shell: InteractiveShell, source: str) -> CodeType:
     name = _cache(shell, source, source)
     # ast_parse knows no 'eval' mode; without a name of its own the error would point nowhere.
     return _compile(shell, ast.parse(source, name, "eval"), name, "eval")
+
+
+def is_statement(source: str) -> bool:
+    """Return whether the source is valid Python, but no expression."""
+    try:
+        return not isinstance(ast.parse(source).body[0], ast.Expr)
+    except (SyntaxError, ValueError, IndexError):
+        return False
 
 
 async def run_body(body: Body, namespace: dict[str, Any]) -> Any:

@@ -15,7 +15,7 @@ from IPython.core.magic_arguments import argument, magic_arguments, parse_argstr
 from ..aio.runner import run
 from ..notebook import NotebookRunner
 from .arguments import ArunArguments, arun_options
-from .body import Body, compile_body, compile_expression, evaluate, run_body
+from .body import Body, compile_body, compile_expression, evaluate, is_statement, run_body
 from .cells import Cells
 from .status import Status
 
@@ -85,7 +85,16 @@ class RunnerMagics(Magics):
             raise UsageError("%arun needs an expression: %arun fetch(url). For a whole cell: %%arun")
         if line.lstrip().startswith("--"):
             raise UsageError("%arun takes an expression and no options; they belong to %%arun, see %arun?")
-        code = compile_expression(self.shell, line)
+        expression = line.strip().rstrip(";")
+        try:
+            code = compile_expression(self.shell, expression)
+        except SyntaxError:
+            if is_statement(expression):
+                raise UsageError(
+                    "%arun takes one expression: for an assignment write `x = %arun EXPR`, for statements begin the "
+                    "cell with %%arun"
+                ) from None
+            raise
         namespace = self.shell.user_global_ns
         if local_ns is not None and local_ns is not self.shell.user_ns:
             namespace = {**namespace, **local_ns}
@@ -101,7 +110,8 @@ class RunnerMagics(Magics):
                 )
             return await value
 
-        return self._runner.run(main())
+        value = self._runner.run(main())
+        return None if line.rstrip().endswith(";") else value  # as with IPython's own %time
 
     async def _run_body(self, arguments: ArunArguments, body: Body) -> Any:
         task = asyncio.current_task()
