@@ -51,6 +51,8 @@ class Cells:
         # Set while a cell that begins with %%arun starts: the magic returns a coroutine, and the cell awaits it.
         self._expects_call = False
         self._expects_coroutine = False
+        # IPython's own should_run_async, which compiles the cell, for the last source that it was asked about.
+        self._verdict: tuple[str, bool] = ("", False)
 
     def should_run_async(self, original: Callable[..., bool]) -> Callable[..., bool]:
         """Return the replacement: whether the cell is to be awaited in the kernel's loop."""
@@ -63,6 +65,7 @@ class Cells:
             )
             if not self._in_charge() or preprocessing_exc_tuple is not None or transformed_cell is None:
                 return stock
+            self._verdict = transformed_cell, stock
             # What is not awaited blocks inside run_cell_async, and needs no loop to run it.
             return self._can_await() and self._needs_loop(stock, transformed_cell)
 
@@ -102,7 +105,9 @@ class Cells:
         source = kwargs.get("transformed_cell")
         if source is None or kwargs.get("preprocessing_exc_tuple") is not None:
             return self._run_sync(coro)
-        if not self._needs_loop(stock(raw_cell, transformed_cell=source, preprocessing_exc_tuple=None), source):
+        if self._verdict[0] != source:
+            self._verdict = source, stock(raw_cell, transformed_cell=source, preprocessing_exc_tuple=None)
+        if not self._needs_loop(self._verdict[1], source):
             return self._run_sync(coro)
         return self._tracebacks.settle(await self._run_async(coro, raw_cell, source))
 
