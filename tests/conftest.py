@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 pytest.register_assert_rewrite("kernels")
+
+# In a job that a shell has started in the background SIGINT is ignored, and so it would be in every child.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from kernels import BEFORE, Kernel, kernel
 
