@@ -204,6 +204,11 @@ def test_arunner_close_and_the_next_use(k: Kernel) -> None:
     k.ok("%arunner close")
     assert "none" in (k.ok("import ipyrunner; ipyrunner.get_runner().close()\n%arunner").value or "")
     assert k.ok("await fetch(1)").value == "1"
+    # No loop until it is needed: not for the events at the end of the cell that has closed it.
+    closed = k.run("%arunner close", user_expressions={"none": "ipyrunner.get_runner().present is None"})
+    assert closed.reply is not None
+    assert closed.reply["user_expressions"]["none"]["data"]["text/plain"] == "True"
+    assert k.ok("await fetch(2)").value == "2"
 
 
 def test_restart_names_what_does_not_end(k: Kernel) -> None:

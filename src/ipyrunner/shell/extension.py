@@ -76,7 +76,7 @@ class Extension:
             Replacement(shell, "should_run_async", self._cells.should_run_async),
             Replacement(shell, "run_cell_async", lambda original: self._cells.run_cell_async(original, stock)),
             Replacement(shell, "showtraceback", tracebacks.showtraceback),
-            Replacement(shell.events, "trigger", self._lend),
+            Replacement(shell.events, "trigger", self._lend_to_hooks),
         ]
         if hasattr(shell, "_atexit_once"):
             # Private, since IPython 8.0: a terminal clears the user's variables there, before atexit's functions run.
@@ -130,6 +130,16 @@ class Extension:
         handlers.update({message: self._lend(handler) for message, handler in before.items()})
         return before
 
+    def _lend_to_hooks(self, original: Callable[..., None]) -> Callable[..., None]:
+        lent = self._lend(original)
+
+        def trigger(event: str, *args: Any, **kwargs: Any) -> None:
+            # IPython's own hooks need no loop: to lend for them would make one again right after `%arunner close`.
+            hooks = self._shell.events.callbacks.get(event, ())
+            (original if all(map(_is_ipythons, hooks)) else lent)(event, *args, **kwargs)
+
+        return trigger
+
     def _lend(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Let what the kernel calls (widget callbacks, event hooks) see the notebook's loop as the running one."""
 
@@ -139,6 +149,10 @@ class Extension:
             return self.runner.lend(lambda: original(*args, **kwargs))
 
         return call
+
+
+def _is_ipythons(hook: object) -> bool:
+    return str(getattr(hook, "__module__", "")).startswith(("IPython.", "ipykernel."))
 
 
 def _is_kernels_handler(handler: object) -> bool:
