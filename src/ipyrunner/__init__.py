@@ -5,6 +5,7 @@
 
 The layers, each of which knows only those after it:
 
+* ``kernel``: ipykernel's kernel with the extension loaded, and interrupts by message.
 * ``shell``: IPython and ipykernel: cells, magics, tracebacks, the extension.
 * ``notebook``: ``NotebookRunner``, what one notebook keeps.
 * ``aio``: asyncio alone.
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from .notebook import NotebookRunner
+    from .shell.table import TaskTable
 
-__all__ = ["NotebookRunner", "Runner", "get_runner", "run"]
+__all__ = ["NotebookRunner", "Runner", "get_runner", "run", "tasks"]
 __version__ = "0.1.0"
 
 
@@ -41,6 +43,17 @@ def get_runner() -> NotebookRunner:
     from .shell.extension import get_runner
 
     return get_runner()
+
+
+def tasks(*, ended: bool = False) -> TaskTable:
+    """Return the tasks of the notebook's loop, what ``%atasks`` shows; with *ended* also the last that have ended.
+
+    A sequence of objects with ``number``, ``name``, ``state``, ``cell``, ``age`` (seconds), ``function``, ``waits_for``
+    and ``task``. RuntimeError outside IPython, before ``%load_ext ipyrunner``, and on threads other than the main one.
+    """
+    from .shell.extension import tasks
+
+    return tasks(ended=ended)
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:

@@ -5,28 +5,31 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import math
+import os
 import threading
+import warnings
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, TypeVar
 
 from traitlets import Any as AnyTrait
 from traitlets import Bool, Float, TraitError, observe, validate
-from traitlets.config import Configurable
+from traitlets.config import LoggingConfigurable
 from traitlets.utils.importstring import import_item
 
 from .aio.contexts import carry_into
+from .aio.failures import Failure
 from .aio.holding import Held
-from .aio.interrupt import is_default_handler
 from .aio.lending import Lender
 from .aio.persistent import PersistentRunner
 from .aio.running import NOTHING, Running, exchange, running_as, running_loop
+from .aio.signalling import Outside, signal_main_thread
 
 __all__ = ["NotebookRunner"]
 
 _T = TypeVar("_T")
 
 
-class NotebookRunner(Configurable):
+class NotebookRunner(LoggingConfigurable):
     """One event loop and one Context for all cells of a notebook. Get it by ``ipyrunner.get_runner()``.
 
     The loop is made on first use and stays until :meth:`restart` or :meth:`close`; after ``close`` the next use makes
@@ -50,9 +53,14 @@ class NotebookRunner(Configurable):
         "the callback that blocks it.",
     ).tag(config=True)
     shutdown_timeout = Float(
-        3.0,
-        help="Seconds that restart, close and the end of the process wait for tasks, for asynchronous generators "
-        "and for the default executor, each.",
+        2.0,
+        help="Seconds that restart, close and the end of the process take at most: for tasks, asynchronous generators "
+        "and the default executor together.",
+    ).tag(config=True)
+    slow_callback = Float(
+        0.0,
+        help="Seconds: a callback that holds the loop for longer is named on stderr, once for each function, with the "
+        "line that it was at, in the output of the cell that started it. 0: none is. Takes effect at once.",
     ).tag(config=True)
     poll = Bool(
         False,
@@ -60,9 +68,9 @@ class NotebookRunner(Configurable):
         "one. Takes effect at `%arunner restart`.",
     ).tag(config=True)
 
-    def __init__(self, *, replaces: Callable[[object], bool] = is_default_handler, **kwargs: Any) -> None:
-        """*replaces* says of which SIGINT handlers a run takes over, see ``Interrupt``."""
-        self._replaces = replaces
+    def __init__(self, *, outside: Outside | None = None, **kwargs: Any) -> None:
+        """*outside* handles SIGINT while nothing runs in the notebook's loop."""
+        self._outside = outside
         self._host: asyncio.AbstractEventLoop | None = None
         self._current: PersistentRunner | None = None
         # The kernel's Context as of the last cell: what differs from it at the next cell, the kernel has changed.
@@ -71,6 +79,14 @@ class NotebookRunner(Configurable):
         self._left = NOTHING
         self._lender = Lender(self.get_loop)
         self._past_interrupts = 0
+        self._left_behind: list[asyncio.Task[Any]] = []
+        self._pid = os.getpid()
+        # What is done when the kernel's loop is told to stop.
+        self.when_host_stops: Callable[[], None] = self.shutdown
+        # What shows a failure in the loop, in the output of the cell that it comes from; None: asyncio does.
+        self.show: Callable[[Failure], None] | None = None
+        # What the user calls a file: a cell's has a number.
+        self.name_file: Callable[[str], str] = os.path.basename
         super().__init__(**kwargs)
 
     # -- the loop
@@ -82,14 +98,14 @@ class NotebookRunner(Configurable):
     @property
     def current(self) -> PersistentRunner:
         """What runs the present loop, made now if there is none."""
-        if threading.current_thread() is not threading.main_thread():
-            raise RuntimeError(
-                "the notebook's loop belongs to the main thread, and this is another one: use "
-                "asyncio.run_coroutine_threadsafe(coro, loop) with the loop of a cell, or ipyrunner.run(coro) here"
-            )
-        if self._current is not None and self._current.loop.is_closed():
-            print("ipyrunner: the notebook's loop was closed; a new one takes its place. Its tasks are gone.")
-            self.close()
+        self._check_owner()
+        if self._current is not None and self._current.is_broken:
+            state = "was closed" if self._current.loop.is_closed() else "cannot run any more"
+            print(f"ipyrunner: the notebook's loop {state}; a new one takes its place. Its tasks are gone.")
+            try:
+                self.close()
+            except Exception as exc:
+                print(f"ipyrunner: its clean-up has failed: {type(exc).__name__}: {exc}")
         if self._current is None:
             try:
                 loop = self._make_loop()
@@ -101,7 +117,7 @@ class NotebookRunner(Configurable):
                 loop = asyncio.new_event_loop()
             self._current = self._begin(loop)
         if self._host is not None:
-            self._current.attach(self._host, poll=self.poll)
+            self._current.attach(self._host, poll=self.poll, ended=lambda: self.when_host_stops())
         return self._current
 
     def attach(self, host: asyncio.AbstractEventLoop) -> None:
@@ -112,6 +128,11 @@ class NotebookRunner(Configurable):
     def present(self) -> PersistentRunner | None:
         """As :attr:`current`, or None if there is no loop at the moment; makes none."""
         return self._current
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether this is a copy, in a child process that ``os.fork`` has made of the kernel."""
+        return os.getpid() != self._pid
 
     @property
     def context(self) -> contextvars.Context:
@@ -137,6 +158,17 @@ class NotebookRunner(Configurable):
         """
         return self.current.run(awaitable, context=context)
 
+    def interrupt(self) -> None:
+        """Do what the interrupt button does. From any thread.
+
+        A cell that awaits is cancelled; KeyboardInterrupt is raised in one that does not, by SIGINT to the main thread.
+        """
+        run = None if self._current is None else self._current.interrupting
+        if run is not None and run.handles_signals:
+            run.press()
+        else:
+            signal_main_thread()
+
     def restart(self) -> None:
         """Close the loop and start anew with a fresh loop and Context; the notebook's variables stay.
 
@@ -151,21 +183,68 @@ class NotebookRunner(Configurable):
     def close(self) -> None:
         """Cancel the tasks, run their clean-up, close the loop; the next use makes a new one. Idempotent.
 
-        Waits ``shutdown_timeout`` seconds at most for each of tasks, asynchronous generators and executor, and names
-        the tasks that did not end. RuntimeError while a cell runs in the loop.
+        Takes ``shutdown_timeout`` seconds at most for tasks, asynchronous generators and executor together, and names
+        the tasks that did not end; a callback that does not yield for half of that is interrupted. SIGINT ends the
+        waiting. RuntimeError while a cell runs in the loop.
         """
-        if self._current is None:
+        if self._current is not None:
+            self.refuse_inside("close")
+            self._close(self._current, print, self.shutdown_timeout)
+
+    def shutdown(self, elapsed: float = 0.0) -> None:
+        """At the end of the process: as :meth:`close`. What goes wrong is logged, since no cell is there to show it.
+
+        *elapsed*: so many of the seconds have passed already. A quarter of them is left in any case.
+        """
+        current = self._current
+        if current is None or self.is_copy:
             return
-        self.refuse_inside("close")
-        closing, self._past_interrupts, self._current = self._current, self.interrupts, None
-        for task in closing.close(self.shutdown_timeout):
-            print(
-                f"ipyrunner: the task {task.get_name()} did not end within {self.shutdown_timeout} seconds and is left "
-                f"behind; its loop is closed: {task!r}"
+        if not current.loop.is_closed() and current.loop.get_exception_handler() is None:
+            current.loop.set_exception_handler(self._log_error)
+        with warnings.catch_warnings(record=True) as caught:
+            try:
+                timeout = self.shutdown_timeout
+                self._close(current, self.log.warning, max(timeout - elapsed, timeout / 4))
+            except Exception:
+                self.log.exception("ipyrunner: the clean-up of the notebook's loop failed")
+        for warning in caught:
+            if "was never awaited" in str(warning.message):
+                continue  # the collector finds what is left of the kernel's own requests meanwhile
+            self.log.warning("ipyrunner: %s", warning.message)
+
+    def _close(self, closing: PersistentRunner, say: Callable[[str], object], timeout: float) -> None:
+        self._past_interrupts, self._current = self.interrupts, None
+        self._left = NOTHING
+        # Collected, their code would be torn down in the middle of some later cell, with a traceback: they are kept.
+        self._left_behind += asyncio.all_tasks(closing.loop)
+        try:
+            for task in closing.close(timeout):
+                say(
+                    f"ipyrunner: the task {task.get_name()} did not end before its loop was closed, and is left behind "
+                    f"(NotebookRunner.shutdown_timeout: {timeout:.3g} seconds; an interrupt ends it at once): {task!r}"
+                )
+        finally:
+            self._left_behind = [task for task in self._left_behind if not task.done()]
+
+    def _log_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        loop.default_exception_handler(context)
+        self.log.error("ipyrunner: %s", context.get("message"), exc_info=context.get("exception"))
+
+    def _check_owner(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError(
+                "the notebook's loop belongs to the main thread, and this is another one: use "
+                "asyncio.run_coroutine_threadsafe(coro, loop) with the loop of a cell, or ipyrunner.run(coro) here"
+            )
+        if self.is_copy:
+            raise RuntimeError(
+                "this is a child process that os.fork() has made, and the notebook's loop is its parent's: use "
+                "asyncio.run() or ipyrunner.run() here"
             )
 
     def refuse_inside(self, what: str) -> None:
-        """Raise RuntimeError, which says where to call *what* instead, if the notebook's loop runs."""
+        """Raise RuntimeError, which says where to call *what* instead, if the notebook's loop runs, or is not ours."""
+        self._check_owner()
         loop = None if self._current is None else self._current.loop
         if loop is not None and (running_loop() is loop or loop.is_running()):
             raise RuntimeError(
@@ -182,9 +261,19 @@ class NotebookRunner(Configurable):
         if self.debug is not None:
             loop.set_debug(self.debug)
         context = self._kernel_context.copy()
-        return PersistentRunner(loop, context, grace=lambda: self.interrupt_grace, replaces=self._replaces)
+        begun = PersistentRunner(
+            loop, context, grace=lambda: self.interrupt_grace, outside=self._outside, show=self.show
+        )
+        if self.slow_callback:
+            begun.tell_slow(self.slow_callback, name_file=lambda name: self.name_file(name))
+        return begun
 
     # -- what the shell uses
+
+    def settle(self) -> None:
+        """At the end of a cell: show what has gone wrong in the loop."""
+        if self._current is not None and not self._current.loop.is_closed():
+            self._current.settle()
 
     def refresh(self, kernel_context: contextvars.Context) -> None:
         """Bring what has changed in the kernel's Context since the last cell into the notebook's Context."""
@@ -205,7 +294,11 @@ class NotebookRunner(Configurable):
                     with current.entered():
                         return current.context.run(held.let_through, cell)
             finally:
-                self._left = exchange(aside)
+                left = exchange(aside)
+                # Ours, or a closed one, is not left running: a KeyboardInterrupt has hit the call that it was lent to,
+                # or the end of an asyncio.run().
+                torn = left.loop is not None and (left.loop is current.loop or left.loop.is_closed())
+                self._left = NOTHING if torn else left
 
     def lend(self, call: Callable[[], _T]) -> _T:
         """Call with the notebook's loop counted as running, though it is at rest: for what the kernel calls."""
@@ -235,7 +328,7 @@ class NotebookRunner(Configurable):
             f"loop_factory is a callable, an import string such as 'uvloop.new_event_loop', or None, not {value!r}"
         )
 
-    @validate("interrupt_grace", "shutdown_timeout")
+    @validate("interrupt_grace", "shutdown_timeout", "slow_callback")
     def _check_seconds(self, proposal: Any) -> float:
         seconds: float = proposal["value"]
         least = 0.05 if proposal["trait"].name == "interrupt_grace" else 0.0
@@ -247,6 +340,11 @@ class NotebookRunner(Configurable):
     def _apply_debug(self, change: Any) -> None:
         if self._current is not None and change["new"] is not None:
             self._current.loop.set_debug(change["new"])
+
+    @observe("slow_callback")
+    def _apply_slow_callback(self, change: Any) -> None:
+        if self._current is not None and not self._current.loop.is_closed():
+            self._current.tell_slow(change["new"], name_file=lambda name: self.name_file(name))
 
     @observe("loop_factory", "poll")
     def _say_restart(self, change: Any) -> None:

@@ -12,63 +12,106 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
-__all__ = ["EXECUTOR_TIMEOUT", "finalize"]
+from .interrupt import uninterruptible
+
+__all__ = ["EXECUTOR_TIMEOUT", "finalize", "wind_up"]
+
+# asyncio's own words: people search for them.
+_UNHANDLED = "unhandled exception during asyncio.run() shutdown"
+_INTERRUPTED = "ipyrunner has interrupted a clean-up that did not yield, or took too long"
+_NOT_JOINED = "The executor did not finishing joining its threads"
+_Tasks = set[asyncio.Task[Any]]
 
 # asyncio.constants.THREAD_JOIN_TIMEOUT, in seconds; Python 3.11 does not have it.
 EXECUTOR_TIMEOUT = 300.0
+# When the step has to be over, as a share of the time for all of them: whatever the tasks do, some is left.
+_TASKS, _GENERATORS = 0.8, 0.9
 
 
-def finalize(loop: asyncio.AbstractEventLoop, *, timeout: float | None = None) -> set[asyncio.Task[Any]]:
-    """Cancel the loop's tasks, close its asynchronous generators, join its executor; the caller closes the loop.
+def finalize(loop: asyncio.AbstractEventLoop) -> None:
+    """Cancel the loop's tasks, close its asynchronous generators, join its executor, as ``asyncio.Runner.close`` does.
 
-    Errors of cancelled tasks go to the loop's exception handler. *timeout* is in seconds, for each of the three
-    steps; None is what ``asyncio.Runner.close`` does: wait for the tasks and the generators without a limit, and
-    five minutes for the executor. Past the executor's limit a RuntimeWarning is emitted. Returns the tasks that had
-    not ended in time: always none without *timeout*.
+    Waits for the tasks and the generators without a limit, and five minutes for the executor; past them a
+    RuntimeWarning is emitted. Errors of cancelled tasks go to the loop's exception handler. The caller closes the loop.
 
     https://docs.python.org/3.14/library/asyncio-runner.html#asyncio.Runner.close
     """
-    late = _cancel_all_tasks(loop, timeout)
-    if timeout is None:
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        limit = getattr(constants, "THREAD_JOIN_TIMEOUT", EXECUTOR_TIMEOUT)
-    else:
-        try:
-            loop.run_until_complete(asyncio.wait_for(loop.shutdown_asyncgens(), timeout))
-        except TimeoutError:
-            warnings.warn(
-                f"asynchronous generators did not close within {timeout} seconds", RuntimeWarning, stacklevel=2
-            )
-        limit = timeout
+    tasks = asyncio.all_tasks(loop)
+    if tasks:
+        for task in tasks:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        _report_errors(loop, tasks)
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    limit = getattr(constants, "THREAD_JOIN_TIMEOUT", EXECUTOR_TIMEOUT)
     loop.run_until_complete(_shutdown_executor(loop, limit))
-    return late
 
 
-def _cancel_all_tasks(loop: asyncio.AbstractEventLoop, timeout: float | None) -> set[asyncio.Task[Any]]:
-    to_cancel = asyncio.all_tasks(loop)
-    if not to_cancel:
-        return set()
-    for task in to_cancel:
+@uninterruptible
+async def wind_up(timeout: float, late: _Tasks) -> None:
+    """In the loop that is to be closed: do what :func:`finalize` does, in *timeout* seconds at most.
+
+    Tasks that are being cancelled already are cancelled again only if they have not ended when half of their time is
+    over. Tasks have four fifths of the seconds, the generators what is left of nine tenths, the executor the rest. What
+    has not ended by then is left behind, and said by a RuntimeWarning; tasks are put into *late*. Cancelling this does
+    the same at once.
+    """
+    loop = asyncio.get_running_loop()
+    begin = loop.time()
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    try:
+        # Managers interrupt before they shut down: a cell that cleans up since then is not to be torn out of that.
+        cancelled = {task for task in tasks if getattr(task, "cancelling", int)()}
+        _cancel(tasks - cancelled)
+        _, pending = await _wait(tasks, timeout * _TASKS / 2)
+        _cancel(pending & cancelled)
+        await _wait(pending, timeout * _TASKS / 2)
+    finally:
+        late.update(task for task in tasks if not task.done())
+        _report_errors(loop, tasks - late)
+    try:
+        async with asyncio.timeout_at(begin + timeout * _GENERATORS):
+            await loop.shutdown_asyncgens()
+    except TimeoutError:
+        warnings.warn("asynchronous generators did not close in time", RuntimeWarning, stacklevel=2)
+    limit = max(0.0, begin + timeout - loop.time())
+    if isinstance(loop, asyncio.BaseEventLoop):
+        await _shutdown_executor(loop, limit)
+    else:
+        await _shutdown_foreign_executor(loop, limit)
+
+
+def _cancel(tasks: _Tasks) -> None:
+    for task in tasks:
         with suppress(RecursionError):  # tasks that wait for each other in a circle
             task.cancel()
-    if timeout is None:
-        loop.run_until_complete(asyncio.gather(*to_cancel, return_exceptions=True))
-    else:
-        loop.run_until_complete(asyncio.wait(to_cancel, timeout=timeout))
-    late = set()
-    for task in to_cancel:
-        if not task.done():
-            late.add(task)
-        elif not task.cancelled() and task.exception() is not None:
+
+
+async def _wait(tasks: _Tasks, timeout: float) -> tuple[_Tasks, _Tasks]:
+    return await asyncio.wait(tasks, timeout=timeout) if tasks else (set(), set())
+
+
+def _report_errors(loop: asyncio.AbstractEventLoop, tasks: _Tasks) -> None:
+    for task in tasks:
+        if not task.cancelled() and task.exception() is not None:
             loop.call_exception_handler(
                 {
-                    # The wording is asyncio's own: people search for it.
-                    "message": "unhandled exception during asyncio.run() shutdown",
+                    "message": _INTERRUPTED if isinstance(task.exception(), KeyboardInterrupt) else _UNHANDLED,
                     "exception": task.exception(),
                     "task": task,
                 }
             )
-    return late
+
+
+async def _shutdown_foreign_executor(loop: asyncio.AbstractEventLoop, limit: float) -> None:
+    # uvloop's limit counts from when the threads have ended; cancelled, it waits for them in a blocking call, so long.
+    shutdown: Any = loop.shutdown_default_executor
+    arguments = [0.01] if "timeout" in inspect.signature(shutdown).parameters else []
+    try:
+        async with asyncio.timeout(limit):
+            await shutdown(*arguments)
+    except TimeoutError:
+        warnings.warn(f"{_NOT_JOINED} within {limit:.3g} seconds.", RuntimeWarning, stacklevel=2)
 
 
 def _shutdown_executor(loop: asyncio.AbstractEventLoop, limit: float) -> Coroutine[Any, Any, None]:
@@ -107,13 +150,17 @@ async def _join_executor(loop: asyncio.BaseEventLoop, limit: float) -> None:
             joined.set_result(None) if error is None else joined.set_exception(error)
 
     thread = threading.Thread(target=join, daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:  # the interpreter exits, and joins them itself
+        executor.shutdown(wait=False)
+        return
     try:
         async with asyncio.timeout(limit):
             await joined
     except TimeoutError:
         warnings.warn(
-            f"The executor did not finishing joining its threads within {limit} seconds.",
+            f"{_NOT_JOINED} within {limit} seconds.",
             RuntimeWarning,
             stacklevel=2,
         )

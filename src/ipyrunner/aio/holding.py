@@ -22,10 +22,11 @@ class Held:
     """Hold SIGINT back inside the block, except inside :meth:`let_through`; on the main thread alone.
 
     A signal held before ``let_through`` is raised as KeyboardInterrupt there. One held after it came for something
-    that has ended, and is dropped.
+    that has ended, and is dropped; *then_raise*: it is raised when the block has ended.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, then_raise: bool = False) -> None:
+        self._then_raise = then_raise
         self._previous: Any = None
         self._signalled = False
 
@@ -41,6 +42,8 @@ class Held:
     def __exit__(self, *exc: object) -> None:
         if self._previous is not None:
             signal.signal(signal.SIGINT, self._previous)
+            if self._then_raise and self._signalled:
+                raise KeyboardInterrupt
 
     def let_through(self, function: Callable[[], _T]) -> _T:
         """Call *function* with the handler that was there; keep the handler that it leaves."""

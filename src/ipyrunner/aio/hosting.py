@@ -26,9 +26,9 @@ from typing import Any
 
 from .interrupt import Interrupt, drives_loop
 from .peeking import can_watch, has_ready, is_stopping, next_timer, selector_fd
-from .running import NOTHING, running_as
+from .running import NOTHING, running_as, running_loop
 
-__all__ = ["Hosting"]
+__all__ = ["MOST_FAILURES", "Hosting"]
 
 # Seconds. The longest slice bounds how late the host is, while somebody waits for the guest and while nobody does.
 _SHORTEST_SLICE = 0.001
@@ -36,15 +36,19 @@ _LONGEST_SLICE = 0.02
 _LONGEST_IDLE_SLICE = 0.05
 # A host that has callbacks ready goes first, for so many of its iterations: a kernel request takes about ten.
 _PASSES = 10
+# A loop that raises so often, one time after the other, cannot run.
+MOST_FAILURES = 5
 
 
 class Hosting:
     """Run *guest* inside *host* from :meth:`start` to :meth:`stop`. All methods: on the thread of both loops.
 
-    *escaped* is called with each SystemExit and KeyboardInterrupt that comes out of the guest's callbacks, and with the
-    exception that ends the hosting if the guest cannot run any more; it must not raise, since none may reach the host.
-    *between* makes a context manager for each turn that nobody waits for. *poll* leaves the fds alone and takes turns
-    in slices.
+    *escaped* is called with each exception that comes out of the guest: SystemExit and KeyboardInterrupt of callbacks,
+    and what signal handlers raise in the guest's own code; it must not raise, since none may reach the host. A guest
+    that cannot run any more is left alone.
+    *between* makes a context manager for each turn that nobody waits for; *left* is called before and after each turn.
+    *ended* is called when the host is told to stop, before it does: while the interpreter is still whole (from 3.12 on
+    one that exits starts no threads). *poll* leaves the fds alone and takes turns in slices.
     """
 
     def __init__(
@@ -54,12 +58,16 @@ class Hosting:
         *,
         escaped: Callable[[BaseException], None],
         between: Callable[[], AbstractContextManager[object]] = nullcontext,
+        left: Callable[[], None] = lambda: None,
+        ended: Callable[[], None] = lambda: None,
         poll: bool = False,
     ) -> None:
         self.host = host
         self.guest = guest
         self._escaped = escaped
         self._between = between
+        self._left = left
+        self._ended = ended
         # An empty one: in that of whoever starts us, the guest's error reports would go to the cell of then for ever.
         self._context = contextvars.Context()
         self._fd = None if poll or not can_watch(guest) else selector_fd(host)
@@ -70,6 +78,12 @@ class Hosting:
         self._gives_way = False
         self._waiters: set[Callable[[], None]] = set()
         self._slow: float | None = None
+        self._failures = 0
+
+    @property
+    def active(self) -> bool:
+        """Whether the guest is led: from :meth:`start` to :meth:`stop`, or until it cannot run any more."""
+        return self._active
 
     @property
     def polls(self) -> bool:
@@ -84,6 +98,7 @@ class Hosting:
         if self.host.get_debug() and hasattr(self.host, "slow_callback_duration"):
             # To the host the guest is one slow callback; in debug mode it would say so in the user's cells.
             self._slow, self.host.slow_callback_duration = self.host.slow_callback_duration, math.inf
+        vars(self.host)["stop"] = self._stop_host
         self.host.call_soon(self._lead, context=self._context)
 
     def stop(self) -> None:
@@ -91,6 +106,8 @@ class Hosting:
         if not self._active:
             return
         self._active = False
+        if vars(self.host).get("stop") == self._stop_host:
+            del vars(self.host)["stop"]
         self.pause()
         if self._slow is not None:
             self.host.slow_callback_duration = self._slow  # type: ignore[attr-defined]
@@ -133,6 +150,7 @@ class Hosting:
         """Run the guest until the host has something to do. A callback of the host."""
         if not self._active:
             return
+        self._left()
         if self.guest.is_closed():
             self.stop()
             return
@@ -167,14 +185,25 @@ class Hosting:
         except (KeyboardInterrupt, SystemExit) as exc:
             self._escaped(exc)
         except Exception as exc:
-            # The loop itself is broken (its selector, its self-pipe): to lead again would spin.
-            self.stop()
+            # A signal handler of the user's has raised in the loop's own code. Or the loop is broken (its selector, its
+            # self-pipe), and to lead again and again would spin.
+            self._failures += 1
+            if self._failures == MOST_FAILURES:
+                self.stop()
             self._escaped(exc)
+        else:
+            self._failures = 0
         finally:
             vars(host).pop("call_soon", None)
             vars(host).pop("call_at", None)
             if timer is not None:
                 timer.cancel()
+        self._left()
+
+    def _stop_host(self) -> None:
+        if running_loop() is self.host and not self.guest.is_running():
+            self._ended()
+        type(self.host).stop(self.host)
 
     def _idle(self) -> AbstractContextManager[object]:
         return nullcontext() if self._waiters else self._between()

@@ -19,9 +19,9 @@ What still fails: a callback that catches every KeyboardInterrupt and goes on ke
 
 from __future__ import annotations
 
-import _thread
 import _weakrefset
 import asyncio
+import contextvars
 import dis
 import inspect
 import linecache
@@ -29,14 +29,16 @@ import os
 import selectors
 import signal
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import Any, TypeVar
 
 from .running import running_loop
+from .signalling import in_thread, is_default_handler, signal_main_thread
 
-__all__ = ["Interrupt", "drives_loop", "is_default_handler"]
+__all__ = ["Interrupt", "drives_loop", "is_callback", "is_driver", "is_forced", "uninterruptible"]
 
 _RETRY = 0.01
 _LAST_CHANCE = 0.1
@@ -54,13 +56,15 @@ _CALLBACK_LINES = {
 }
 
 
-def is_default_handler(handler: object) -> bool:
-    """Return whether *handler* is Python's own for SIGINT: what ``asyncio.Runner`` replaces."""
-    return handler is signal.default_int_handler
-
-
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _DRIVERS: set[CodeType] = set()
+_OUR_CALLBACKS: set[CodeType] = set()
+
+
+class _Question:
+    """Put to the loop; *answered* is set by a single instruction, which no forced interrupt can tear apart."""
+
+    answered = False
 
 
 def drives_loop(function: _Function) -> _Function:
@@ -73,6 +77,27 @@ def drives_loop(function: _Function) -> _Function:
     return function
 
 
+def uninterruptible(function: _Function) -> _Function:
+    """Mark a function that the loop calls for us: no interrupt is forced into it, nor into what it calls."""
+    _OUR_CALLBACKS.add(function.__code__)
+    return function
+
+
+def is_driver(frame: FrameType) -> bool:
+    """Return whether the frame's function is marked by :func:`drives_loop`."""
+    return frame.f_code in _DRIVERS
+
+
+def is_callback(frame: FrameType) -> bool:
+    """Return whether a loop of asyncio's own calls a callback in the frame; its ``self`` is the Handle."""
+    return frame.f_code is _HANDLE_RUN
+
+
+def is_forced(exc: BaseException | None) -> bool:
+    """Return whether *exc* was raised by an Interrupt, and not by the code that it came out of."""
+    return isinstance(getattr(exc, "forced_by", None), Interrupt)
+
+
 def _is_user_code(frame: FrameType, loop: asyncio.AbstractEventLoop) -> bool:
     code = frame.f_code
     if code in _DRIVERS:
@@ -81,6 +106,11 @@ def _is_user_code(frame: FrameType, loop: asyncio.AbstractEventLoop) -> bool:
         return frame.f_lineno in _CALLBACK_LINES
     if code.co_filename.startswith(_PROTECTED) or code.co_name == "__del__":
         return False
+    caller: FrameType | None = frame
+    while caller is not None and caller.f_code is not _HANDLE_RUN and caller.f_code not in _DRIVERS:
+        if caller.f_code in _OUR_CALLBACKS:
+            return False
+        caller = caller.f_back
     # Coroutines of asyncio (sleep, wait_for, gather's callers) are the user's; its functions keep the loop's books.
     return not code.co_filename.startswith(_ASYNCIO) or bool(code.co_flags & _COROUTINE)
 
@@ -107,21 +137,26 @@ class Interrupt:
     ) -> None:
         self.presses = 0
         self.abandoned = False
-        # The line of user code that the interrupt was forced into, if it was.
+        # The function and the line of user code that the interrupt was forced into, if it was, and its Context.
         self.forced_at: tuple[str, str] | None = None
+        self.forced_in: contextvars.Context | None = None
         self.on_abandon: Callable[[], None] = lambda: None
         self._loop = loop
         self._grace = grace
         self._replaces = replaces
-        self._task: asyncio.Task[Any] | None = None
+        self.task: asyncio.Task[Any] | None = None
         self._cancels = 0
+        self._reason: BaseException | None = None
         self._previous: Any = None
         self._handler: Callable[[int, FrameType | None], None] | None = None
         self._over = False
         # Whether the next SIGINT is one that the watcher has sent.
         self._sent = False
         self._wait = grace
-        self._answered = threading.Event()
+        # The last question to the loop, and when it was put. There was none yet.
+        self._question = _Question()
+        self._question.answered = True
+        self._asked = 0.0
         self._lock = threading.Lock()
 
     def __enter__(self) -> Interrupt:
@@ -139,27 +174,53 @@ class Interrupt:
     def __exit__(self, *exc: object) -> None:
         with self._lock:
             self._over = True
-            self._answered.set()
         # signal.signal() runs the handlers of pending signals first, and ours ignores them from here on.
-        if self._handler is not None and signal.getsignal(signal.SIGINT) is self._handler:
+        if self.handles_signals:
             signal.signal(signal.SIGINT, self._previous)
+
+    @staticmethod
+    def owns(handler: object) -> bool:
+        """Return whether *handler* belongs to some Interrupt."""
+        return isinstance(getattr(handler, "__self__", None), Interrupt)
+
+    @property
+    def handles_signals(self) -> bool:
+        """Whether our handler is in place: not on other threads, nor where the user has one."""
+        return self._handler is not None and signal.getsignal(signal.SIGINT) is self._handler
+
+    def after_fork(self) -> None:
+        """In a child process: SIGINT is Python's again; the loop and its watchers are the parent's."""
+        self._over = True
+        if self.handles_signals:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def attach(self, task: asyncio.Task[Any]) -> None:
         """Name the main task. If SIGINT came before it was made, it is cancelled."""
-        self._task = task
+        self.task = task
         if self.presses:
             self.cancel()
+
+    def fail(self, exc: BaseException) -> None:
+        """Cancel the main task because of *exc*, which is to come out in the place of KeyboardInterrupt."""
+        if self.task is not None and not self.task.done():
+            self._reason = exc
+            self.cancel()
+
+    def reason(self) -> BaseException:
+        """Return what takes the place of a cancellation that :meth:`claims` has claimed."""
+        reason, self._reason = self._reason, None
+        return KeyboardInterrupt() if reason is None else reason
 
     def claims(self, exc: BaseException | None) -> bool:
         """Return whether *exc* is the cancellation that SIGINT asked for, and nobody else did.
 
         It is answered once: the cancellation counts as handled from then on (``Task.uncancel``).
         """
-        if not isinstance(exc, asyncio.CancelledError) or not self._cancels or self._task is None:
+        if not isinstance(exc, asyncio.CancelledError) or not self._cancels or self.task is None:
             return False
         left = 0
         for _ in range(self._cancels):
-            left = self._task.uncancel()
+            left = self.task.uncancel()
         self._cancels = 0
         return left == 0
 
@@ -168,26 +229,60 @@ class Interrupt:
             return
         if self._sent:
             self._sent = False
-            if self._answered.is_set():
+            if not self._question.answered:
+                self._force(frame)
+                self._wait = _RETRY
+            return
+        if not self._question.answered and time.monotonic() - self._asked > self._grace + _LAST_CHANCE:
+            # The watcher has had no chance either: C code that looks at signals (re) but keeps the GIL.
+            self._force(frame)
+        self.press()
+
+    def _force(self, frame: FrameType | None) -> None:
+        """Raise KeyboardInterrupt if *frame*, which the signal has found, is user code that the loop runs."""
+        if frame is not None and running_loop() is self._loop and _is_user_code(frame, self._loop):
+            self._wait = self._grace
+            code = frame.f_code
+            self.forced_at = code.co_qualname, linecache.getline(code.co_filename, frame.f_lineno).strip()
+            self.forced_in = contextvars.copy_context()
+            forced = KeyboardInterrupt()
+            forced.forced_by = self  # type: ignore[attr-defined]
+            raise forced
+
+    def watch_over(self, seconds: float) -> None:
+        """Until this is over: interrupt a callback that does not yield for half of *seconds*. In a thread of its own.
+
+        When the seconds are up a tenth of a second without yielding is enough. The main task is not cancelled.
+        """
+        end = time.monotonic() + seconds
+        while not self._over:
+            question = self._question = _Question()
+            try:
+                self._loop.call_soon_threadsafe(setattr, question, "answered", True)
+            except RuntimeError:  # closed since
                 return
-            if frame is not None and running_loop() is self._loop and _is_user_code(frame, self._loop):
-                self._wait = self._grace
-                code = frame.f_code
-                self.forced_at = code.co_qualname, linecache.getline(code.co_filename, frame.f_lineno).strip()
-                raise KeyboardInterrupt
-            self._wait = _RETRY
+            self._watch(question, min(seconds / 2, max(end - time.monotonic(), _RETRY)))
+            time.sleep(_RETRY)
+
+    def press(self) -> None:
+        """Do what SIGINT does. From any thread, and from signal handlers."""
+        if self._over:
             return
         self.presses += 1
-        answered = self._answered = threading.Event()
+        if self.presses > 2 and not self._question.answered:
+            return  # a watcher is at it; one after the other, each beginning anew, would never get to its end
+        question = self._question = _Question()
+        self._asked = time.monotonic()
         # Wakes the loop from select(), and touches nothing of it but its queue.
-        self._loop.call_soon_threadsafe(self._answer, answered, self.presses)
+        self._loop.call_soon_threadsafe(self._answer, question, self.presses)
         grace = self._grace if self.presses == 1 else min(self._grace, _LAST_CHANCE)
-        threading.Thread(target=self._watch, args=(answered, grace), daemon=True, name="ipyrunner interrupt").start()
+        in_thread(self._watch, question, grace)
 
-    def _answer(self, answered: threading.Event, press: int) -> None:
+    @uninterruptible
+    def _answer(self, question: _Question, press: int) -> None:
         """In the loop: what a SIGINT asks for. That it runs is the answer to the ping."""
-        answered.set()
-        if self._over or self._task is None or self._task.done():
+        question.answered = True
+        if self._over or self.task is None or self.task.done():
             return
         try:
             self.cancel()
@@ -199,30 +294,27 @@ class Interrupt:
 
     def cancel(self) -> None:
         """Cancel the main task on behalf of SIGINT."""
-        assert self._task is not None
+        assert self.task is not None
         self._cancels += 1
-        self._task.cancel()
+        self.task.cancel()
 
     def _abandon(self) -> None:
-        if not self._over and self._task is not None and not self._task.done():
+        if not self._over and self.task is not None and not self.task.done():
             self.abandoned = True
             self.on_abandon()
 
-    def _watch(self, answered: threading.Event, grace: float) -> None:
+    def _watch(self, question: _Question, grace: float) -> None:
         """In a thread: send SIGINT to the main thread as long as the loop does not answer."""
         self._wait = grace
-        while not answered.wait(self._wait):
+        asked = time.monotonic()
+        while not question.answered and not self._over:
+            if time.monotonic() - asked < self._wait:
+                time.sleep(_RETRY)
+                continue
+            asked = time.monotonic()
             with self._lock:
-                if self._over or answered is not self._answered:
+                if self._over or question is not self._question or not self.handles_signals:
                     return
                 self._sent = True
                 self._wait = self._grace
-                _signal_main_thread()
-
-
-def _signal_main_thread() -> None:
-    if hasattr(signal, "pthread_kill"):
-        # interrupt_main() does not end a blocking system call; a signal to the thread does.
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-    else:
-        _thread.interrupt_main()
+                signal_main_thread()

@@ -1,16 +1,42 @@
-"""What a loop that is at rest has to do.
+"""What a loop that is at rest has to do, and what a task waits for.
 
 asyncio has no public way to ask. These private names of ``asyncio.BaseEventLoop`` are used here alone, all present
 from 3.4 to 3.14: ``_selector`` (its ``fileno`` is public), ``_ready``, ``_scheduled`` and ``_stopping``. On a loop
 that lacks them (uvloop, Windows' proactor and ``select``) the answer is "cannot tell", and the caller polls.
+
+Of the future of a ``gather`` ``_children``, of ``asyncio.wait`` the local ``fs`` of its ``tasks._wait``, both from 3.4
+to 3.14. Of tasks, C and Python ones, from 3.4 to 3.14: ``_fut_waiter``, ``_exception`` and ``_log_traceback``; of
+handles ``_context`` (3.7 to 3.11, public since). Tasks of a user's own factory may lack them: they wait for nothing
+that can be shown, and report their failures themselves.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import gc
+import sys
+from collections.abc import Iterable
+from types import FrameType
 from typing import Any
 
-__all__ = ["can_watch", "has_ready", "is_stopping", "next_timer", "selector_fd"]
+__all__ = [
+    "can_watch",
+    "cancel_ready",
+    "exception_of",
+    "gathered_by",
+    "handle_context",
+    "has_ready",
+    "is_stopping",
+    "next_timer",
+    "selector_fd",
+    "task_context",
+    "unseen",
+    "waited_for_by",
+    "waits_for",
+]
+
+_WAIT = getattr(getattr(asyncio.tasks, "_wait", None), "__code__", None)
 
 
 def selector_fd(loop: asyncio.AbstractEventLoop) -> int | None:
@@ -23,6 +49,12 @@ def selector_fd(loop: asyncio.AbstractEventLoop) -> int | None:
 def has_ready(loop: asyncio.AbstractEventLoop) -> bool:
     """Return whether callbacks are waiting for the loop's next iteration; False if there is no telling."""
     return bool(getattr(loop, "_ready", ()))
+
+
+def cancel_ready(loop: asyncio.AbstractEventLoop) -> None:
+    """Cancel the callbacks that are waiting for their turn; none on loops that do not show them."""
+    for handle in tuple(getattr(loop, "_ready", ())):
+        handle.cancel()
 
 
 def next_timer(loop: asyncio.AbstractEventLoop) -> float | None:
@@ -39,3 +71,48 @@ def is_stopping(loop: asyncio.AbstractEventLoop) -> bool:
 def can_watch(loop: asyncio.AbstractEventLoop) -> bool:
     """Return whether the loop can watch a fd (``add_reader``): all but Windows' proactor."""
     return type(loop).add_reader is not asyncio.AbstractEventLoop.add_reader
+
+
+def waits_for(task: asyncio.Task[Any]) -> asyncio.Future[Any] | None:
+    """Return the future that the task is suspended on; None if it is about to run, runs, or has ended."""
+    waiter: asyncio.Future[Any] | None = getattr(task, "_fut_waiter", None)
+    return waiter
+
+
+def gathered_by(future: asyncio.Future[Any]) -> list[asyncio.Future[Any]]:
+    """Return what the future of an ``asyncio.gather`` waits for; nothing for other futures."""
+    return list(getattr(future, "_children", ()))
+
+
+def waited_for_by(frames: Iterable[FrameType]) -> list[asyncio.Future[Any]]:
+    """Return what an ``asyncio.wait`` among the frames of a suspended coroutine waits for."""
+    return [future for frame in frames if frame.f_code is _WAIT for future in frame.f_locals.get("fs", ())]
+
+
+def exception_of(task: asyncio.Task[Any]) -> BaseException | None:
+    """As ``task.exception()`` of a task that may not have ended; it does not count as somebody's having asked."""
+    exception: BaseException | None = getattr(task, "_exception", None)
+    return exception
+
+
+def unseen(tasks: Iterable[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:
+    """Return those of the tasks that have ended by an exception which nobody has asked for yet."""
+    return [task for task in tasks if getattr(task, "_log_traceback", False)]
+
+
+def task_context(task: asyncio.Future[Any]) -> contextvars.Context | None:
+    """Return the Context that the task runs in; None if there is no telling."""
+    get_context: Any = getattr(task, "get_context", None)  # since 3.12
+    if get_context is not None:
+        context: contextvars.Context = get_context()
+        return context
+    if sys.version_info < (3, 12) and isinstance(task, asyncio.Task):
+        # A C task visits its own Context before those of its callbacks.
+        return next((held for held in gc.get_referents(task) if isinstance(held, contextvars.Context)), None)
+    return None
+
+
+def handle_context(handle: asyncio.Handle) -> contextvars.Context | None:
+    """Return the Context that the callback runs in; None if there is no telling."""
+    context: contextvars.Context | None = getattr(handle, "_context", None)
+    return context

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import signal
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
-from .closing import finalize
+from .closing import wind_up
 from .contexts import carry_back
-from .hosting import Hosting
-from .interrupt import Interrupt, drives_loop, is_default_handler
+from .exiting import end_child, in_forked_children
+from .failures import Failures, Show
+from .hosting import MOST_FAILURES, Hosting
+from .interrupt import Interrupt, drives_loop
+from .peeking import cancel_ready
 from .runner import as_coroutine
 from .running import NOTHING, running_as, running_loop
+from .scope import leave
+from .signalling import Outside, in_thread
+from .slowness import SlowCallbacks
+from .tasks import Tasks
 from .wakeup import Wakeup
 
 __all__ = ["PersistentRunner"]
@@ -30,7 +37,8 @@ class PersistentRunner:
     loop : the loop, which is closed with the runner.
     context : the Context that cells share.
     grace : returns the seconds that the loop has to answer a first SIGINT, see ``Interrupt``.
-    replaces : says of which SIGINT handlers a run takes over.
+    outside : who handles SIGINT while no run does.
+    show : shows what goes wrong in the loop, called in the Context of what has failed; by default asyncio does.
     """
 
     def __init__(
@@ -39,29 +47,78 @@ class PersistentRunner:
         context: contextvars.Context,
         *,
         grace: Callable[[], float],
-        replaces: Callable[[object], bool] = is_default_handler,
+        outside: Outside | None = None,
+        show: Show | None = None,
     ) -> None:
         self.loop = loop
         self.context = context
+        self.tasks = Tasks(loop, torn=self._on_escaped)
+        self._failures = None if show is None else Failures(loop, show)
         self.hosting: Hosting | None = None
         # The SIGINT handling of the run that goes on, and of the last one.
         self.interrupting: Interrupt | None = None
         self.last_interrupt: Interrupt | None = None
         self.interrupts = 0
+        # Main tasks that did not end when they were cancelled; nobody waits for them any more.
+        self.given_up: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
         self._grace = grace
-        self._replaces = replaces
+        self._outside = Outside() if outside is None else outside
         self._wakeup = Wakeup(loop)
+        self._slowness: SlowCallbacks | None = None
         self._in_context = False
         # Whether a cell is being awaited in the host's loop.
         self._awaiting = False
+        # Whether this is a copy, in a child process that os.fork() has made.
+        self._is_copy = False
+        self._interrupting_between_cells: Interrupt | None = None
+        in_forked_children(self)
 
-    def attach(self, host: asyncio.AbstractEventLoop, *, poll: bool = False) -> None:
-        """Run the loop inside *host*, another loop of this thread, from now on; *poll* see ``Hosting``."""
+    def after_fork(self) -> None:
+        """In a child process: take part in nothing that the parent's loop does. Its fds are the parent's as well.
+
+        The code that has forked goes on until it awaits or returns; there the process ends.
+        """
+        self._is_copy = True
+        for interrupt in (self.interrupting, self._interrupting_between_cells):
+            if interrupt is not None:
+                interrupt.after_fork()
+        if self.loop.is_running():
+            cancel_ready(self.loop)
+            self.loop.stop()
+        else:
+            vars(self.loop)["run_forever"] = self._refuse_copy
+
+    def _refuse_copy(self) -> None:
+        raise RuntimeError(
+            "this is a child process that os.fork() has made, and the loop is its parent's: use asyncio.run() here"
+        )
+
+    def attach(
+        self, host: asyncio.AbstractEventLoop, *, poll: bool = False, ended: Callable[[], None] = lambda: None
+    ) -> None:
+        """Run the loop inside *host*, another loop of this thread, from now on; *poll* and *ended* see ``Hosting``."""
         if self.hosting is None:
             self.hosting = Hosting(
-                host, self.loop, escaped=self._on_escaped, between=self._interrupt_between_cells, poll=poll
+                host,
+                self.loop,
+                escaped=self._on_escaped,
+                between=self._between_cells,
+                left=self._leave,
+                ended=ended,
+                poll=poll,
             )
             self.hosting.start()
+
+    def tell_slow(self, limit: float, *, name_file: Callable[[str], str]) -> None:
+        """From now on tell of callbacks that hold the loop for *limit* seconds, see ``SlowCallbacks``; 0: of none."""
+        if self._slowness is not None:
+            self._slowness.stop()
+        self._slowness = SlowCallbacks(self.loop, limit, name_file=name_file) if limit else None
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the loop was closed by somebody else, or cannot run any more."""
+        return self.loop.is_closed() or (self.hosting is not None and not self.hosting.active)
 
     @property
     def in_cell(self) -> bool:
@@ -103,6 +160,7 @@ class PersistentRunner:
             with self._interrupt() as interrupt:
                 task = self.loop.create_task(coro, name=name, context=context)
                 interrupt.attach(task)
+                self.tasks.is_main(task)
                 await self.hosting.wait(task, interrupt)
         finally:
             self._awaiting = before
@@ -130,6 +188,7 @@ class PersistentRunner:
         with self._interrupt() as interrupt:
             task = loop.create_task(main, name=name, context=copy)
             interrupt.attach(task)
+            self.tasks.is_main(task)
             self._drive(task, interrupt)
         if context is None:
             carry_back(copy)
@@ -144,45 +203,87 @@ class PersistentRunner:
                 return self.run(coro, context=self.context, name=name)
 
     def close(self, timeout: float) -> set[asyncio.Task[Any]]:
-        """Finalize and close the loop, waiting *timeout* seconds at most for each step; return what did not end."""
+        """Wind up and close the loop within *timeout* seconds; return the tasks that did not end in time.
+
+        A callback that does not yield for half of the time is interrupted. SIGINT ends the waiting at once.
+        """
+        late: set[asyncio.Task[Any]] = set()
         if self.hosting is not None:
             self.hosting.stop()
         try:
-            if self.loop.is_closed():
-                return set()
-            with running_as(NOTHING):
-                return self._finalize(timeout)
+            if not self.loop.is_closed():
+                self._wind_up(timeout, late)
         finally:
+            if self._slowness is not None:
+                self._slowness.stop()
+            self.tasks.close()
+            if self._failures is not None:
+                self._failures.close()
             self._wakeup.close()
             self.loop.close()
+        return late
 
-    def _finalize(self, timeout: float) -> set[asyncio.Task[Any]]:
-        while True:
-            try:
-                return finalize(self.loop, timeout=timeout)
-            except SystemExit as exc:  # of a task in its clean-up; that task has ended, the others have not
-                self._on_escaped(exc)
+    def settle(self) -> None:
+        """At the end of a cell: show what has gone wrong, as far as that is known."""
+        self.tasks.settle()
+        if self._failures is not None:
+            self._failures.flush()
+
+    def _wind_up(self, timeout: float, late: set[asyncio.Task[Any]]) -> None:
+        outside = self._outside
+        interrupt = Interrupt(
+            self.loop,
+            grace=0.02,  # seconds: there may be many that do not yield
+            # Also from a cell's that still waits when the process ends.
+            replaces=lambda handler: outside.replaces(handler) or outside.rests(handler) or Interrupt.owns(handler),
+        )
+        with running_as(NOTHING), self._wakeup.on_signals(), interrupt:
+            # Not by create_task: the user's task factory is no part of this.
+            task = asyncio.Task(wind_up(timeout, late), loop=self.loop, name="ipyrunner: close")
+            interrupt.attach(task)
+            with suppress(RuntimeError):  # an interpreter that exits starts no threads
+                in_thread(interrupt.watch_over, timeout)
+            self._drive(task, interrupt)
+        if task.done() and not task.cancelled():
+            task.result()
 
     @contextmanager
     def _interrupt(self) -> Iterator[Interrupt]:
         before = self.interrupting
-        interrupt = Interrupt(self.loop, grace=self._grace(), replaces=self._replaces)
+        interrupt = Interrupt(self.loop, grace=self._grace(), replaces=self._outside.replaces)
         with self._wakeup.on_signals(), interrupt:
             self.interrupting = interrupt
+            if self._outside.take():
+                interrupt.press()
             try:
                 yield interrupt
             finally:
                 self.interrupting, self.last_interrupt = before, interrupt
                 self.interrupts += interrupt.presses
 
-    def _interrupt_between_cells(self) -> Interrupt:
+    @contextmanager
+    def _between_cells(self) -> Iterator[None]:
         # ipykernel ignores SIGINT between cells. A background callback that never yields is forced all the same: no
         # cell could run any more. There is no main task to cancel.
-        return Interrupt(self.loop, grace=self._grace(), replaces=lambda handler: handler is signal.SIG_IGN)
+        interrupt = Interrupt(self.loop, grace=self._grace(), replaces=self._outside.rests)
+        self._interrupting_between_cells = interrupt
+        try:
+            with self._wakeup.on_signals(), interrupt:
+                yield
+        finally:
+            self._interrupting_between_cells = None
+            if interrupt.forced_at is not None and interrupt.forced_in is not None:
+                function, line = interrupt.forced_at
+                # In the output of the cell that started it.
+                interrupt.forced_in.run(
+                    print, f"ipyrunner: the interrupt has ended {function}, which did not yield: {line}"
+                )
+            elif interrupt.presses:
+                self._outside.keep()
 
     @drives_loop
     def _drive(self, task: asyncio.Task[Any], interrupt: Interrupt) -> None:
-        finished = False
+        finished, failures = False, 0
 
         def finish(_: object = None) -> None:
             nonlocal finished
@@ -197,34 +298,66 @@ class PersistentRunner:
                 self.loop.run_forever()
             except (KeyboardInterrupt, SystemExit) as exc:
                 self._on_escaped(exc)
+            except Exception as exc:  # as in Hosting
+                failures += 1
+                if failures == MOST_FAILURES:
+                    raise
+                self._on_escaped(exc)
+            else:
+                failures = 0
+            self._leave()
 
     def _outcome(self, task: asyncio.Task[_T], interrupt: Interrupt, context: contextvars.Context) -> _T:
         if not task.done():
             if not interrupt.abandoned:
                 raise RuntimeError("the notebook's loop ended before this run did; the next cell starts with a new one")
+            self.given_up.add(task)
             # The task keeps the Context; in one that a cell has entered its steps would fail.
             if self.context is context:
                 self.context = context.copy()
+                leave(self.context)
             print(
                 f"ipyrunner: the task of {task.get_name()} ignored its cancellation and still runs. "
-                "`%arunner restart` ends it, with the loop and all other tasks; variables stay."
+                "`%atasks` lists it; `%arunner restart` ends it, with the loop and all other tasks; variables stay."
             )
             raise KeyboardInterrupt
         try:
             return task.result()
         except asyncio.CancelledError as exc:
             if interrupt.claims(exc):
-                raise KeyboardInterrupt().with_traceback(exc.__traceback__) from None
+                reason = interrupt.reason()
+                raise reason.with_traceback(reason.__traceback__ or exc.__traceback__) from None
             raise
 
+    def _leave(self) -> None:
+        """End the process if it is a child that has forked off in the loop."""
+        if self._is_copy:
+            task = None if self.interrupting is None else self.interrupting.task
+            unfinished = task is not None and not task.done()
+            if unfinished:
+                print(
+                    "ipyrunner: this is the child process of os.fork(), and ends here: the event loop is its parent's. "
+                    "Use asyncio.run() in it, or the multiprocessing module."
+                )
+            end_child(int(unfinished))
+
     def _on_escaped(self, exc: BaseException) -> None:
-        # A task that ended this way holds the exception; nobody but the loop's handler hears of a plain callback's.
+        run = self.interrupting
         if isinstance(exc, KeyboardInterrupt):
+            # Forced by us, or raised by a task, which holds it. Or by a handler that the user has put in our place.
+            if run is not None and not run.handles_signals:
+                run.fail(exc)
             return
+        if not isinstance(exc, SystemExit) and run is not None and run.task is not None and not run.task.done():
+            run.fail(exc)
+            return
+        task = self.tasks.holder_of(exc)
+        if task is not None:
+            return  # reported as any other failure of a task
         message = (
             "SystemExit in a callback of the notebook's loop does not end the kernel"
             if isinstance(exc, SystemExit)
-            else "the notebook's loop cannot run any more: `%arunner restart`"
+            else "an exception in the notebook's loop itself: of a signal handler, most likely"
         )
         # Not call_exception_handler: a handler of the user's may raise SystemExit again.
         self.loop.default_exception_handler({"message": message, "exception": exc})

@@ -10,11 +10,12 @@ The solution is the documented one, ``signal.set_wakeup_fd``: the C handler writ
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from .peeking import can_watch
 
@@ -26,6 +27,7 @@ class Wakeup:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._forward = -1
         self._sockets: tuple[socket.socket, socket.socket] | None = None
         if can_watch(loop):
             self._sockets = socket.socketpair()
@@ -37,16 +39,22 @@ class Wakeup:
     def on_signals(self) -> Iterator[None]:
         """Wake the loop on signals for the length of the block. Does nothing on threads other than the main one.
 
-        A wakeup fd that somebody sets meanwhile (``loop.add_signal_handler`` does) stays.
+        A wakeup fd that somebody sets meanwhile (``loop.add_signal_handler`` does) stays; one that was there before
+        gets what comes.
         """
         if self._sockets is None or threading.current_thread() is not threading.main_thread():
             yield
             return
         ours = self._sockets[1].fileno()
         before = signal.set_wakeup_fd(ours, warn_on_full_buffer=False)
+        if before == ours:  # a run inside a run, or at the end of the process after one that does not end
+            yield
+            return
+        self._forward = before
         try:
             yield
         finally:
+            self._forward = -1
             now = signal.set_wakeup_fd(before)
             if now != ours:
                 signal.set_wakeup_fd(now)
@@ -64,8 +72,9 @@ class Wakeup:
 
     def _drain(self) -> None:
         assert self._sockets is not None
-        try:
-            while self._sockets[0].recv(4096):
-                pass
-        except (BlockingIOError, InterruptedError):
-            return
+        with suppress(BlockingIOError, InterruptedError):
+            while signals := self._sockets[0].recv(4096):
+                if self._forward != -1:
+                    # That of a loop with signal handlers (add_signal_handler), the same one or another.
+                    with suppress(OSError):
+                        os.write(self._forward, signals)

@@ -7,5 +7,8 @@
 * :mod:`magics`: ``%arun``, ``%%arun``, ``%arunner``.
 * :mod:`tracebacks`: what the user sees of an exception.
 * :mod:`routing`: ipykernel 6: output to the cell that started a task.
+* :mod:`guarding`: SIGINT while the kernel handles a request.
+* :mod:`terminating`: SIGTERM, and what keeps a kernel from its clean-up.
+* :mod:`status`: what ``%arunner`` shows.
 * :mod:`extension`: puts these in place and takes them back.
 """

@@ -8,14 +8,15 @@ from typing import Any, NamedTuple
 from IPython.core.error import UsageError
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
 
-__all__ = ["ArunArguments", "arun_options"]
+__all__ = ["ArunArguments", "arun_options", "seconds", "unquoted"]
 
 
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not seconds >= 0:
+def seconds(text: str) -> float:
+    """Parse an option that is a number of seconds."""
+    value = float(text)
+    if not value >= 0:
         raise ValueError(text)
-    return seconds
+    return value
 
 
 def _variable(text: str) -> str:
@@ -24,22 +25,29 @@ def _variable(text: str) -> str:
     return text
 
 
-def _unquoted(text: str) -> str:
+def unquoted(text: str) -> str:
+    """Parse an option that may be in quotes."""
     # IPython splits the line and leaves the quotes.
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
 
 
 _variable.__name__ = "name of a variable"
-_seconds.__name__ = "number of seconds"  # argparse: "invalid number of seconds value: 'abc'"
+seconds.__name__ = "number of seconds"  # argparse: "invalid number of seconds value: 'abc'"
 
 _OPTIONS = (
-    argument("--timeout", type=_seconds, metavar="SECONDS", help="raise TimeoutError after SECONDS; the main task is "
+    argument("--timeout", type=seconds, metavar="SECONDS", help="raise TimeoutError after SECONDS; the main task is "
              "cancelled and cleans up first"),
-    argument("--name", type=_unquoted, metavar="NAME", help="name of the main task"),
+    argument("--name", type=unquoted, metavar="NAME", help="name of the main task"),
     argument("--debug", action="store_true", help="asyncio's debug mode for the length of the cell"),
     argument("--context", choices=["copy"], help="'copy': the cell's ContextVar changes stay in the cell"),
     argument("--fresh", action="store_true", help="a loop and a Context of the cell's own, closed at its end: exactly "
              "asyncio.run"),
+    argument("--background", action="store_true", help="return at once: the cell goes on as a task, its output appears "
+             "where it stands, its value is a handle to await, cancel and ask"),
+    argument("--scope", action="store_true", help="the cell ends when all tasks that it has started have ended; the "
+             "first failure cancels the others and is raised as an ExceptionGroup"),
+    argument("--progress", action="store_true", help="show, while the cell runs, the time and how many of its tasks "
+             "run, are done and have failed (needs tqdm)"),
     argument("-o", "--output", type=_variable, metavar="VAR", help="assign the value to VAR and display nothing"),
 )  # fmt: skip
 
@@ -64,15 +72,26 @@ class ArunArguments(NamedTuple):
     debug: bool = False
     context: str | None = None
     fresh: bool = False
+    background: bool = False
+    scope: bool = False
+    progress: bool = False
     output: str | None = None
 
     @classmethod
     def parse(cls, line: str) -> ArunArguments:
         """Parse the line of ``%%arun``. UsageError if it is wrong."""
         try:
-            return cls(**vars(parse_argstring(arun, line)))
+            arguments = cls(**vars(parse_argstring(arun, line)))
+            if arguments.fresh and (arguments.background or arguments.scope or arguments.progress):
+                raise UsageError(
+                    "%%arun --fresh has a loop of its own, closed at the end of the cell: leave out --fresh, or "
+                    "--background, --scope and --progress"
+                )
+            if arguments.background and arguments.debug:
+                raise UsageError("%%arun --debug lasts as long as its cell: `%config NotebookRunner.debug = True`")
         except ValueError as exc:  # of shlex: a quotation that is not closed
             raise UsageError(f"%%arun {line}: {exc}") from None
+        return arguments
 
     @classmethod
     def of(cls, line: str) -> ArunArguments:

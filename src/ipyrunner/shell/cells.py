@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core import interactiveshell
 
+from ..aio.exiting import end_child
+from ..aio.origins import Origin, begin
 from ..aio.running import running_loop
 from ..notebook import NotebookRunner
 from .arguments import ArunArguments
@@ -63,7 +65,7 @@ class Cells:
             stock = original(
                 raw_cell, transformed_cell=transformed_cell, preprocessing_exc_tuple=preprocessing_exc_tuple
             )
-            if not self._in_charge() or preprocessing_exc_tuple is not None or transformed_cell is None:
+            if not self.in_charge() or preprocessing_exc_tuple is not None or transformed_cell is None:
                 return stock
             self._verdict = transformed_cell, stock
             # What is not awaited blocks inside run_cell_async, and needs no loop to run it.
@@ -76,7 +78,7 @@ class Cells:
 
         async def run_cell_async(raw_cell: str, *args: Any, **kwargs: Any) -> ExecutionResult:
             coro = original(raw_cell, *args, **kwargs)
-            if not self._in_charge():
+            if not self.in_charge():
                 return await coro
             count = self._shell.execution_count
             try:
@@ -97,11 +99,22 @@ class Cells:
     async def _run(
         self, coro: _CellCoroutine, raw_cell: str, kwargs: dict[str, Any], stock: Callable[..., bool]
     ) -> ExecutionResult:
-        if not self._runner.current.in_cell:
-            # In a copy: the kernel's own Context is not ours to change.
-            kernel_context = contextvars.copy_context()
-            kernel_context.run(self._routing.set_cell)
-            self._runner.refresh(kernel_context)
+        if self._runner.current.in_cell:  # a cell that a cell runs belongs to it
+            return await self._run_in_context(coro, raw_cell, kwargs, stock)
+        # In a copy: the kernel's own Context is not ours to change.
+        kernel_context = contextvars.copy_context()
+        kernel_context.run(self._routing.set_cell)
+        origin: Origin = kernel_context.run(begin, f"In[{self._shell.execution_count}]")
+        self._runner.refresh(kernel_context)
+        try:
+            return await self._run_in_context(coro, raw_cell, kwargs, stock)
+        finally:
+            origin.over = True
+            self._runner.settle()
+
+    async def _run_in_context(
+        self, coro: _CellCoroutine, raw_cell: str, kwargs: dict[str, Any], stock: Callable[..., bool]
+    ) -> ExecutionResult:
         source = kwargs.get("transformed_cell")
         if source is None or kwargs.get("preprocessing_exc_tuple") is not None:
             return self._run_sync(coro)
@@ -127,7 +140,8 @@ class Cells:
         expected, self._expects_coroutine = self._expects_coroutine, False
         return expected
 
-    def _in_charge(self) -> bool:
+    def in_charge(self) -> bool:
+        """Return whether a cell that begins now is one that the extension runs."""
         # Another %autoawait (trio, curio, sync) and ipykernel's subshells, which have threads of their own, stay as
         # they are.
         return (
@@ -150,8 +164,10 @@ class Cells:
         arun = read_arun_cell(source)
         if arun is None:
             return names_running_loop(source)
-        # --fresh has a loop of its own, and an %%arun inside a cell that runs is a blocking run like %arun.
-        return self._can_await() and not ArunArguments.of(arun.line).fresh
+        arguments = ArunArguments.of(arun.line)
+        # --background only starts a task, --fresh has a loop of its own, and an %%arun inside a cell that runs is a
+        # blocking run like %arun.
+        return self._can_await() and not (arguments.fresh or arguments.background)
 
     def _run_sync(self, coro: _CellCoroutine) -> ExecutionResult:
         def run() -> ExecutionResult:
@@ -163,7 +179,11 @@ class Cells:
             coro.close()
             raise RuntimeError("this cell awaits, but did not look like it: begin it with %%arun")
 
-        return self._runner.run_sync(run)
+        result = self._runner.run_sync(run)
+        if self._runner.is_copy and kernel_loop(self._shell) is not None:
+            # A child process that the cell has forked: the kernel, and its connections, are the parent's.
+            end_child(_exit_status(result.error_in_exec or result.error_before_exec))
+        return result
 
     async def _run_async(self, coro: _CellCoroutine, raw_cell: str, source: str) -> ExecutionResult:
         runner = self._runner
@@ -186,6 +206,12 @@ class Cells:
             self._expects_call = self._expects_coroutine = False
             if inspect.getcoroutinestate(coro) == inspect.CORO_CREATED:
                 coro.close()
+
+
+def _exit_status(error: BaseException | None) -> int:
+    if isinstance(error, SystemExit):  # sys.exit() takes anything: a text is an error
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    return int(error is not None)
 
 
 def kernel_loop(shell: InteractiveShell) -> asyncio.AbstractEventLoop | None:

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
+import os
 import threading
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..aio.interrupt import is_default_handler
+from ..aio.exiting import at_exit
 from ..aio.running import running_loop
 from ..notebook import NotebookRunner
+from .atasks import TaskMagics, table
 from .cells import Cells, kernel_loop
+from .guarding import Guard
 from .magics import RunnerMagics
 from .replacing import Replacement
+from .reports import Reports
 from .routing import Routing
+from .table import TaskTable
+from .terminating import Termination
+from .timing import Timing
 from .tracebacks import Tracebacks
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-__all__ = ["get_runner", "load", "unload"]
+__all__ = ["get_runner", "load", "tasks", "unload"]
 
 _COMM_MESSAGES = ("comm_open", "comm_msg", "comm_close")
 
@@ -59,12 +65,20 @@ def get_runner() -> NotebookRunner:
     return extension.runner
 
 
+def tasks(*, ended: bool = False) -> TaskTable:
+    """Return the tasks of the present notebook, see ``ipyrunner.tasks``."""
+    return table(get_runner(), ended=ended)
+
+
 class Extension:
     """Everything that is changed on one shell."""
 
     def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
-        self.runner = NotebookRunner(parent=shell, replaces=_is_kernels_handler)
+        self._guard = Guard(shell)
+        self.runner = NotebookRunner(parent=shell, outside=self._guard)
+        self.runner.show = Reports(shell).show
+        self.runner.name_file = self._name_file
         host = kernel_loop(shell)
         if host is not None and host is running_loop():
             self.runner.attach(host)
@@ -84,10 +98,18 @@ class Extension:
             self._replacements.append(Replacement(shell, "_atexit_once", self._close_before))
         shell.ast_transformers.append(self._cells)
         shell.configurables.append(self.runner)
-        self._magics = RunnerMagics(shell, self.runner, self._cells)
-        shell.register_magics(self._magics)
+        self._magics = (RunnerMagics(shell, self.runner, self._cells), TaskMagics(shell, self.runner))
+        shell.register_magics(*self._magics)
+        self._timing = Timing(shell, self.runner, self._cells.in_charge)
         self._handlers = self._lend_to_comms()
-        atexit.register(self.runner.close)
+        self._guard.begin(self.runner, self._cells.in_charge)
+        self._termination = Termination(
+            lambda: kernel_loop(shell),
+            timeout=lambda: self.runner.shutdown_timeout,
+            in_kernel=hasattr(shell, "kernel"),
+        )
+        self.runner.when_host_stops = self._shutdown
+        self._cancel_exit = at_exit(self._exit)
 
     def unload(self) -> None:
         """Close the runner; restore what was there before, even if closing fails."""
@@ -97,25 +119,42 @@ class Extension:
             self._restore()
 
     def _restore(self) -> None:
-        atexit.unregister(self.runner.close)
+        self._cancel_exit()
+        self._termination.restore()
         shell = self._shell
         for replacement in self._replacements:
             replacement.restore()
+        self._timing.restore()
         self._routing.restore()
+        self._guard.restore()
         shell.ast_transformers.remove(self._cells)
-        for configurable in (self.runner, self._magics):  # Magics register themselves
+        for configurable in (self.runner, *self._magics):  # Magics register themselves
             shell.configurables.remove(configurable)
-        for kind, names in self._magics.magics.items():
-            for name in names:
-                shell.magics_manager.magics[kind].pop(name, None)
+        for magics in self._magics:
+            for kind, names in magics.magics.items():
+                for name in names:
+                    shell.magics_manager.magics[kind].pop(name, None)
         handlers = self._kernel_handlers()
         for message, handler in self._handlers.items():
             handlers[message] = handler
         asyncio.set_event_loop(kernel_loop(shell))
 
+    def _name_file(self, filename: str) -> str:
+        # IPython names cells in tracebacks by this map: since 8.0; without it a cell has the name of its file.
+        number = getattr(self._shell.compile, "_filename_map", {}).get(filename)
+        return os.path.basename(filename) if number is None else f"In[{number}]"
+
+    def _exit(self) -> None:
+        self._shutdown()
+        self._termination.finish()
+
+    def _shutdown(self) -> None:
+        with self._termination.cleaning_up() as elapsed:
+            self.runner.shutdown(elapsed)
+
     def _close_before(self, original: Callable[[], None]) -> Callable[[], None]:
         def close_before() -> None:
-            self.runner.close()
+            self.runner.shutdown()
             original()
 
         return close_before
@@ -153,8 +192,3 @@ class Extension:
 
 def _is_ipythons(hook: object) -> bool:
     return str(getattr(hook, "__module__", "")).startswith(("IPython.", "ipykernel."))
-
-
-def _is_kernels_handler(handler: object) -> bool:
-    """Return whether a run may take SIGINT over from *handler*: Python's default, or what ipykernel sets for a cell."""
-    return is_default_handler(handler) or str(getattr(handler, "__module__", "")).startswith("ipykernel")

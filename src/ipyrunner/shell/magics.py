@@ -6,17 +6,23 @@ import asyncio
 import contextvars
 import inspect
 from collections.abc import Coroutine
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from typing import Any
 
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, needs_local_scope, no_var_expand
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
+from IPython.display import display
 
+from ..aio.origins import origin_of
 from ..aio.runner import run
+from ..aio.scope import Scope
 from ..notebook import NotebookRunner
 from .arguments import ArunArguments, arun_options
+from .background import BackgroundCell
 from .body import Body, compile_body, compile_expression, evaluate, is_statement, run_body
 from .cells import Cells
+from .progress import Progress, has_audience
 from .status import Status
 
 __all__ = ["RunnerMagics"]
@@ -54,6 +60,8 @@ class RunnerMagics(Magics):
         body = compile_body(self.shell, f"%%arun {line}".rstrip(), cell)
         if self._cells.takes_coroutine():
             return self._run_body(arguments, body)
+        if arguments.background:
+            return self._run_in_background(arguments, body)
         if arguments.fresh:
             return self._run_fresh(arguments, body)
         context = contextvars.copy_context() if arguments.context == "copy" else None
@@ -122,8 +130,9 @@ class RunnerMagics(Magics):
         if arguments.debug:
             loop.set_debug(True)
         try:
-            async with asyncio.timeout(arguments.timeout) as timeout:
-                value = await run_body(body, self.shell.user_ns)
+            with self._progress(arguments):
+                async with asyncio.timeout(arguments.timeout) as timeout, self._scope(arguments):
+                    value = await run_body(body, self.shell.user_ns)
         except TimeoutError as exc:
             if timeout.expired():
                 message = f"the cell did not end within {arguments.timeout} seconds and was cancelled"
@@ -133,6 +142,26 @@ class RunnerMagics(Magics):
             if arguments.debug:
                 loop.set_debug(debug)
         return self._deliver(arguments, value)
+
+    def _run_in_background(self, arguments: ArunArguments, body: Body) -> BackgroundCell | None:
+        async def main() -> Any:
+            value = await self._run_body(arguments._replace(output=None), body)
+            if value is not None:
+                display(value)
+            return value
+
+        origin = origin_of(contextvars.copy_context())
+        name = arguments.name or ("background" if origin is None else origin.label)
+        task = self._runner.get_loop().create_task(main(), name=name)
+        cell = BackgroundCell(task, live=hasattr(self.shell, "kernel"))
+        return self._deliver(arguments, cell)  # type: ignore[no-any-return]
+
+    def _progress(self, arguments: ArunArguments) -> AbstractContextManager[object]:
+        shown = arguments.progress and has_audience(self.shell)
+        return Progress(self._runner.current.tasks) if shown else nullcontext()
+
+    def _scope(self, arguments: ArunArguments) -> AbstractAsyncContextManager[object]:
+        return Scope(self._runner.current.tasks.watch) if arguments.scope else nullcontext()
 
     def _run_fresh(self, arguments: ArunArguments, body: Body) -> Any:
         main: Coroutine[Any, Any, Any] = self._run_body(arguments._replace(debug=False), body)

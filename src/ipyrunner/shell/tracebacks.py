@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import IPython
 
+from ..aio.running import running_loop
 from ..notebook import NotebookRunner
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
 
-__all__ = ["Tracebacks"]
+__all__ = ["MACHINERY", "Tracebacks", "without_machinery"]
 
 _OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _ASYNCIO = os.path.dirname(asyncio.__file__) + os.sep
@@ -27,6 +28,9 @@ _MAGIC_MACHINERY = tuple(
     for module in (IPython, sys.modules.get("decorator"))
     if module is not None and os.path.basename(module.__file__ or "") == "__init__.py"
 )
+
+# What runs cells, and is of no interest to whoever has written them.
+MACHINERY = (_OURS, *_MAGIC_MACHINERY)
 
 # Part of the message of a RuntimeError or ValueError, and what to do about it.
 _HINTS = {
@@ -58,7 +62,7 @@ class Tracebacks:
     def __init__(self, shell: InteractiveShell, runner: NotebookRunner) -> None:
         self._shell = shell
         self._runner = runner
-        self._shown: tuple[BaseException, KeyboardInterrupt] | None = None
+        self._shown: tuple[BaseException, BaseException] | None = None
 
     def showtraceback(self, original: Callable[..., None]) -> Callable[..., None]:
         """Return the replacement."""
@@ -68,6 +72,8 @@ class Tracebacks:
             if not isinstance(exc, BaseException):
                 original(exc_tuple, *args, **kwargs)
                 return
+            if isinstance(exc, asyncio.CancelledError) and self._is_given_up():
+                return  # the cell has ended long ago, as KeyboardInterrupt
             exc = self._prepare(exc)
             original((type(exc), exc, exc.__traceback__), *args, **kwargs)
             self._print_hidden_notes(exc)
@@ -77,7 +83,8 @@ class Tracebacks:
     def _prepare(self, exc: BaseException) -> BaseException:
         running = None if self._runner.present is None else self._runner.present.interrupting
         if running is not None and running.claims(exc):
-            interrupt = KeyboardInterrupt().with_traceback(exc.__traceback__)
+            interrupt = running.reason()
+            interrupt = interrupt.with_traceback(interrupt.__traceback__ or exc.__traceback__)
             if running.forced_at is not None:
                 function, line = running.forced_at
                 interrupt.add_note(f"ipyrunner: the interrupt was forced into {function}, which did not yield: {line}")
@@ -87,6 +94,11 @@ class Tracebacks:
         if note is not None and note not in getattr(exc, "__notes__", ()):
             exc.add_note(note)
         return exc
+
+    def _is_given_up(self) -> bool:
+        present = self._runner.present
+        task = None if running_loop() is None else asyncio.current_task()
+        return present is not None and task in present.given_up
 
     def _print_hidden_notes(self, exc: BaseException) -> None:
         # IPython 8.10, say, and all before it, show no notes.
@@ -103,7 +115,7 @@ class Tracebacks:
         if self._shown is not None and error is self._shown[0]:
             result.error_in_exec = self._shown[1]
         elif error is not None and last is not None and last.claims(error):
-            result.error_in_exec = KeyboardInterrupt()  # a handler of the user's (set_custom_exc) has shown it
+            result.error_in_exec = last.reason()  # a handler of the user's (set_custom_exc) has shown it
         self._shown = None
         return result
 
@@ -116,6 +128,15 @@ def _hint(exc: BaseException) -> str | None:
             if part in text:
                 return _NOTES[name]
     return None
+
+
+def without_machinery(exc: BaseException) -> TracebackType | None:
+    """Return the traceback of *exc*, which came out of a task, without asyncio's frames and ours that led to it."""
+    _clean(exc, set())
+    tb = exc.__traceback__
+    while tb is not None and tb.tb_next is not None and tb.tb_frame.f_code.co_filename.startswith(_ASYNCIO):
+        tb = tb.tb_next
+    return tb
 
 
 def _clean(exc: BaseException | None, seen: set[int]) -> None:

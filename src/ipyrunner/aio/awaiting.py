@@ -1,0 +1,75 @@
+"""What a task awaits: the chain of its coroutines down to the innermost, and the future at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import linecache
+import sysconfig
+from collections.abc import Iterable, Iterator
+from types import FrameType
+from typing import Any, NamedTuple
+
+from .peeking import gathered_by, waited_for_by, waits_for
+
+__all__ = ["Step", "awaited", "awaits", "innermost", "is_library"]
+
+# What is installed is not the user's; the user's own packages, installed editable, are elsewhere.
+_LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+# A circle of coroutines cannot be, but what pretends to be one can.
+_LONGEST = 1000
+
+
+class Step(NamedTuple):
+    """A suspended function of the chain and its line."""
+
+    filename: str
+    line: int
+    function: str
+
+    @property
+    def source(self) -> str:
+        """The line's text."""
+        return linecache.getline(self.filename, self.line).strip()
+
+
+def awaited(tasks: Iterable[asyncio.Task[Any]]) -> set[asyncio.Future[Any]]:
+    """Return the futures that *tasks* wait for at this moment, also by ``gather`` and ``asyncio.wait``."""
+    found: set[asyncio.Future[Any]] = set()
+    for task in tasks:
+        pending = [waits_for(task), *waited_for_by(_frames(task.get_coro()))]
+        while pending:
+            future = pending.pop()
+            if future is not None and future not in found:
+                found.add(future)
+                pending += gathered_by(future)
+    return found
+
+
+def is_library(filename: str) -> bool:
+    """Return whether the file is part of Python or of an installed package."""
+    return filename.startswith((*_LIBRARIES, "<frozen"))
+
+
+def awaits(task: asyncio.Task[Any]) -> list[Step]:
+    """Return the chain of *task*, outermost first. Empty if it has ended."""
+    return [Step(f.f_code.co_filename, f.f_lineno, f.f_code.co_qualname) for f in _frames(task.get_coro())]
+
+
+def _frames(awaited: Any) -> Iterator[FrameType]:
+    for _ in range(_LONGEST):
+        for kind in ("cr", "gi", "ag"):
+            frame = getattr(awaited, f"{kind}_frame", None)
+            if isinstance(frame, FrameType):
+                yield frame
+                break
+        else:
+            return
+        awaited = next(
+            (getattr(awaited, name) for name in ("cr_await", "gi_yieldfrom", "ag_await") if hasattr(awaited, name)),
+            None,
+        )
+
+
+def innermost(chain: list[Step]) -> Step | None:
+    """Return the innermost step that is the user's own; the innermost of all if none is."""
+    return next((step for step in reversed(chain) if not is_library(step.filename)), chain[-1] if chain else None)

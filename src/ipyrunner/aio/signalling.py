@@ -1,0 +1,51 @@
+"""SIGINT to the main thread, and who handles it outside of the notebook's runs."""
+
+from __future__ import annotations
+
+import _thread
+import signal
+import threading
+from collections.abc import Callable
+
+__all__ = ["Outside", "in_thread", "is_default_handler", "signal_main_thread"]
+
+
+def is_default_handler(handler: object) -> bool:
+    """Return whether *handler* is Python's own for SIGINT: what ``asyncio.Runner`` replaces."""
+    return handler is signal.default_int_handler
+
+
+def signal_main_thread() -> None:
+    """Send SIGINT to the main thread: it ends a system call there, and runs the handler. From any thread."""
+    if hasattr(signal, "pthread_kill"):
+        # interrupt_main() does not end a blocking system call; a signal to the thread does.
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    else:
+        _thread.interrupt_main()
+
+
+def in_thread(function: Callable[..., object], *args: object) -> None:
+    """Call in a new thread, which nobody waits for. Safe in signal handlers.
+
+    ``threading.Thread.start`` is not: it takes a lock that the interrupted code may hold.
+    """
+    _thread.start_new_thread(function, args)
+
+
+class Outside:
+    """Who handles SIGINT while no run does: here Python's default handler, in a kernel the guard of its requests."""
+
+    def replaces(self, handler: object) -> bool:
+        """Return whether a run takes SIGINT over from *handler*."""
+        return is_default_handler(handler)
+
+    def rests(self, handler: object) -> bool:
+        """Return whether *handler* stands while no code of the user's runs. A stuck background callback is ended."""
+        return handler is signal.SIG_IGN
+
+    def keep(self) -> None:
+        """Keep a press for the cell that is about to begin: a background turn got it, and had no use for it."""
+
+    def take(self) -> bool:
+        """Return, once, whether a press came before the run that begins."""
+        return False

@@ -1,0 +1,57 @@
+"""A failure in the notebook's loop, as the output of the cell that it comes from.
+
+On stderr, and not as the error of a cell: the cell has not failed, and what runs notebooks would take it for that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from ..aio.failures import Failure
+from ..aio.tasks import function_of
+from .tracebacks import without_machinery
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+__all__ = ["Reports"]
+
+
+class Reports:
+    """Show failures with the traceback formatter of *shell*, in the present ``%xmode`` and colours."""
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        self._shell = shell
+
+    def show(self, failure: Failure) -> None:
+        """Print *failure*. Its message is asyncio's own, unless there is a better one."""
+        exc = failure.report.get("exception")
+        if not isinstance(exc, BaseException):
+            loop = asyncio.get_event_loop()
+            type(loop).default_exception_handler(loop, failure.report)
+            return
+        lines = [self._headline(failure.report, exc)]
+        tb = without_machinery(exc)
+        if isinstance(exc, BaseExceptionGroup):  # IPython's formatter shows no inner exceptions
+            lines.append("".join(traceback.format_exception(type(exc), exc, tb)).rstrip())
+        else:
+            formatter: Any = self._shell.InteractiveTB
+            lines.append(formatter.stb2text(formatter.structured_traceback(type(exc), exc, tb, tb_offset=0)))
+        if failure.more:
+            lines.append(f"ipyrunner: and {failure.more} more that failed the same way at the same line: %atasks -a")
+        print("\n".join(lines), file=sys.stderr, flush=True)
+
+    @staticmethod
+    def _headline(report: dict[str, Any], exc: BaseException) -> str:
+        task = report.get("task", report.get("future"))
+        message = str(report.get("message", "Unhandled exception in the event loop"))
+        if isinstance(task, asyncio.Task) and message == "Task exception was never retrieved":
+            if isinstance(exc, SystemExit):
+                return f"ipyrunner: SystemExit in the task {task.get_name()}: it does not end the kernel"
+            return (
+                f"ipyrunner: the task {task.get_name()} ({function_of(task)}) failed, and nobody awaits it ({message})"
+            )
+        return f"ipyrunner: {message}"
