@@ -1,21 +1,24 @@
 # make demo: run notebooks/quickstart.ipynb on a real kernel. make test: all tests. make check: format, lint, types.
+# make bench: speed, against plain asyncio and the stock kernel. make soak: thousands of random interrupts.
 # All three share one virtual environment, made on first use. Another Python: make test PYTHON=python3.13 VENV=.venv-3.13
 
 PYTHON ?= python3
 VENV ?= .venv
 # The dependency group that the tests run with: test, or oldest.
 GROUP ?= test
+# For pytest: make test ARGS='-k interrupts'.
+ARGS ?=
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench soak clean
 
 demo: $(VENV)/installed-demo
 	@echo "==> executing notebooks/quickstart.ipynb on a real kernel"
 	@$(BIN)/python notebooks/run.py notebooks/quickstart.ipynb
 
 test: $(VENV)/installed-$(GROUP)
-	@echo "==> running the tests on $$($(BIN)/python -V) with $$($(BIN)/python -c 'import ipykernel, IPython; print("ipykernel", ipykernel.__version__, "and IPython", IPython.__version__)') (about three minutes)"
-	@$(BIN)/python -m pytest
+	@echo "==> running the tests on $$($(BIN)/python -V) with $$($(BIN)/python -c 'import ipykernel, IPython; print("ipykernel", ipykernel.__version__, "and IPython", IPython.__version__)') (about five minutes)"
+	@$(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/installed-check
 	@echo "==> format, lint and types"
@@ -26,6 +29,11 @@ check: $(VENV)/installed-check
 bench: $(VENV)/installed-test
 	@echo "==> measuring against plain asyncio and the stock kernel"
 	@$(BIN)/python benchmarks/run.py
+
+# 2000 rounds on each loop; ROUNDS=... and SEED=... for others.
+soak: $(VENV)/installed-$(GROUP)
+	@echo "==> random interrupts into every kind of cell, on each loop (about thirteen minutes)"
+	@$(BIN)/python tests/soak.py --rounds $(or $(ROUNDS),2000) $(if $(SEED),--seed $(SEED))
 
 $(VENV)/installed-%: pyproject.toml | $(BIN)/python
 	@echo "==> installing ipyrunner and what '$*' needs into $(VENV)"

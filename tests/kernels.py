@@ -6,9 +6,10 @@ import os
 import queue
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from jupyter_client.manager import KernelManager
@@ -37,7 +38,8 @@ class Cell:
 
     @property
     def stderr(self) -> str:
-        return self._texts("stderr")
+        """Without colours."""
+        return _ANSI.sub("", self._texts("stderr"))
 
     @property
     def value(self) -> str | None:
@@ -67,8 +69,10 @@ class Cell:
 class Kernel:
     """One kernel and one client. Every wait has a deadline."""
 
-    def __init__(self, manager: KernelManager) -> None:
+    def __init__(self, manager: KernelManager, log: Path) -> None:
         self.manager = manager
+        # What the kernel's process writes to stderr: what a server would log.
+        self.log = log
         self.client = manager.blocking_client()
         self.client.start_channels()
         self.client.wait_for_ready(timeout=DEADLINE)
@@ -87,7 +91,7 @@ class Kernel:
 
     def finish(self, cell: Cell, timeout: float = DEADLINE) -> Cell:
         """Wait until the reply and the idle status of the cell are there."""
-        self._pump(lambda: cell.reply is not None and cell.idle, timeout, f"cell to end; it gave {cell}")
+        self._pump(lambda: cell.reply is not None and cell.idle, timeout, lambda: f"cell to end; it gave {cell}")
         return cell
 
     def run(self, code: str, timeout: float = DEADLINE, **options: Any) -> Cell:
@@ -102,18 +106,33 @@ class Kernel:
         assert cell.reply["status"] == "ok", cell
         return cell
 
+    def look(self, seconds: float) -> None:
+        """Take in what arrives within so many seconds."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self._receive(self.client.get_iopub_msg, self.poll)
+            self._receive(self.client.get_shell_msg, 0)
+
+    def forget(self) -> None:
+        """Let go of the cells so far."""
+        self._cells.clear()
+
     def wait_for(self, cell: Cell, text: str, timeout: float = DEADLINE) -> None:
         """Wait until the cell has printed *text*; it may have ended long ago."""
-        self._pump(lambda: text in cell.stdout, timeout, f"{text!r} in {cell.stdout!r}")
+        self._pump(lambda: text in cell.stdout, timeout, lambda: f"{text!r} in {cell.stdout!r}")
 
     def wait_for_message(self, cell: Cell, msg_type: str, timeout: float = DEADLINE) -> dict[str, Any]:
         """Wait for the first message of this type that the cell has caused."""
-        self._pump(lambda: any(m["msg_type"] == msg_type for m in cell.messages), timeout, msg_type)
+        self._pump(lambda: any(m["msg_type"] == msg_type for m in cell.messages), timeout, lambda: msg_type)
         return next(m for m in cell.messages if m["msg_type"] == msg_type)
 
     def interrupt(self) -> float:
-        """Press the interrupt button; return when."""
-        self.manager.interrupt_kernel()
+        """Press the interrupt button; return when. By message: when the kernel has answered."""
+        if self.manager.kernel_spec.interrupt_mode == "message":
+            self.client.control_channel.send(self.client.session.msg("interrupt_request"))
+            assert self.client.get_control_msg(timeout=DEADLINE)["msg_type"] == "interrupt_reply"
+        else:
+            self.manager.interrupt_kernel()
         return time.monotonic()
 
     def interrupted(self, cell: Cell, marker: str, timeout: float = DEADLINE) -> float:
@@ -148,11 +167,11 @@ class Kernel:
             if time.monotonic() > deadline:
                 raise TimeoutError("the kernel did not end")
 
-    def _pump(self, done: Any, timeout: float, what: str) -> None:
+    def _pump(self, done: Any, timeout: float, what: Callable[[], str]) -> None:
         deadline = time.monotonic() + timeout
         while not done():
             if time.monotonic() > deadline:
-                raise TimeoutError(f"waited {timeout} s for {what}")
+                raise TimeoutError(f"waited {timeout} s for {what()}")
             self._receive(self.client.get_iopub_msg, self.poll)
             self._receive(self.client.get_shell_msg, 0)
 
@@ -164,7 +183,7 @@ class Kernel:
         cell = self._cells.get(message["parent_header"].get("msg_id"))
         if cell is None:
             return
-        if message["msg_type"] == "execute_reply":
+        if message["msg_type"].endswith("_reply"):
             cell.reply = message["content"]
         elif message["msg_type"] == "status":
             cell.idle = cell.idle or message["content"]["execution_state"] == "idle"
@@ -179,20 +198,32 @@ loop_id = id(asyncio.get_event_loop())
 """
 
 
+RUNNER_KERNEL = "--IPKernelApp.kernel_class=ipyrunner.kernel.RunnerKernel"
+
+
 @contextmanager
-def kernel(tmp_path: Any, *, load: bool = True, env: dict[str, str] | None = None) -> Iterator[Kernel]:
-    """A fresh kernel with the extension loaded."""
+def kernel(
+    tmp_path: Any, *arguments: str, load: bool = True, env: dict[str, str] | None = None, by_message: bool = False
+) -> Iterator[Kernel]:
+    """A fresh kernel with the extension loaded; *by_message* interrupts it by message."""
     manager = KernelManager(kernel_name="python3")
-    manager.start_kernel(env={**os.environ, "IPYTHONDIR": str(tmp_path), **(env or {})})
-    started = None
-    try:
-        started = Kernel(manager)
-        if load:
-            started.ok("%load_ext ipyrunner")
-            started.ok(BEFORE)
-        yield started
-    finally:
-        if started is not None:
-            started.client.stop_channels()
-        manager.shutdown_kernel(now=True)
-        manager.cleanup_resources()
+    if by_message:
+        manager.kernel_spec.interrupt_mode = "message"
+    log = Path(tmp_path) / "kernel.log"
+    with log.open("wb") as stderr:
+        manager.start_kernel(
+            extra_arguments=[*arguments], env={**os.environ, "IPYTHONDIR": str(tmp_path), **(env or {})}, stderr=stderr
+        )
+        started = None
+        try:
+            started = Kernel(manager, log)
+            if load and RUNNER_KERNEL not in arguments:
+                started.ok("%load_ext ipyrunner")
+            if load:
+                started.ok(BEFORE)
+            yield started
+        finally:
+            if started is not None:
+                started.client.stop_channels()
+            manager.shutdown_kernel(now=True)
+            manager.cleanup_resources()

@@ -228,7 +228,10 @@ def test_an_error_stops_queued_cells_as_it_does_in_the_stock_kernel(shared: Kern
     second = shared.begin("print('not run')")
     assert shared.finish(first).ename == "ZeroDivisionError"
     assert shared.finish(second).stdout == ""
-    assert shared.ok("print('run')").stdout == "run\n"
+    # ipykernel 6 aborts, by a timer, what comes within the next moment too: send again, as front ends do.
+    while (third := shared.run("print('run')")).reply == {"status": "aborted"}:
+        pass
+    assert third.stdout == "run\n"
 
 
 def test_other_threads_are_told_what_to_do(shared: Kernel) -> None:

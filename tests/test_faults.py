@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import time
+from pathlib import Path
 
 import pytest
 
@@ -221,4 +223,24 @@ pressed = []
     fresh.run("sys.settrace(None)")
     fresh.run("get_ipython().events.callbacks['pre_execute'].clear(); sys.settrace(None)")
     assert fresh.ok("len(pressed)").value == "1"
+    fresh.expect_alive()
+
+
+def test_c_code_that_keeps_the_gil_ends_at_a_second_press(fresh: Kernel, tmp_path: Path) -> None:
+    # It looks at signals, but the watcher thread cannot run. The press that comes after the grace period is enough.
+    # Nor can the thread that sends output: the marker is a file.
+    fresh.ok("%config NotebookRunner.interrupt_grace = 0.3")
+    marker = tmp_path / "go"
+    cell = fresh.begin(
+        f"import re; await asyncio.sleep(0); open({str(marker)!r}, 'w').close()\nre.match('(a+)+$', 'a' * 60 + 'b')"
+    )
+    while not marker.exists():
+        fresh.look(0.01)
+    pressed = fresh.interrupt()
+    while cell.reply is None:
+        assert time.monotonic() < pressed + 30
+        fresh.interrupt()
+        fresh.look(0.2)
+    fresh.finish(cell)
+    assert cell.ename == "KeyboardInterrupt"
     fresh.expect_alive()

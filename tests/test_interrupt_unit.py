@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 import uvloop
 
 from ipyrunner import NotebookRunner
-from ipyrunner.aio.interrupt import Interrupt
+from ipyrunner.aio.interrupt import Interrupt, uninterruptible
 from ipyrunner.aio.wakeup import Wakeup
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
@@ -172,8 +173,9 @@ def test_no_interrupt_is_raised_in_asyncios_own_functions(runner: NotebookRunner
                 for _ in range(20):
                     pass
         except KeyboardInterrupt as exc:
-            # The last frame is the signal handler's, the one before it what it has interrupted.
-            where.append(traceback.extract_tb(exc.__traceback__)[-2].filename)
+            # The last frames are the signal handler's, the one before them what it has interrupted.
+            frames = traceback.extract_tb(exc.__traceback__)
+            where.append([f.filename for f in frames if not f.filename.endswith("interrupt.py")][-1])
             raise
 
     async def main() -> None:
@@ -199,3 +201,66 @@ def test_a_press_before_the_first_step_counts(runner: NotebookRunner) -> None:
     with pytest.raises(KeyboardInterrupt):
         runner.run(main())
     assert runner.run(asyncio.sleep(0, "next")) == "next"
+
+
+def test_impatient_presses_are_not_slower_than_two(runner: NotebookRunner) -> None:
+    # Each press asks the loop anew. Twenty a second must not keep the watchers from ever getting to their end.
+    over = threading.Event()
+
+    def press() -> None:
+        while not over.wait(0.05):
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    async def main() -> None:
+        try:
+            while True:
+                pass
+        finally:
+            over.set()
+            thread.join(30)
+
+    thread = threading.Thread(target=press)
+    thread.start()
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(main())
+    assert time.monotonic() - start < 20
+
+
+def test_a_signal_handler_of_the_loop_is_called_in_later_cells(runner: NotebookRunner) -> None:
+    loop = runner.get_loop()
+    came = asyncio.Event()
+
+    async def install() -> None:
+        loop.add_signal_handler(signal.SIGUSR1, came.set)
+
+    async def wait() -> None:
+        signal.raise_signal(signal.SIGUSR1)
+        await asyncio.wait_for(came.wait(), 10)
+
+    runner.run(install())
+    runner.run(wait())
+    loop.remove_signal_handler(signal.SIGUSR1)
+
+
+def test_no_interrupt_is_forced_into_our_own_callbacks(runner: NotebookRunner) -> None:
+    log = []
+
+    @uninterruptible
+    def ours() -> None:
+        signal.raise_signal(signal.SIGINT)
+        spin()
+        log.append("whole")
+
+    def spin() -> None:
+        end = time.monotonic() + 0.5  # more than the grace period
+        while time.monotonic() < end:
+            pass
+
+    async def main() -> None:
+        asyncio.get_running_loop().call_soon(ours)
+        await asyncio.sleep(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(main())
+    assert log == ["whole"]

@@ -23,11 +23,22 @@ PRIVATE = {
     "_ready": "aio/peeking.py",
     "_scheduled": "aio/peeking.py",
     "_stopping": "aio/peeking.py",
+    "_fut_waiter": "aio/peeking.py",
+    "_exception": "aio/peeking.py",
+    "_log_traceback": "aio/peeking.py",
+    "_children": "aio/peeking.py",
+    "_source_traceback": "aio/tasks.py",
+    "_filename_map": "shell/extension.py",
+    "_find_with_lazy_load": "shell/timing.py",
     "_default_executor": "aio/closing.py",
     "_executor_shutdown_called": "aio/closing.py",
     "_run": "aio/interrupt.py",
     "_asyncio_runner": "shell/cells.py",
     "_parent_header": "shell/routing.py",
+    "_cancel_on_sigint": "shell/guarding.py",
+    "_last_traceback_during_displayhook": "shell/guarding.py",
+    "_register_atexit": "aio/exiting.py",
+    "_signal_children": "kernel/runner_kernel.py",
 }
 
 
@@ -91,6 +102,6 @@ def test_the_package_imports_no_ipython_by_itself() -> None:
 def test_public_names() -> None:
     import ipyrunner
 
-    assert sorted(ipyrunner.__all__) == ["NotebookRunner", "Runner", "get_runner", "run"]
+    assert sorted(ipyrunner.__all__) == ["NotebookRunner", "Runner", "get_runner", "run", "tasks"]
     for public in ipyrunner.__all__:
         assert getattr(ipyrunner, public).__doc__

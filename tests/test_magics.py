@@ -219,9 +219,9 @@ def test_restart_names_what_does_not_end(k: Kernel) -> None:
     )
     k.ok("await asyncio.sleep(0)")
     cell = k.ok("%arunner restart")
-    assert "did not end within 0.1 seconds" in cell.stdout
+    assert "did not end before its loop was closed" in cell.stdout
     assert "stubborn" in cell.stdout
-    k.ok("%config NotebookRunner.shutdown_timeout = 3.0")
+    k.ok("%config NotebookRunner.shutdown_timeout = 2.0")
     assert k.ok("await fetch(2)").value == "2"
 
 

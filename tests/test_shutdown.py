@@ -1,0 +1,195 @@
+"""The end of a kernel: tasks are cancelled and clean up, in time, whatever runs and whoever asks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kernels import RUNNER_KERNEL, Kernel, kernel
+
+# Each leaves a line in a file when it has been cleaned up.
+LEAVE = """
+import asyncio, contextvars, sys, time
+def leave(text):
+    with open(path, "a") as f: f.write(text + "\\n")
+async def task():
+    try: await asyncio.sleep(60)
+    finally:
+        await asyncio.sleep(0.05)
+        leave("task")
+async def generator():
+    try: yield 1
+    finally: leave("generator")
+async def iterate():
+    async for x in generator(): await asyncio.sleep(60)
+kept_task = asyncio.create_task(task())
+g = generator()
+await anext(g)
+await asyncio.to_thread(str)
+"""
+ALL = ["generator", "task"]
+
+
+def prepared(k: Kernel, tmp_path: Path) -> Kernel:
+    k.path = tmp_path / "left"
+    k.ok(f"path = {str(k.path)!r}")
+    k.ok(LEAVE)
+    return k
+
+
+@pytest.fixture
+def k(tmp_path: Path) -> Iterator[Kernel]:
+    with kernel(tmp_path) as started:
+        yield prepared(started, tmp_path)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Kernel]:
+    with kernel(tmp_path, RUNNER_KERNEL) as started:
+        yield prepared(started, tmp_path)
+
+
+def left(k: Kernel) -> list[str]:
+    return sorted(k.path.read_text().split()) if k.path.exists() else []
+
+
+def ask(k: Kernel) -> float:
+    """Shut down as a front end does; return the seconds that took. It kills after five."""
+    began = time.monotonic()
+    k.manager.shutdown_kernel()
+    return time.monotonic() - began
+
+
+# What may run when the kernel is shut down.
+RUNNING = {
+    "nothing": "print('go')",
+    "a cell that awaits": "print('go'); await asyncio.sleep(60)",
+    "a cell that cleans up": "try: print('go'); await asyncio.sleep(60)\nfinally:\n    await asyncio.sleep(0.3)\n    leave('cell')",
+    "a plain cell that cleans up": "try: print('go'); time.sleep(60)\nfinally:\n    time.sleep(0.3)\n    leave('cell')",
+    "a blocking run that cleans up": "async def main():\n    try: print('go'); await asyncio.sleep(60)\n"
+    "    finally:\n        await asyncio.sleep(0.3)\n        leave('cell')\n%arun main()",
+    "asyncio.run that cleans up": "async def main():\n    try: print('go'); await asyncio.sleep(60)\n"
+    "    finally:\n        await asyncio.sleep(0.3)\n        leave('cell')\nasyncio.run(main())",
+    "a cell that never yields": "await asyncio.sleep(0); print('go')\nwhile True: pass",
+    "a task that never yields": "async def f():\n    print('go')\n    while True: pass\nawait asyncio.create_task(f())",
+    "a plain cell": "print('go')\ntime.sleep(60)",
+    "a blocking run": "print('go')\n%arun asyncio.sleep(60)",
+}
+
+
+@pytest.mark.parametrize("code", RUNNING.values(), ids=RUNNING)
+def test_a_shutdown_request_cleans_up(k: Kernel, code: str) -> None:
+    k.wait_for(k.begin(code), "go")
+    assert ask(k) < 5
+    assert left(k) == (["cell", *ALL] if "leave" in code else ALL)
+
+
+# The kernel class does not wait for the manager's SIGTERM.
+@pytest.mark.parametrize(
+    "name", ["a plain cell that cleans up", "a blocking run that cleans up", "a task that never yields"]
+)
+def test_a_shutdown_request_to_the_kernel_class(own: Kernel, name: str) -> None:
+    own.wait_for(own.begin(RUNNING[name]), "go")
+    assert ask(own) < 5
+    assert left(own) == (["cell", *ALL] if "leave" in RUNNING[name] else ALL)
+
+
+@pytest.mark.parametrize("which", ["k", "own"])
+def test_a_restart_cleans_up(request: pytest.FixtureRequest, which: str) -> None:
+    restarted = request.getfixturevalue(which)
+    restarted.manager.restart_kernel()
+    assert left(restarted) == ALL
+
+
+@pytest.mark.parametrize("code", RUNNING.values(), ids=RUNNING)
+def test_sigterm_cleans_up_and_ends_the_process(k: Kernel, code: str) -> None:
+    k.wait_for(k.begin(code), "go")
+    process = k.manager.provisioner.process
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait(10) == -signal.SIGTERM
+    assert left(k) == (["cell", *ALL] if "leave" in code else ALL)
+
+
+@pytest.mark.parametrize("how", ["exit", "quit()", "import sys; get_ipython().ask_exit()"])
+def test_exit_cleans_up(k: Kernel, how: str) -> None:
+    k.begin(how)
+    assert k.manager.provisioner.process.wait(10) == 0
+    assert left(k) == ALL
+
+
+# What does not end in time.
+STUBBORN = {
+    "ignores": "async def stubborn():\n    while True:\n        try: await asyncio.sleep(60)\n        except asyncio.CancelledError: pass",
+    "blocks": "async def stubborn():\n    try: await asyncio.sleep(60)\n    finally: time.sleep(60)",
+}
+
+
+@pytest.mark.parametrize("code", STUBBORN.values(), ids=STUBBORN)
+def test_what_does_not_end_is_named_in_the_log(k: Kernel, code: str) -> None:
+    k.ok(code + "\nt = asyncio.create_task(stubborn(), name='my stubborn task'); await asyncio.sleep(0)")
+    assert ask(k) < 5
+    assert left(k) == ALL
+    if "except" in code:
+        assert "my stubborn task did not end before its loop was closed" in k.log.read_text()
+
+
+def test_a_crash_in_the_clean_up_is_logged(k: Kernel) -> None:
+    k.ok(
+        "async def crash():\n    try: await asyncio.sleep(60)\n    finally: 1 / 0\n"
+        "t = asyncio.create_task(crash(), name='crashing'); await asyncio.sleep(0)"
+    )
+    assert ask(k) < 5
+    assert left(k) == ALL
+    log = k.log.read_text()
+    assert "unhandled exception during asyncio.run() shutdown" in log
+    assert "ZeroDivisionError" in log
+
+
+def test_a_thread_that_does_not_end(k: Kernel) -> None:
+    k.ok("t = asyncio.create_task(asyncio.to_thread(time.sleep, 60)); await asyncio.sleep(0)")
+    assert ask(k) < 5
+    assert left(k) == ALL
+    assert "executor did not finishing joining" in k.log.read_text()
+
+
+def test_a_terminated_child_process_leaves_the_kernel_alone(k: Kernel) -> None:
+    code = (
+        "import multiprocessing; context = multiprocessing.get_context('fork')\n"
+        "p = context.Process(target=time.sleep, args=[60]); p.start(); p.terminate(); p.join(10); p.exitcode"
+    )
+    for first in ("", "await asyncio.sleep(0)\n"):
+        assert k.ok(first + code).value == "-15"
+    k.expect_alive()
+    assert left(k) == []
+
+
+def test_nbclient_ends_with_a_clean_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import nbformat
+    from nbclient import NotebookClient
+
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    path = tmp_path / "left"
+    cells = [f"%load_ext ipyrunner\npath = {str(path)!r}", LEAVE]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    NotebookClient(notebook, kernel_name="python3").execute()
+    assert sorted(path.read_text().split()) == ALL
+
+
+def test_a_cell_that_catches_every_interrupt_does_not_survive_sigterm(k: Kernel) -> None:
+    k.ok("%config NotebookRunner.shutdown_timeout = 0.5")
+    k.wait_for(k.begin("print('go')\nwhile True:\n    try: time.sleep(60)\n    except KeyboardInterrupt: pass"), "go")
+    process = k.manager.provisioner.process
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait(10) == -signal.SIGTERM
+
+
+def test_many_blocking_clean_ups(k: Kernel) -> None:
+    # All of them together have two seconds, and not each a tenth of one more.
+    k.ok("async def stubborn():\n    try: await asyncio.sleep(60)\n    finally: time.sleep(60)")
+    k.ok("many = [asyncio.create_task(stubborn()) for _ in range(60)]; await asyncio.sleep(0)")
+    k.ok("begin = time.monotonic()\n%arunner restart\nassert time.monotonic() - begin < 4")

@@ -1,0 +1,273 @@
+"""Failures of background work are told where it was started; tasks are kept, listed and steered."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from kernels import DEADLINE, Cell, Kernel
+from setups import SETUPS
+
+BOOM = """
+import asyncio
+async def boom(released):
+    await released.wait()
+    return 1 / 0
+released = asyncio.Event()
+"""
+REPORT = "failed, and nobody awaits it"
+
+
+def wait_for_stderr(kernel: Kernel, cell: Cell, text: str) -> None:
+    kernel._pump(lambda: text in cell.stderr, DEADLINE, lambda: f"{text!r} in {cell.stderr!r}")
+
+
+@pytest.fixture(params=SETUPS, ids=SETUPS)
+def k(request: pytest.FixtureRequest, shared: Kernel) -> Kernel:
+    shared.ok(
+        f"%config NotebookRunner.loop_factory = None\n%config NotebookRunner.poll = False\n{SETUPS[request.param]}"
+    )
+    shared.ok("%arunner restart")
+    shared.ok(BOOM)
+    return shared
+
+
+@pytest.mark.parametrize("held", ["t = ", ""], ids=["held", "not held"])
+def test_a_failure_is_told_in_the_cell_that_started_the_task(k: Kernel, held: str) -> None:
+    started = k.ok(f"{held}asyncio.create_task(boom(released), name='the one'); None")
+    other = k.ok("released.set(); await asyncio.sleep(0)")
+    wait_for_stderr(k, started, "ZeroDivisionError: division by zero")
+    assert started.stderr.count(f"the task the one (boom) {REPORT}") == 1
+    assert "return 1 / 0" in started.stderr
+    assert "events.py" not in started.stderr
+    assert other.stderr == ""
+    again = k.ok("import gc; t = None; gc.collect(); await asyncio.sleep(0.2)")
+    assert again.stderr == ""
+    assert started.stderr.count("ZeroDivisionError: ") == 1
+
+
+AWAITED = {
+    "await": "t = asyncio.create_task(boom(released)); released.set()\ntry: await t\nexcept ZeroDivisionError: pass",
+    "later": "t = asyncio.create_task(boom(released)); released.set(); await asyncio.sleep(0.3)\nt.exception()",
+    "gather": "released.set(); await asyncio.gather(boom(released), asyncio.sleep(1.5), return_exceptions=True)",
+    "wait": "released.set(); ts = [asyncio.create_task(boom(released)), asyncio.create_task(asyncio.sleep(1.5))]\n"
+    "await asyncio.wait(ts); [t.exception() for t in ts]",
+    "wait_for": "released.set()\ntry: await asyncio.wait_for(boom(released), 5)\nexcept ZeroDivisionError: pass",
+    "group": "released.set()\ntry:\n    async with asyncio.TaskGroup() as g: g.create_task(boom(released))\nexcept* ZeroDivisionError: pass",
+    "callback": "released.set(); t = asyncio.create_task(boom(released)); t.add_done_callback(lambda t: t.exception())",
+}
+
+
+@pytest.mark.parametrize("code", AWAITED.values(), ids=AWAITED)
+def test_a_failure_that_somebody_looks_at_is_not_told(shared: Kernel, code: str) -> None:
+    shared.ok(BOOM)
+    cell = shared.ok(code + "\nawait asyncio.sleep(0)")
+    shared.ok("await asyncio.sleep(0.3)")  # longer than it takes to tell
+    assert cell.stderr == ""
+
+
+def test_many_that_fail_alike_are_one_traceback_and_a_number(shared: Kernel) -> None:
+    shared.ok(BOOM)
+    cell = shared.ok("for _ in range(50): asyncio.create_task(boom(released))\nreleased.set()")
+    wait_for_stderr(shared, cell, "and 49 more that failed the same way")
+    assert cell.stderr.count("return 1 / 0") == 1
+
+
+ERRORS = {
+    "group": (
+        "async def group():\n    async with asyncio.TaskGroup() as g: g.create_task(deep())\n"
+        "async def deep(): raise ValueError('the cause')\nt = asyncio.create_task(group())",
+        "ValueError: the cause",
+    ),
+    "str": (
+        "class Odd(Exception):\n    def __str__(self): raise KeyboardInterrupt\n"
+        "async def odd(): raise Odd\nasync def even(): raise ValueError('the other')\n"
+        "ts = [asyncio.create_task(odd()), asyncio.create_task(even())]",
+        "ValueError: the other",
+    ),
+    "callback": ("def fall(): 1 / 0\nasyncio.get_event_loop().call_soon(fall); None", "Exception in callback fall()"),
+    "handler": ("asyncio.get_event_loop().call_exception_handler({'message': 'of a library', 'exception': "
+                "ValueError('theirs')})", "of a library"),
+    "future": ("f = asyncio.get_event_loop().create_future(); f.set_exception(ValueError('theirs')); del f",
+               "Future exception was never retrieved"),
+    "generator": ("async def g():\n    try: yield 1\n    finally: 1 / 0\na = g(); await anext(a); del a\n"
+                  "import gc; gc.collect(); await asyncio.sleep(0)", "1 / 0"),
+    "exit": ("import sys\nasync def leave(): sys.exit(3)\nt = asyncio.create_task(leave())", "it does not end the kernel"),
+    "interrupt": ("async def stop(): raise KeyboardInterrupt\nt = asyncio.create_task(stop())", "raise KeyboardInterrupt"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("code", "text"), ERRORS.values(), ids=ERRORS)
+def test_other_errors_are_told_too(shared: Kernel, code: str, text: str) -> None:
+    cell = shared.ok(code)
+    wait_for_stderr(shared, cell, text)
+    shared.expect_alive()
+
+
+def test_the_users_exception_handler_is_in_charge(shared: Kernel) -> None:
+    shared.ok(BOOM)
+    shared.ok("seen = []; asyncio.get_event_loop().set_exception_handler(lambda loop, c: seen.append(c['exception']))")
+    cell = shared.ok("t = asyncio.create_task(boom(released)); released.set()")
+    shared.ok("while not seen: await asyncio.sleep(0.01)")
+    assert shared.ok("seen").value == "[ZeroDivisionError('division by zero')]"
+    assert cell.stderr == ""
+    assert shared.ok("asyncio.get_event_loop().get_exception_handler() is None").value == "False"
+
+
+def test_the_users_task_factory_is_in_charge(shared: Kernel) -> None:
+    # On 3.12.1 a cell that makes an eager task that fails at once does not end: not understood yet, see the changelog.
+    eager = sys.version_info >= (3, 13)
+    shared.ok(BOOM)
+    shared.ok(
+        "class Mine(asyncio.Task): pass\n"
+        "def factory(loop, coro, **options): return Mine(coro, loop=loop, **options)\n"
+        f"factory = {'asyncio.eager_task_factory' if eager else 'factory'}\n"
+        "loop = asyncio.get_event_loop(); loop.set_task_factory(factory)"
+    )
+    cell = shared.ok("released.set()\nasync def main(): return asyncio.create_task(boom(released))\nt = await main()")
+    wait_for_stderr(shared, cell, "ZeroDivisionError: ")
+    assert shared.ok("loop.get_task_factory() is factory").value == "True"
+    assert (
+        shared.ok(
+            "t.done() if factory.__name__ != 'factory' or factory.__module__ != '__main__' else type(t) is Mine"
+        ).value
+        == "True"
+    )
+    assert (
+        shared.ok(
+            "async def named():\n    await asyncio.sleep(0)\n    return asyncio.current_task().get_name()\nawait asyncio.create_task(named(), name='n')"
+        ).value
+        == "'n'"
+    )
+
+
+def test_tasks_that_nobody_holds_are_kept(shared: Kernel) -> None:
+    shared.ok(
+        "import gc, weakref\n"
+        "async def lonely(done):\n    f = asyncio.get_running_loop().create_future()\n    fs.add(f)\n    await f\n"
+        "    print('went on')\n"
+        "fs = weakref.WeakSet()"
+    )
+    cell = shared.ok("asyncio.create_task(lonely(1)); None")
+    shared.ok("await asyncio.sleep(0); gc.collect(); len(fs)")
+    assert shared.ok("gc.collect(); [f.set_result(1) for f in fs]; len(fs)").value == "1"
+    shared.wait_for(cell, "went on")
+
+
+WORK = """
+import asyncio
+async def inner(event):
+    await event.wait()
+async def work(event):
+    await inner(event)
+event = asyncio.Event()
+"""
+
+
+def test_the_table_says_what_each_task_waits_for(shared: Kernel) -> None:
+    shared.ok(WORK)
+    start = "ts = [asyncio.create_task(work(event), name=n) for n in ('a', '<b>')]\nawait asyncio.sleep(0)\nlen(In) - 1"
+    number = shared.ok(start).value
+    text = shared.ok("%atasks").value
+    assert text is not None
+    head, first, second = text.splitlines()
+    assert head.split() == ["no.", "name", "state", "cell", "age", "waits", "for,", "or", "error"]
+    assert first.split()[1:4] == ["a", "waiting", f"In[{number}]"]
+    assert "in inner: await event.wait()" in first
+    assert second.split()[1] == "<b>"
+    message = next(m for m in shared.run("%atasks").messages if m["msg_type"] == "execute_result")
+    assert "&lt;b&gt;" in message["content"]["data"]["text/html"]
+    assert "<b>" not in message["content"]["data"]["text/html"]
+    shared.ok("import ipyrunner; infos = ipyrunner.tasks()")
+    assert shared.ok("print(*[(i.name, i.state, i.function, i.task in ts, i.age > 0) for i in infos])").stdout == (
+        "('a', 'waiting', 'work', True, True) ('<b>', 'waiting', 'work', True, True)\n"
+    )
+    assert shared.ok("print(*[i.cell for i in infos])").stdout == f"In[{number}] In[{number}]\n"
+
+
+def test_show_goes_down_to_the_leaf(shared: Kernel) -> None:
+    shared.ok(WORK)
+    shared.ok(
+        "outer = asyncio.create_task(work(event), name='outer')\nlast = asyncio.create_task(asyncio.wait([outer]), name='last')"
+    )
+    out = shared.ok("%atasks show outer").stdout
+    assert (
+        out.index("in work: await inner(event)")
+        < out.index("in inner: await event.wait()")
+        < out.index("in Event.wait")
+    )
+    assert "Future pending" in out
+    assert ("Call stack" in out) == (sys.version_info >= (3, 14))
+
+
+def test_tasks_are_cancelled_by_number_name_and_all(shared: Kernel) -> None:
+    shared.ok(WORK)
+    shared.ok("ts = [asyncio.create_task(work(event), name=n) for n in ('a', 'b', 'c', 'd')]")
+    number = shared.ok("import ipyrunner; ipyrunner.tasks()[0].number").value
+    shared.ok(f"%atasks cancel {number} b")
+    assert shared.ok("await asyncio.sleep(0); [t.cancelled() for t in ts]").value == "[True, True, False, False]"
+    ended = shared.ok("%atasks -a").value
+    assert ended is not None
+    assert ended.count("cancelled") == 2
+    shared.ok("%atasks cancel all")
+    assert shared.ok("await asyncio.sleep(0); [t.cancelled() for t in ts]").value == "[True, True, True, True]"
+    assert shared.ok("%atasks").value == "no tasks"
+
+
+def test_tasks_in_a_circle_do_not_keep_the_others(shared: Kernel) -> None:
+    shared.ok(
+        "async def link(n): await ring[n]\nring = {}\nfor n in (0, 1): ring[n] = asyncio.create_task(link(1 - n))"
+    )
+    shared.ok("last = asyncio.create_task(asyncio.sleep(60))")
+    assert "cannot be cancelled (RecursionError)" in shared.ok("%atasks cancel all").stdout
+    assert shared.ok("await asyncio.sleep(0.01); last.cancelled()").value == "True"
+    shared.ok("%arunner restart")
+
+
+def test_wait_blocks_until_the_tasks_have_ended(shared: Kernel) -> None:
+    shared.ok(WORK)
+    shared.ok("t = asyncio.create_task(work(event), name='w')")
+    late = shared.run("%atasks wait w --timeout 0.05")
+    assert late.ename == "TimeoutError"
+    assert "still running: w" in late.traceback
+    shared.ok("asyncio.get_event_loop().call_later(0.05, event.set)")
+    assert shared.ok("%atasks wait w --timeout 20").stdout == "w: done\n"
+    shared.ok("t = asyncio.create_task(asyncio.sleep(60), name='long'); print('up')")
+    waiting = shared.begin("print('go')\n%atasks wait long")
+    shared.interrupted(waiting, "go")
+    assert waiting.ename == "KeyboardInterrupt"
+    assert shared.ok("t.done()").value == "False"
+    shared.expect_alive()
+
+
+WRONG = {
+    "cancel": "needs numbers or names",
+    "cancel nobody": "there is no task 'nobody'",
+    "stop 1": "invalid choice",
+    "--timeout 3": "belongs to wait",
+}
+
+
+@pytest.mark.parametrize(("line", "text"), WRONG.items(), ids=WRONG)
+def test_what_is_wrong_with_a_line_is_said(shared: Kernel, line: str, text: str) -> None:
+    cell = shared.run(f"%atasks {line}")
+    assert cell.ename == "UsageError"
+    assert text in cell.stderr
+    assert (
+        "blocks, and this cell runs"
+        in shared.run("t = asyncio.create_task(asyncio.sleep(1), name='x')\n%atasks wait x\nawait t").stderr
+    )
+
+
+def test_a_hundred_thousand_tasks_are_a_short_table(fresh: Kernel) -> None:
+    fresh.ok(WORK)
+    fresh.ok("ts = [asyncio.create_task(work(event)) for _ in range(100_000)]; None")
+    fresh.ok("async def boom(): 1/0\nt = asyncio.create_task(boom(), name='the one that failed')")
+    text = fresh.ok("await asyncio.sleep(0.1)\n%atasks -a").value
+    assert text is not None
+    lines = text.splitlines()
+    assert len(lines) < 25
+    assert "the one that failed" in lines[1]
+    assert any("99,99" in line and "more: waiting, work" in line for line in lines)
+    assert fresh.ok("event.set(); await asyncio.gather(*ts); 1").value == "1"
