@@ -51,6 +51,35 @@ def throughput(k: Kernel, rounds: int) -> None:
     k.poll = 0.0005
 
 
+SPAWNING = """
+import asyncio, gc, time
+async def step(): await asyncio.sleep(0)
+async def spawn(bookkeeping):
+    loop = asyncio.get_running_loop()
+    ours = vars(loop).pop("create_task")
+    if bookkeeping:
+        vars(loop)["create_task"] = ours
+    gc.collect()
+    start = time.process_time()
+    await asyncio.gather(*(step() for _ in range(100_000)))
+    await asyncio.sleep(0.1)  # the sweep that comes after
+    taken = time.process_time() - start
+    vars(loop)["create_task"] = ours
+    return taken
+"""
+
+
+def bookkeeping(k: Kernel, rounds: int) -> None:
+    """The same cell with and without what keeps the notebook's tasks."""
+    k.ok(SPAWNING)
+
+    def timed(with_it: bool) -> float:
+        return float(k.ok(f"await spawn({with_it})").value)
+
+    timed(True), timed(False)
+    ratio("100,000 tasks / not kept", lambda: timed(True), lambda: timed(False), rounds)
+
+
 def empty_cell(k: Kernel, stock: Kernel, rounds: int) -> None:
     def timed(which: Kernel) -> float:
         start = time.perf_counter()
@@ -95,10 +124,21 @@ def interrupt_latency(k: Kernel) -> None:
 def idle_cpu(k: Kernel, stock: Kernel, seconds: float) -> None:
     k.ok("tasks = [asyncio.create_task(asyncio.sleep(3600)) for _ in range(100)]")
     for name, which in (("with 100 sleeping tasks", k), ("stock kernel", stock)):
-        pid = int(which.ok("import os; os.getpid()").value or 0)
-        before = cpu_seconds(pid)
-        time.sleep(seconds)
-        print(f"{'idle CPU, ' + name:<34}{100 * (cpu_seconds(pid) - before) / seconds:6.3f} % of a core")
+        print(f"{'idle CPU, ' + name:<34}{idle_share(which, seconds):6.3f} % of a core")
+
+
+def idle_cpu_by_turns(k: Kernel, seconds: float) -> None:
+    k.ok("%config NotebookRunner.poll = True")
+    k.ok("%arunner restart")
+    k.ok("tasks = [asyncio.create_task(asyncio.sleep(3600)) for _ in range(100)]; await asyncio.sleep(0)")
+    print(f"{'idle CPU, by turns':<34}{idle_share(k, seconds):6.3f} % of a core")
+
+
+def idle_share(k: Kernel, seconds: float) -> float:
+    pid = int(k.ok("import os; os.getpid()").value or 0)
+    before = cpu_seconds(pid)
+    time.sleep(seconds)
+    return 100 * (cpu_seconds(pid) - before) / seconds
 
 
 def cpu_seconds(pid: int) -> float:
@@ -122,10 +162,12 @@ def main() -> None:
         k = stack.enter_context(kernel(tempfile.mkdtemp()))
         stock = stack.enter_context(kernel(tempfile.mkdtemp(), load=False))
         throughput(k, options.rounds)
+        bookkeeping(k, options.rounds)
         empty_cell(k, stock, options.rounds)
         comm_latency(k)
         interrupt_latency(k)
         idle_cpu(k, stock, options.idle_seconds)
+        idle_cpu_by_turns(k, options.idle_seconds)
 
 
 if __name__ == "__main__":

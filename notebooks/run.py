@@ -53,14 +53,16 @@ class Run:
         print("\n".join(f"    {line}" for line in source.splitlines()), flush=True)
         msg_id = self._client.execute(source)
         self._numbers[msg_id] = self._shown = number
-        ok = True
         while True:
             message = self._client.get_iopub_msg(timeout=self._timeout)
             self._show(message)
             mine = message["parent_header"].get("msg_id") == msg_id
-            ok = ok and not (mine and message["msg_type"] == "error")
             if mine and message["msg_type"] == "status" and message["content"]["execution_state"] == "idle":
-                return ok
+                break
+        while True:
+            reply = self._client.get_shell_msg(timeout=self._timeout)
+            if reply["parent_header"].get("msg_id") == msg_id:
+                return bool(reply["content"]["status"] == "ok")
 
     def _show(self, message: dict[str, Any]) -> None:
         number, text = self._numbers.get(message["parent_header"].get("msg_id")), text_of(message)
