@@ -189,7 +189,7 @@ def test_the_table_says_what_each_task_waits_for(shared: Kernel) -> None:
 def test_show_goes_down_to_the_leaf(shared: Kernel) -> None:
     shared.ok(WORK)
     shared.ok(
-        "outer = asyncio.create_task(work(event), name='outer')\nlast = asyncio.create_task(asyncio.wait([outer]), name='last')"
+        "outer = asyncio.create_task(work(event), name='outer')\nlast = asyncio.create_task(asyncio.wait([outer]), name='last')\nawait asyncio.sleep(0)"
     )
     out = shared.ok("%atasks show outer").stdout
     assert (
@@ -217,7 +217,7 @@ def test_tasks_are_cancelled_by_number_name_and_all(shared: Kernel) -> None:
 
 def test_tasks_in_a_circle_do_not_keep_the_others(shared: Kernel) -> None:
     shared.ok(
-        "async def link(n): await ring[n]\nring = {}\nfor n in (0, 1): ring[n] = asyncio.create_task(link(1 - n))"
+        "async def link(n): await ring[n]\nring = {}\nfor n in (0, 1): ring[n] = asyncio.create_task(link(1 - n))\nawait asyncio.sleep(0)"
     )
     shared.ok("last = asyncio.create_task(asyncio.sleep(60))")
     assert "cannot be cancelled (RecursionError)" in shared.ok("%atasks cancel all").stdout
