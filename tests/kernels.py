@@ -203,10 +203,15 @@ RUNNER_KERNEL = "--IPKernelApp.kernel_class=ipyrunner.kernel.RunnerKernel"
 
 @contextmanager
 def kernel(
-    tmp_path: Any, *arguments: str, load: bool = True, env: dict[str, str] | None = None, by_message: bool = False
+    tmp_path: Any,
+    *arguments: str,
+    load: bool = True,
+    env: dict[str, str] | None = None,
+    by_message: bool = False,
+    name: str = "python3",
 ) -> Iterator[Kernel]:
-    """A fresh kernel with the extension loaded; *by_message* interrupts it by message."""
-    manager = KernelManager(kernel_name="python3")
+    """A fresh kernel with the extension loaded; *by_message* interrupts it by message; *name* is its kernelspec's."""
+    manager = KernelManager(kernel_name=name)
     if by_message:
         manager.kernel_spec.interrupt_mode = "message"
     log = Path(tmp_path) / "kernel.log"
@@ -217,7 +222,7 @@ def kernel(
         started = None
         try:
             started = Kernel(manager, log)
-            if load and RUNNER_KERNEL not in arguments:
+            if load and RUNNER_KERNEL not in (*manager.kernel_spec.argv, *arguments):
                 started.ok("%load_ext ipyrunner")
             if load:
                 started.ok(BEFORE)

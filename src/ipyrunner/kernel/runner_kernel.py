@@ -4,29 +4,54 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from typing import Any
 
 from ipykernel.ipkernel import IPythonKernel
 
+from .. import __version__
 from ..shell.cells import kernel_loop
-from ..shell.extension import get_runner
+from ..shell.extension import runner_of
 from ..shell.terminating import CLEAN_UP, interrupt_until_idle
 
 __all__ = ["RunnerKernel"]
+
+_HELP = {
+    "text": "asyncio Reference",
+    "url": f"https://docs.python.org/{sys.version_info[0]}.{sys.version_info[1]}/library/asyncio.html",
+}
 
 
 class RunnerKernel(IPythonKernel):
     """The kernel of a notebook whose cells run in one persistent ``asyncio.Runner``.
 
-    The extension is loaded before the first cell. Interrupts work by message (``"interrupt_mode": "message"`` in the
-    kernelspec) as by signal: this is what Windows and remote kernels need. A shutdown interrupts what is stuck, so that
-    tasks are cleaned up; it takes ``NotebookRunner.shutdown_timeout`` seconds at most.
+    The extension is loaded before the first cell. If that fails, this is ipykernel's plain kernel, and the first cell
+    says why; so it is after ``%unload_ext ipyrunner``, until ``%load_ext ipyrunner``.
+
+    Interrupts work by message (``"interrupt_mode": "message"`` in the kernelspec) as by signal: this is what Windows
+    and remote kernels need. A shutdown interrupts what is stuck, so that tasks are cleaned up; it takes
+    ``NotebookRunner.shutdown_timeout`` seconds at most.
     """
+
+    # What front ends build on is language_info, which stays IPython's.
+    implementation = "ipyrunner"
+    implementation_version = __version__
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.shell.extension_manager.load_extension("ipyrunner")
-        self._runner = get_runner()
+        self.help_links: list[dict[str, str]] = [*self.help_links, _HELP]
+        try:
+            self.shell.extension_manager.load_extension("ipyrunner")
+        except Exception as exc:  # most likely a setting that cannot be: a kernel that died of it could not tell
+            self._do_without(exc)
+
+    @property
+    def banner(self) -> str:
+        """What consoles print first."""
+        banner: str = super().banner
+        if runner_of(self.shell) is None:
+            return banner
+        return f"{banner}ipyrunner {__version__} -- One asyncio loop for all cells: `%arunner` shows it.\n"
 
     async def interrupt_request(self, stream: Any, ident: Any, parent: Any) -> None:
         """Interrupt what runs. On the control thread.
@@ -34,7 +59,11 @@ class RunnerKernel(IPythonKernel):
         An awaiting cell is cancelled without any signal. A plain one, and code that does not yield, need the main
         thread's signal handler: SIGINT is sent to that thread alone, on Windows it is simulated.
         """
-        self._runner.interrupt()
+        runner = runner_of(self.shell)
+        if runner is None:
+            await super().interrupt_request(stream, ident, parent)
+            return
+        runner.interrupt()
         if os.name == "posix":
             # As they are when the manager signals the process group. Private: since ipykernel 6.10; psutil is optional
             # since 7.4, and without it children are left alone.
@@ -47,3 +76,18 @@ class RunnerKernel(IPythonKernel):
         if host is not None:
             interrupt_until_idle(host, after=CLEAN_UP)
         return super().do_shutdown(restart)
+
+    def _do_without(self, exc: Exception) -> None:
+        text = (
+            f"ipyrunner: the extension could not be loaded ({type(exc).__name__}: {exc}). Cells run as in a plain "
+            "Python kernel. Mend the cause and restart the kernel; `%load_ext ipyrunner` tries again here."
+        )
+        self.log.error(text, exc_info=exc)
+        events = self.shell.events
+
+        def tell(info: object) -> None:
+            # What is printed before the first cell, front ends show nowhere.
+            events.unregister("pre_run_cell", tell)
+            print(text, file=sys.stderr)
+
+        events.register("pre_run_cell", tell)

@@ -27,7 +27,7 @@ from .tracebacks import Tracebacks
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-__all__ = ["get_runner", "load", "tasks", "unload"]
+__all__ = ["get_runner", "load", "runner_of", "tasks", "unload"]
 
 _COMM_MESSAGES = ("comm_open", "comm_msg", "comm_close")
 
@@ -47,6 +47,12 @@ def unload(shell: InteractiveShell) -> None:
         extension.runner.refuse_inside("%unload_ext ipyrunner")
         del _extensions[shell]
         extension.unload()
+
+
+def runner_of(shell: InteractiveShell) -> NotebookRunner | None:
+    """Return the runner of *shell*, None if the extension is not loaded. From any thread."""
+    extension = _extensions.get(shell)
+    return None if extension is None else extension.runner
 
 
 def get_runner() -> NotebookRunner:
