@@ -272,6 +272,22 @@ def test_reloading_it_gives_a_new_loop(k: Kernel) -> None:
     expect_runner(k)
 
 
+def test_messages_need_no_signal(tmp_path: Path) -> None:
+    with kernel(tmp_path, name="ipyrunner", by_message=True) as k:
+        for before in ("None", "%reload_ext ipyrunner"):
+            k.ok(before)
+            k.ok(BEFORE)
+            cell = k.begin(
+                "import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])\n"
+                "print('go'); await asyncio.sleep(60)"
+            )
+            assert k.interrupted(cell, "go") < 2
+            assert cell.ename == "KeyboardInterrupt"
+            assert k.ok("signal.sigpending()").value == "set()"
+            k.ok("signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])")
+            k.expect_alive()
+
+
 def test_unloading_it_leaves_a_plain_kernel(k: Kernel) -> None:
     k.ok("%unload_ext ipyrunner")
     expect_plain(k)
@@ -317,6 +333,26 @@ def test_a_setting_that_cannot_be_leaves_a_plain_kernel(tmp_path: Path, setting:
         k.ok("del get_ipython().config['NotebookRunner']")
         k.ok("%load_ext ipyrunner")
         expect_runner(k)
+
+
+@pytest.mark.parametrize("name", ["ipyrunner", "python3"])
+def test_code_that_runs_before_the_kernel_starts(tmp_path: Path, name: str) -> None:
+    # It runs as cells do. The kernel must not start on the notebook's loop, which is the current one in such cells.
+    profile = tmp_path / "profile_default"
+    profile.mkdir()
+    lines = [
+        "import asyncio; kept = 'kept'; loop_id = id(asyncio.get_event_loop())",
+        "x = await asyncio.sleep(0.01, 5)",
+        "t = asyncio.create_task(asyncio.sleep(0.01, 7))",
+    ]
+    (profile / "ipython_config.py").write_text(
+        f"c.InteractiveShellApp.extensions = ['ipyrunner']\nc.InteractiveShellApp.exec_lines = {lines!r}\n"
+    )
+    with kernel(tmp_path, name=name, load=False) as k:
+        assert k.ok("(x, await t, id(t.get_loop()) == loop_id)").value == "(5, 7, True)"
+        cell = k.begin("print('go'); await asyncio.sleep(60)")
+        assert k.interrupted(cell, "go") < 2
+        k.expect_alive()
 
 
 def test_the_installed_kernelspec() -> None:

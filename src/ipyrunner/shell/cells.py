@@ -9,6 +9,7 @@ stays live; elsewhere (terminal, a cell that a cell runs, a kernel whose loop is
 from __future__ import annotations
 
 import ast
+import asyncio
 import contextvars
 import inspect
 import threading
@@ -27,8 +28,6 @@ from .routing import Routing
 from .tracebacks import Tracebacks
 
 if TYPE_CHECKING:
-    import asyncio
-
     from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
 
 __all__ = ["Cells"]
@@ -50,6 +49,7 @@ class Cells:
         self._runner = runner
         self._routing = routing
         self._tracebacks = tracebacks
+        self._keep_start = keeps_start(shell)
         # Set while a cell that begins with %%arun starts: the magic returns a coroutine, and the cell awaits it.
         self._expects_call = False
         self._expects_coroutine = False
@@ -179,7 +179,10 @@ class Cells:
             coro.close()
             raise RuntimeError("this cell awaits, but did not look like it: begin it with %%arun")
 
-        result = self._runner.run_sync(run)
+        try:
+            result = self._runner.run_sync(run)
+        finally:
+            self._keep_start()
         if self._runner.is_copy and kernel_loop(self._shell) is not None:
             # A child process that the cell has forked: the kernel, and its connections, are the parent's.
             end_child(_exit_status(result.error_in_exec or result.error_before_exec))
@@ -212,6 +215,26 @@ def _exit_status(error: BaseException | None) -> int:
     if isinstance(error, SystemExit):  # sys.exit() takes anything: a text is an error
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     return int(error is not None)
+
+
+def keeps_start(shell: InteractiveShell) -> Callable[[], None]:
+    """Return what is called after a plain cell that runs before the kernel does: a line of ``exec_lines``, say.
+
+    The kernel starts on what is the thread's current loop at that moment. A plain cell has made the notebook's loop the
+    current one: left so, the kernel would start on it, and no loop could run inside the other.
+    """
+    if getattr(shell, "kernel", None) is None or kernel_loop(shell) is not None:
+        return lambda: None
+    from tornado.ioloop import IOLoop
+
+    # As the kernel asks for it when it starts; ipykernel 6 has done so already.
+    loop = IOLoop.current().asyncio_loop  # type: ignore[attr-defined]
+
+    def keep_start() -> None:
+        if kernel_loop(shell) is None:
+            asyncio.set_event_loop(loop)
+
+    return keep_start
 
 
 def kernel_loop(shell: InteractiveShell) -> asyncio.AbstractEventLoop | None:
