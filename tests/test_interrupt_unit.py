@@ -139,17 +139,25 @@ def test_a_forced_interrupt_loses_no_callback(runner: NotebookRunner) -> None:
     assert runner.get_loop() is loop
 
 
-def test_a_callback_that_catches_keyboard_interrupt_is_forced_again(runner: NotebookRunner) -> None:
+def spin(seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+def test_each_press_is_forced_once(runner: NotebookRunner) -> None:
+    # What catches it and goes on has the time that it takes, until the next press.
     caught = []
 
     def stubborn() -> None:
-        signal.raise_signal(signal.SIGINT)
         while len(caught) < 3:
+            signal.raise_signal(signal.SIGINT)
             try:
-                while True:
-                    pass
+                spin(60)
             except KeyboardInterrupt:
-                caught.append(1)
+                caught.append("press")
+                spin(0.5)  # more than the grace period
+                caught[-1] = "saved"
 
     async def main() -> None:
         asyncio.get_running_loop().call_soon(stubborn)
@@ -157,7 +165,72 @@ def test_a_callback_that_catches_keyboard_interrupt_is_forced_again(runner: Note
 
     with pytest.raises(KeyboardInterrupt):
         runner.run(main())
-    assert len(caught) == 3
+    assert caught == ["saved"] * 3
+
+
+async def cleans_up(log: list[str]) -> None:
+    try:
+        signal.raise_signal(signal.SIGINT)
+        spin(60)
+    finally:
+        await asyncio.sleep(0.05)
+        log.append("cleaned up")
+
+
+async def in_a_group(log: list[str]) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(cleans_up(log))
+
+
+# How the main task waits for what the interrupt is forced into: that is its KeyboardInterrupt, and it gets no other.
+WAITS: dict[str, Callable[[list[str]], Any]] = {
+    "itself": cleans_up,
+    "a child": lambda log: asyncio.create_task(cleans_up(log)),
+    "a child's child": lambda log: asyncio.create_task(in_a_group(log)),
+    "gather": lambda log: asyncio.gather(asyncio.sleep(60), cleans_up(log)),
+    "group": in_a_group,
+}
+
+
+@pytest.mark.parametrize("waits", WAITS)
+def test_clean_up_after_a_forced_interrupt_may_await(runner: NotebookRunner, waits: str) -> None:
+    log: list[str] = []
+
+    async def main() -> None:
+        try:
+            await WAITS[waits](log)
+        finally:
+            await asyncio.sleep(0.05)
+            log.append("main")
+
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(main())
+    assert log == ["cleaned up", "main"]
+
+
+def test_what_handles_a_forced_interrupt_goes_on(runner: NotebookRunner) -> None:
+    async def main() -> str:
+        try:
+            signal.raise_signal(signal.SIGINT)
+            spin(60)
+        except KeyboardInterrupt:
+            await asyncio.sleep(0.05)
+        return "saved"
+
+    assert runner.run(main()) == "saved"
+
+
+def test_the_main_task_is_cancelled_when_it_does_not_wait_for_what_was_forced(runner: NotebookRunner) -> None:
+    log: list[str] = []
+
+    async def main() -> None:
+        asyncio.create_task(cleans_up(log), name="background")
+        await asyncio.sleep(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(main())
+    runner.run(asyncio.sleep(0.2))
+    assert log == ["cleaned up"]
 
 
 def test_no_interrupt_is_raised_in_asyncios_own_functions(runner: NotebookRunner) -> None:
@@ -249,13 +322,8 @@ def test_no_interrupt_is_forced_into_our_own_callbacks(runner: NotebookRunner) -
     @uninterruptible
     def ours() -> None:
         signal.raise_signal(signal.SIGINT)
-        spin()
+        spin(0.5)  # more than the grace period
         log.append("whole")
-
-    def spin() -> None:
-        end = time.monotonic() + 0.5  # more than the grace period
-        while time.monotonic() < end:
-            pass
 
     async def main() -> None:
         asyncio.get_running_loop().call_soon(ours)

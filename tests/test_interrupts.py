@@ -176,11 +176,40 @@ def test_the_traceback_shows_where_it_was(k: Kernel) -> None:
     assert "CancelledError" not in cell.traceback
 
 
-def test_what_did_not_yield_is_named(k: Kernel) -> None:
-    code = "async def stuck():\n    print('go')\n    while True: pass  # here\nawait asyncio.create_task(stuck())"
-    cell = k.begin(code)
+@pytest.mark.parametrize(
+    ("start", "where"),
+    [
+        ("await asyncio.create_task(stuck())", "in stuck()"),
+        ("t = asyncio.create_task(stuck()); await asyncio.sleep(60)", "forced into stuck, which did not yield: while True"),
+    ],
+)
+def test_what_did_not_yield_is_named(k: Kernel, start: str, where: str) -> None:
+    cell = k.begin(f"async def stuck():\n    print('go')\n    while True: pass  # here\n{start}")
     k.interrupted(cell, "go")
-    assert "forced into stuck, which did not yield: while True: pass  # here" in cell.traceback + cell.stderr
+    assert cell.ename == "KeyboardInterrupt"
+    shown = cell.traceback + cell.stderr
+    assert where in shown
+    assert "pass  # here" in shown
+
+
+def test_a_task_of_another_cell_that_is_ended_says_so_there(k: Kernel) -> None:
+    other = k.ok("async def stuck():\n    await begin.wait()\n    while True: pass  # here\nbegin = asyncio.Event()\n"
+                 "t = asyncio.create_task(stuck())")
+    cell = k.begin("await asyncio.sleep(0); begin.set(); print('go'); await asyncio.sleep(60)")
+    k.interrupted(cell, "go")
+    assert cell.ename == "KeyboardInterrupt"
+    k.wait_for(other, "the interrupt was forced into stuck, which did not yield: while True: pass  # here")
+
+
+def test_a_cell_may_save_what_it_has_after_one_press(k: Kernel) -> None:
+    # As in a script: one press, one KeyboardInterrupt, however long its handling takes, and whatever it awaits.
+    cell = k.begin(
+        "import time\nawait asyncio.sleep(0)\ntry:\n    print('go')\n    while True: time.sleep(0.01)\n"
+        "except KeyboardInterrupt:\n    time.sleep(1.5)\n    await asyncio.sleep(0.01); print('saved')\n'went on'"
+    )
+    k.interrupted(cell, "go")
+    assert cell.ename is None
+    assert (cell.stdout, cell.value) == ("go\nsaved\n", "'went on'")
 
 
 def test_an_interrupt_between_cells_does_nothing(k: Kernel) -> None:

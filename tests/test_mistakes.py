@@ -207,7 +207,7 @@ def test_an_interrupt_between_cells_is_said_in_the_output_of_its_cell(k: Kernel)
     )
     k.wait_for(cell, "go")
     k.interrupt()
-    k.wait_for(cell, "the interrupt has ended stuck, which did not yield: while True: pass  # here")
+    k.wait_for(cell, "the interrupt was forced into stuck, which did not yield: while True: pass  # here")
     expect_background(k)
     assert k.ok("type(t.exception()).__name__").value == "'KeyboardInterrupt'"
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from .peeking import gathered_by, waited_for_by, waits_for
 
-__all__ = ["Step", "awaited", "awaits", "innermost", "is_library"]
+__all__ = ["Step", "awaited", "awaits", "depends_on", "innermost", "is_library"]
 
 # What is installed is not the user's; the user's own packages, installed editable, are elsewhere.
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
@@ -43,6 +43,16 @@ def awaited(tasks: Iterable[asyncio.Task[Any]]) -> set[asyncio.Future[Any]]:
                 found.add(future)
                 pending += gathered_by(future)
     return found
+
+
+def depends_on(task: asyncio.Task[Any], other: asyncio.Task[Any]) -> bool:
+    """Return whether *task* is *other*, or waits for it, also by other tasks and by a ``TaskGroup``."""
+    seen: set[asyncio.Task[Any]] = set()
+    pending = {task}
+    while pending and other not in pending:
+        seen |= pending
+        pending = {future for future in awaited(pending) if isinstance(future, asyncio.Task)} - seen
+    return other in pending
 
 
 def is_library(filename: str) -> bool:

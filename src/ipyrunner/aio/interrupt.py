@@ -13,8 +13,11 @@ A loop that answers is never forced: a cell that does its asynchronous clean-up 
 The second SIGINT cancels once more, and is forced after a tenth of a second if the loop does not answer; a main task
 that is not done a tenth of a second after the loop has answered is given up: it stays in the loop, the cell ends.
 
-What still fails: a callback that catches every KeyboardInterrupt and goes on keeps the loop; it is forced again every
-*grace* seconds. A call into C that never looks at signals cannot be interrupted by anything.
+A press has one effect, as in a script: code that has got its KeyboardInterrupt may catch it, save what it has, or await
+its clean-up, and is left alone until the next press. So is a main task that waits for that code.
+
+What still fails: a callback that catches KeyboardInterrupt and goes on keeps the loop until the next press. A call into
+C that never looks at signals cannot be interrupted by anything.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import Any, TypeVar
 
+from .awaiting import depends_on
 from .running import running_loop
 from .signalling import in_thread, is_default_handler, signal_main_thread
 
@@ -157,6 +161,9 @@ class Interrupt:
         self._question = _Question()
         self._question.answered = True
         self._asked = 0.0
+        # How many of the presses the last forced interrupt has answered, and the task that it was forced into, if any.
+        self._spent = 0
+        self._forced_into: asyncio.Task[Any] | None = None
         self._lock = threading.Lock()
 
     def __enter__(self) -> Interrupt:
@@ -241,9 +248,11 @@ class Interrupt:
     def _force(self, frame: FrameType | None) -> None:
         """Raise KeyboardInterrupt if *frame*, which the signal has found, is user code that the loop runs."""
         if frame is not None and running_loop() is self._loop and _is_user_code(frame, self._loop):
-            self._wait = self._grace
+            self._spent, self._forced_into = self.presses, asyncio.current_task(self._loop)
+            self._question.answered = True
             code = frame.f_code
-            self.forced_at = code.co_qualname, linecache.getline(code.co_filename, frame.f_lineno).strip()
+            name = "the cell" if code.co_name.startswith(("<module>", "<cell")) else code.co_qualname
+            self.forced_at = name, linecache.getline(code.co_filename, frame.f_lineno).strip()
             self.forced_in = contextvars.copy_context()
             forced = KeyboardInterrupt()
             forced.forced_by = self  # type: ignore[attr-defined]
@@ -284,6 +293,8 @@ class Interrupt:
         question.answered = True
         if self._over or self.task is None or self.task.done():
             return
+        if press <= self._spent and self._forced_into is not None and depends_on(self.task, self._forced_into):
+            return  # it has its KeyboardInterrupt, or gets it from there
         try:
             self.cancel()
         except RecursionError:  # tasks that wait for each other in a circle: none of them can be cancelled

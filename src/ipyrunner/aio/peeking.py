@@ -5,7 +5,7 @@ from 3.4 to 3.14: ``_selector`` (its ``fileno`` is public), ``_ready``, ``_sched
 that lacks them (uvloop, Windows' proactor and ``select``) the answer is "cannot tell", and the caller polls.
 
 Of the future of a ``gather`` ``_children``, of ``asyncio.wait`` the local ``fs`` of its ``tasks._wait``, both from 3.4
-to 3.14. Of tasks, C and Python ones, from 3.4 to 3.14: ``_fut_waiter``, ``_exception`` and ``_log_traceback``; of
+to 3.14; of a ``TaskGroup`` that ends ``_tasks``, from 3.11 to 3.14. Without them nothing is known to be waited for. Of tasks, C and Python ones, from 3.4 to 3.14: ``_fut_waiter``, ``_exception`` and ``_log_traceback``; of
 handles ``_context`` (3.7 to 3.11, public since). Tasks of a user's own factory may lack them: they wait for nothing
 that can be shown, and report their failures themselves.
 """
@@ -36,6 +36,7 @@ __all__ = [
     "waits_for",
 ]
 
+_GROUP_ENDS = ("__aexit__", "_aexit")  # the second since 3.13
 _WAIT = getattr(getattr(asyncio.tasks, "_wait", None), "__code__", None)
 
 
@@ -85,8 +86,14 @@ def gathered_by(future: asyncio.Future[Any]) -> list[asyncio.Future[Any]]:
 
 
 def waited_for_by(frames: Iterable[FrameType]) -> list[asyncio.Future[Any]]:
-    """Return what an ``asyncio.wait`` among the frames of a suspended coroutine waits for."""
-    return [future for frame in frames if frame.f_code is _WAIT for future in frame.f_locals.get("fs", ())]
+    """Return what an ``asyncio.wait``, or the end of a ``TaskGroup``, among a suspended coroutine's frames waits for."""
+    found: list[asyncio.Future[Any]] = []
+    for frame in frames:
+        if frame.f_code is _WAIT:
+            found += frame.f_locals.get("fs", ())
+        elif frame.f_code.co_name in _GROUP_ENDS and isinstance(group := frame.f_locals.get("self"), asyncio.TaskGroup):
+            found += getattr(group, "_tasks", ())
+    return found
 
 
 def exception_of(task: asyncio.Task[Any]) -> BaseException | None:

@@ -15,6 +15,7 @@ from .exiting import end_child, in_forked_children
 from .failures import Failures, Show
 from .hosting import MOST_FAILURES, Hosting
 from .interrupt import Interrupt, drives_loop
+from .origins import origin_of
 from .peeking import cancel_ready
 from .runner import as_coroutine
 from .running import NOTHING, running_as, running_loop
@@ -260,6 +261,8 @@ class PersistentRunner:
             finally:
                 self.interrupting, self.last_interrupt = before, interrupt
                 self.interrupts += interrupt.presses
+                if interrupt.forced_in is not None and origin_of(interrupt.forced_in) is not origin_of(self.context):
+                    _tell_forced(interrupt)
 
     @contextmanager
     def _between_cells(self) -> Iterator[None]:
@@ -272,12 +275,8 @@ class PersistentRunner:
                 yield
         finally:
             self._interrupting_between_cells = None
-            if interrupt.forced_at is not None and interrupt.forced_in is not None:
-                function, line = interrupt.forced_at
-                # In the output of the cell that started it.
-                interrupt.forced_in.run(
-                    print, f"ipyrunner: the interrupt has ended {function}, which did not yield: {line}"
-                )
+            if interrupt.forced_in is not None:
+                _tell_forced(interrupt)
             elif interrupt.presses:
                 self._outside.keep()
 
@@ -361,3 +360,10 @@ class PersistentRunner:
         )
         # Not call_exception_handler: a handler of the user's may raise SystemExit again.
         self.loop.default_exception_handler({"message": message, "exception": exc})
+
+
+def _tell_forced(interrupt: Interrupt) -> None:
+    """Say what the interrupt was forced into, in the output of the cell that started it."""
+    if interrupt.forced_at is not None and interrupt.forced_in is not None:
+        function, line = interrupt.forced_at
+        interrupt.forced_in.run(print, f"ipyrunner: the interrupt was forced into {function}, which did not yield: {line}")
