@@ -180,7 +180,10 @@ def test_the_traceback_shows_where_it_was(k: Kernel) -> None:
     ("start", "where"),
     [
         ("await asyncio.create_task(stuck())", "in stuck()"),
-        ("t = asyncio.create_task(stuck()); await asyncio.sleep(60)", "forced into stuck, which did not yield: while True"),
+        (
+            "t = asyncio.create_task(stuck()); await asyncio.sleep(60)",
+            "forced into stuck, which did not yield: while True",
+        ),
     ],
 )
 def test_what_did_not_yield_is_named(k: Kernel, start: str, where: str) -> None:
@@ -193,8 +196,10 @@ def test_what_did_not_yield_is_named(k: Kernel, start: str, where: str) -> None:
 
 
 def test_a_task_of_another_cell_that_is_ended_says_so_there(k: Kernel) -> None:
-    other = k.ok("async def stuck():\n    await begin.wait()\n    while True: pass  # here\nbegin = asyncio.Event()\n"
-                 "t = asyncio.create_task(stuck())")
+    other = k.ok(
+        "async def stuck():\n    await begin.wait()\n    while True: pass  # here\nbegin = asyncio.Event()\n"
+        "t = asyncio.create_task(stuck())"
+    )
     cell = k.begin("await asyncio.sleep(0); begin.set(); print('go'); await asyncio.sleep(60)")
     k.interrupted(cell, "go")
     assert cell.ename == "KeyboardInterrupt"

@@ -193,3 +193,16 @@ def test_many_blocking_clean_ups(k: Kernel) -> None:
     k.ok("async def stubborn():\n    try: await asyncio.sleep(60)\n    finally: time.sleep(60)")
     k.ok("many = [asyncio.create_task(stubborn()) for _ in range(60)]; await asyncio.sleep(0)")
     k.ok("begin = time.monotonic()\n%arunner restart\nassert time.monotonic() - begin < 4")
+
+
+def test_a_generator_that_ignores_its_cancellation_does_not_keep_the_others(k: Kernel) -> None:
+    k.ok(
+        "async def stubborn():\n    try: yield 1\n    finally:\n        for _ in range(60):\n"
+        "            try: await asyncio.sleep(1)\n            except asyncio.CancelledError: pass\n"
+        "s = stubborn()\nawait anext(s)"
+    )
+    cell = k.ok("began = time.monotonic()\n%arunner restart\ntime.monotonic() - began < 10")
+    assert cell.value == "True"
+    assert "asynchronous generators did not close in time" in cell.stderr
+    assert left(k) == ALL
+    assert k.ok("await asyncio.sleep(0); 'next'").value == "'next'"

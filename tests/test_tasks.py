@@ -271,3 +271,17 @@ def test_a_hundred_thousand_tasks_are_a_short_table(fresh: Kernel) -> None:
     assert "the one that failed" in lines[1]
     assert any("99,99" in line and "more: waiting, work" in line for line in lines)
     assert fresh.ok("event.set(); await asyncio.gather(*ts); 1").value == "1"
+
+
+def test_an_exception_whose_text_does_not_end_can_be_interrupted(shared: Kernel) -> None:
+    # Its text is asked for in our own callbacks, which no interrupt is forced into otherwise.
+    cell = shared.ok(
+        "import time\nclass E(Exception):\n    def __str__(self):\n        print('go')\n        while True: time.sleep(0.01)\n"
+        "async def fails(): raise E\n"
+        "async def main():\n    await asyncio.sleep(0.2)\n    try: await asyncio.create_task(fails())\n    except E: pass\n"
+        "m = asyncio.create_task(main())"
+    )
+    shared.wait_for(cell, "go")
+    shared.interrupt()
+    assert shared.ok("await m; kept").value == "'kept'"
+    shared.expect_alive()

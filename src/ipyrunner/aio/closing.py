@@ -53,8 +53,8 @@ async def wind_up(timeout: float, late: _Tasks) -> None:
 
     Tasks that are being cancelled already are cancelled again only if they have not ended when half of their time is
     over. Tasks have four fifths of the seconds, the generators what is left of nine tenths, the executor the rest. What
-    has not ended by then is left behind, and said by a RuntimeWarning; tasks are put into *late*. Cancelling this does
-    the same at once.
+    has not ended by then is left behind, and said by a RuntimeWarning; tasks are put into *late*. Cancelling this ends
+    the waiting at once; generators and executor are left as they are.
     """
     loop = asyncio.get_running_loop()
     begin = loop.time()
@@ -69,10 +69,10 @@ async def wind_up(timeout: float, late: _Tasks) -> None:
     finally:
         late.update(task for task in tasks if not task.done())
         _report_errors(loop, tasks - late)
-    try:
-        async with asyncio.timeout_at(begin + timeout * _GENERATORS):
-            await loop.shutdown_asyncgens()
-    except TimeoutError:
+    generators = asyncio.Task(loop.shutdown_asyncgens(), loop=loop)
+    _, slow = await _wait({generators}, max(0.0, begin + timeout * _GENERATORS - loop.time()))
+    if slow:
+        generators.cancel()  # and not awaited: they may ignore that
         warnings.warn("asynchronous generators did not close in time", RuntimeWarning, stacklevel=2)
     limit = max(0.0, begin + timeout - loop.time())
     if isinstance(loop, asyncio.BaseEventLoop):

@@ -63,6 +63,7 @@ _CALLBACK_LINES = {
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _DRIVERS: set[CodeType] = set()
 _OUR_CALLBACKS: set[CodeType] = set()
+_CATCHING: set[CodeType] = set()
 
 
 class _Question:
@@ -84,6 +85,12 @@ def drives_loop(function: _Function) -> _Function:
 def uninterruptible(function: _Function) -> _Function:
     """Mark a function that the loop calls for us: no interrupt is forced into it, nor into what it calls."""
     _OUR_CALLBACKS.add(function.__code__)
+    return function
+
+
+def catches_interrupts(function: _Function) -> _Function:
+    """Mark a function that calls user code and catches what is raised in it, in uninterruptible ones as well."""
+    _CATCHING.add(function.__code__)
     return function
 
 
@@ -112,6 +119,8 @@ def _is_user_code(frame: FrameType, loop: asyncio.AbstractEventLoop) -> bool:
         return False
     caller: FrameType | None = frame
     while caller is not None and caller.f_code is not _HANDLE_RUN and caller.f_code not in _DRIVERS:
+        if caller.f_code in _CATCHING:
+            break
         if caller.f_code in _OUR_CALLBACKS:
             return False
         caller = caller.f_back

@@ -4,10 +4,11 @@ asyncio has no public way to ask. These private names of ``asyncio.BaseEventLoop
 from 3.4 to 3.14: ``_selector`` (its ``fileno`` is public), ``_ready``, ``_scheduled`` and ``_stopping``. On a loop
 that lacks them (uvloop, Windows' proactor and ``select``) the answer is "cannot tell", and the caller polls.
 
-Of the future of a ``gather`` ``_children``, of ``asyncio.wait`` the local ``fs`` of its ``tasks._wait``, both from 3.4
-to 3.14; of a ``TaskGroup`` that ends ``_tasks``, from 3.11 to 3.14. Without them nothing is known to be waited for. Of tasks, C and Python ones, from 3.4 to 3.14: ``_fut_waiter``, ``_exception`` and ``_log_traceback``; of
-handles ``_context`` (3.7 to 3.11, public since). Tasks of a user's own factory may lack them: they wait for nothing
-that can be shown, and report their failures themselves.
+Of the future of a ``gather``, a ``_GatheringFuture``, ``_children``, of ``asyncio.wait`` the local ``fs`` of its
+``tasks._wait``, both from 3.4 to 3.14; of a ``TaskGroup`` that ends ``_tasks``, from 3.11 to 3.14. Without them nothing
+is known to be waited for. Of tasks, C and Python ones, from 3.4 to 3.14: ``_fut_waiter``, ``_exception`` and
+``_log_traceback``; of handles ``_context`` (3.7 to 3.11, public since). Tasks of a user's own factory may lack them:
+they wait for nothing that can be shown, and report their failures themselves.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ __all__ = [
     "waits_for",
 ]
 
+_GATHERING: Any = getattr(asyncio.tasks, "_GatheringFuture", ())
 _GROUP_ENDS = ("__aexit__", "_aexit")  # the second since 3.13
 _WAIT = getattr(getattr(asyncio.tasks, "_wait", None), "__code__", None)
 
@@ -82,7 +84,7 @@ def waits_for(task: asyncio.Task[Any]) -> asyncio.Future[Any] | None:
 
 def gathered_by(future: asyncio.Future[Any]) -> list[asyncio.Future[Any]]:
     """Return what the future of an ``asyncio.gather`` waits for; nothing for other futures."""
-    return list(getattr(future, "_children", ()))
+    return list(future._children) if isinstance(future, _GATHERING) else []  # type: ignore[attr-defined]
 
 
 def waited_for_by(frames: Iterable[FrameType]) -> list[asyncio.Future[Any]]:

@@ -159,7 +159,9 @@ class PersistentRunner:
         before, self._awaiting = self._awaiting, True
         try:
             with self._interrupt() as interrupt:
-                task = self.loop.create_task(coro, name=name, context=context)
+                task = self.loop.create_task(coro, context=context)
+                if name is not None:
+                    task.set_name(name)
                 interrupt.attach(task)
                 self.tasks.is_main(task)
                 await self.hosting.wait(task, interrupt)
@@ -187,7 +189,9 @@ class PersistentRunner:
         self.pause()
         copy = contextvars.copy_context() if context is None else context
         with self._interrupt() as interrupt:
-            task = loop.create_task(main, name=name, context=copy)
+            task = loop.create_task(main, context=copy)
+            if name is not None:
+                task.set_name(name)
             interrupt.attach(task)
             self.tasks.is_main(task)
             self._drive(task, interrupt)
@@ -366,4 +370,6 @@ def _tell_forced(interrupt: Interrupt) -> None:
     """Say what the interrupt was forced into, in the output of the cell that started it."""
     if interrupt.forced_at is not None and interrupt.forced_in is not None:
         function, line = interrupt.forced_at
-        interrupt.forced_in.run(print, f"ipyrunner: the interrupt was forced into {function}, which did not yield: {line}")
+        interrupt.forced_in.run(
+            print, f"ipyrunner: the interrupt was forced into {function}, which did not yield: {line}"
+        )

@@ -88,6 +88,8 @@ class Scope:
         self._changed = asyncio.Event()
         # Tasks that have failed, and that somebody may still look at.
         self._undecided = 0
+        # Of these, those that had their iterations. One look at what is awaited serves all of them.
+        self._doubted: list[asyncio.Task[Any]] = []
 
     async def __aenter__(self) -> Scope:
         self._parent = asyncio.current_task()
@@ -105,13 +107,11 @@ class Scope:
         self._inside = False
         # The cancellation that comes from outside, and the one that we have asked for.
         cancelled: asyncio.CancelledError | None = None
-        arrived = False
 
         def take(exc: asyncio.CancelledError) -> None:
-            nonlocal cancelled, arrived
+            nonlocal cancelled
             if parent.cancelling() - self._cancels_before > self._cancelled_parent or not self._cancelled_parent:
                 cancelled = cancelled or exc
-            arrived = True
             self._abort()
 
         try:
@@ -120,7 +120,7 @@ class Scope:
             elif exc is not None:
                 self._errors.append(exc)
                 self._abort()
-            while self._brood.running or self._undecided or (self._cancelled_parent and not arrived):
+            while self._brood.running or self._undecided:
                 self._changed.clear()
                 try:
                     await self._changed.wait()
@@ -152,9 +152,23 @@ class Scope:
         if unseen([task]) and looks:
             self._loop.call_soon(self._decide, task, looks - 1)
             return
-        if unseen([task]) and task in awaited({*self._brood.running, *self._blocks()}):
-            self._loop.call_later(_AGAIN, self._decide, task, 0)  # gathered: looked at when all have ended
-            return
+        self._doubted.append(task)
+        if len(self._doubted) == 1:
+            self._loop.call_soon(self._judge)
+
+    def _judge(self) -> None:
+        begin = self._loop.time()
+        doubted, self._doubted = self._doubted, []
+        looked_at = awaited({*self._brood.running, *self._blocks()}) if unseen(doubted) else set()
+        for task in doubted:
+            if unseen([task]) and task in looked_at:
+                self._doubted.append(task)  # gathered: looked at when all have ended
+            else:
+                self._settle(task)
+        if self._doubted:
+            self._loop.call_later(max(_AGAIN, 20 * (self._loop.time() - begin)), self._judge)
+
+    def _settle(self, task: asyncio.Task[Any]) -> None:
         self._undecided -= 1
         if unseen([task]):
             error = task.exception()
@@ -172,5 +186,8 @@ class Scope:
     def _abort(self) -> None:
         for task in tuple(self._brood.running):
             if not self._closing or not task.cancelling():
-                task.cancel()
+                try:
+                    task.cancel()
+                except RecursionError:  # tasks that wait for each other in a circle: they never end
+                    self._brood.running.discard(task)
         self._closing = True

@@ -28,7 +28,8 @@ from itertools import compress, count
 from typing import Any, NamedTuple
 
 from .awaiting import awaited
-from .interrupt import is_forced, uninterruptible
+from .holding import Held
+from .interrupt import catches_interrupts, is_forced, uninterruptible
 from .origins import origin_of
 from .peeking import exception_of, task_context, unseen
 
@@ -90,8 +91,8 @@ class Tasks:
         """*torn* is called with what a signal handler raises in the middle of a sweep."""
         self._loop = loop
         self._torn = torn
-        self._new: list[asyncio.Task[Any]] = []
-        self._times: list[float] = []
+        # Each with its time, by one append: an interrupt of a cell without await may come between any two.
+        self._new: list[tuple[asyncio.Task[Any], float]] = []
         self._count = 0
         # The numbers of those that have not ended, in the order of starting, and when they were started.
         self._live: dict[asyncio.Task[Any], int] = {}
@@ -103,6 +104,8 @@ class Tasks:
         self._past: deque[Ended] = deque(maxlen=HISTORY)
         self._timer: asyncio.TimerHandle | None = None
         self._context = contextvars.Context()
+        # The loop's time before which no sweep begins.
+        self._rest = 0.0
         # Called with each new task, in the Context that starts it: only while somebody wants to know.
         self._watchers: list[Watcher] = []
         self._install()
@@ -144,14 +147,15 @@ class Tasks:
 
     def settle(self) -> None:
         """At the end of a cell: sort what it has started, and tell what it can no longer look at."""
-        self._take()
-        self._look()
-        if self._young or self._suspects:
-            self._arm(self._pause())
+        with Held(then_raise=True):
+            self._take()
+            self._look()
+            if self._young or self._suspects:
+                self._arm(self._pause())
 
     def holder_of(self, exc: BaseException) -> asyncio.Task[Any] | None:
         """Return the task that has ended by *exc*."""
-        held = (*self._new, *self._live)
+        held = (*(task for task, _ in self._new), *self._live)
         return next((task for task in held if exception_of(task) is exc), None)
 
     def watch(self, watcher: Watcher) -> Callable[[], None]:
@@ -172,7 +176,7 @@ class Tasks:
 
     def _make_create_task(self) -> Callable[..., asyncio.Task[Any]]:
         loop, new, begin, watchers = self._loop, self._new, self._begin, self._watchers
-        append, stamp, now = new.append, self._times.append, time.monotonic
+        append, now = new.append, time.monotonic
         make, users = type(loop).create_task, loop.get_task_factory
         # What asyncio's own create_task does without a factory, and without another call.
         direct = make is asyncio.BaseEventLoop.create_task
@@ -185,11 +189,12 @@ class Tasks:
             else:
                 if context is not None:
                     options["context"] = context
-                task = make(loop, coro, name=name, **options)
+                if name is not None:  # as asyncio does: a factory need not know names
+                    options["name"] = name
+                task = make(loop, coro, **options)
             if not new:
                 begin()
-            append(task)
-            stamp(now())
+            append((task, now()))
             # In debug mode, 3.4 to 3.14: where the task was created, without the frame of what creates it.
             if created := getattr(task, "_source_traceback", None):
                 del created[-1]
@@ -235,22 +240,27 @@ class Tasks:
             task.add_done_callback(self._on_done, context=self._context)
         self._young += young[_CALLBACKS:]
         self._look()
+        rest = _REST * (time.monotonic() - begin)
+        self._rest = self._loop.time() + rest
         if self._young or self._suspects:
-            self._arm(max(self._pause(), _REST * (time.monotonic() - begin)))
+            self._arm(max(self._pause(), rest))
 
     def _pause(self) -> float:
         if not self._suspects:
             return _SWEEP
         looks: int = min(suspect.looks for suspect in self._suspects)
-        return float(min(_LOOK * 2**looks, _PATIENCE))
+        return min(_LOOK * 2.0 ** min(looks, 10), _PATIENCE)
 
     def _take(self) -> None:
         """Sort the new tasks."""
+        with Held(then_raise=True):
+            self._sort_new()
+
+    def _sort_new(self) -> None:
         if not self._new:
             return
-        new, times = self._new[:], self._times[:]
+        new, times = zip(*self._new, strict=True)
         self._new.clear()
-        self._times.clear()
         first, self._count = self._count + 1, self._count + len(new)
         # Not step by step: there may be 100,000, and this is what they pay. Most have ended, as a rule.
         pending = [not task.done() for task in new]
@@ -268,7 +278,9 @@ class Tasks:
     def _on_done(self, task: asyncio.Task[Any]) -> None:
         self._let_go([task])
         if self._suspects:
-            self._arm(_LOOK)
+            due = max(self._loop.time() + _LOOK, self._rest)
+            if self._timer is None or self._timer.when() > due:
+                self._arm(due - self._loop.time())
 
     def _let_go(self, tasks: list[asyncio.Task[Any]]) -> None:
         tasks = [task for task in tasks if task in self._live]
@@ -304,7 +316,7 @@ class Tasks:
             origin = origin_of(task_context(task))
             # Who gathers tasks looks when all of them have ended.
             waits = task in looked_at or (origin is not None and not origin.over and now - suspect.since < _PATIENCE)
-            if suspect.looks < _LOOKS or waits:
+            if suspect.looks < _LOOKS or now - suspect.since < _LOOKS * _SWEEP or waits:
                 suspect.looks += 1
                 self._suspects.append(suspect)
             else:
@@ -346,6 +358,7 @@ def _remember(task: asyncio.Task[Any], number: int, at: float, now: float) -> En
     )
 
 
+@catches_interrupts
 def describe(exc: BaseException) -> str:
     """Return type and message of an exception on one line; its ``__str__`` is user code, and may fail."""
     try:

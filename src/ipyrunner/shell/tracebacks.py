@@ -89,7 +89,7 @@ class Tracebacks:
                 function, line = running.forced_at
                 interrupt.add_note(f"ipyrunner: the interrupt was forced into {function}, which did not yield: {line}")
             self._shown, exc = (exc, interrupt), interrupt
-        _clean(exc, set())
+        _clean(exc)
         note = _hint(exc)
         if note is not None and note not in getattr(exc, "__notes__", ()):
             exc.add_note(note)
@@ -132,24 +132,26 @@ def _hint(exc: BaseException) -> str | None:
 
 def without_machinery(exc: BaseException) -> TracebackType | None:
     """Return the traceback of *exc*, which came out of a task, without asyncio's frames and ours that led to it."""
-    _clean(exc, set())
+    _clean(exc)
     tb = exc.__traceback__
     while tb is not None and tb.tb_next is not None and tb.tb_frame.f_code.co_filename.startswith(_ASYNCIO):
         tb = tb.tb_next
     return tb
 
 
-def _clean(exc: BaseException | None, seen: set[int]) -> None:
-    """Take our frames out of the traceback of *exc* and of all that hangs on it."""
-    if exc is None or id(exc) in seen:
-        return
-    seen.add(id(exc))
-    exc.__traceback__ = _without_ours(exc.__traceback__)
-    _clean(exc.__cause__, seen)
-    _clean(exc.__context__, seen)
-    if isinstance(exc, BaseExceptionGroup):
-        for inner in exc.exceptions:
-            _clean(inner, seen)
+def _clean(exc: BaseException) -> None:
+    """Take our frames out of the traceback of *exc* and of all that hangs on it: chains may be long."""
+    seen: set[int] = set()
+    pending: list[BaseException | None] = [exc]
+    while pending:
+        link = pending.pop()
+        if link is None or id(link) in seen:
+            continue
+        seen.add(id(link))
+        link.__traceback__ = _without_ours(link.__traceback__)
+        pending += [link.__cause__, link.__context__]
+        if isinstance(link, BaseExceptionGroup):
+            pending += link.exceptions
 
 
 def _without_ours(tb: TracebackType | None) -> TracebackType | None:
