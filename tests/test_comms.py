@@ -117,6 +117,7 @@ def test_messages_go_idle_while_a_cell_awaits_and_the_kernel_stays_busy(comm: Co
 @needs_subshells
 def test_while_a_plain_cell_blocks_callbacks_run_on_the_subshell(on_subshell: Comm) -> None:
     kernel = on_subshell.kernel
+    kernel.ok("%config NotebookRunner.interrupt_grace = 100")  # at once, and not when that is over
     kernel.ok("""
 blocked = threading.Event()
 waiting = asyncio.get_event_loop().create_future()
@@ -154,8 +155,10 @@ def on_message(data):
 def test_the_loop_wakes_for_what_a_callback_on_the_subshell_has_completed(on_subshell: Comm) -> None:
     kernel = on_subshell.kernel
     kernel.ok("""
+import sys, time
 begun, resting = threading.Event(), threading.Event()
-waiting = asyncio.get_event_loop().create_future()
+loop = asyncio.get_event_loop()
+waiting = loop.create_future()
 
 async def wait():
     print("completed", await waiting)
@@ -165,6 +168,9 @@ task = asyncio.create_task(wait())
 def on_message(data):
     begun.set()
     resting.wait(60)
+    # Until it sleeps, and no timer will wake it.
+    while loop._scheduled or sys._current_frames()[main.ident].f_code.co_name != "select":
+        time.sleep(0.05)
     waiting.set_result(data)
 """)
     cell = kernel.begin("print('go'); begun.wait(60)")
@@ -172,8 +178,7 @@ def on_message(data):
     sent = on_subshell.send(1)
     kernel.finish(cell)
     # The loop comes to rest, and only then the callback, which has begun meanwhile, completes the future.
-    after = kernel.begin("asyncio.get_running_loop().call_soon(resting.set); await task")
-    kernel.finish(after)
+    kernel.ok("loop.call_later(0.1, resting.set); await task")
     kernel.wait_until(lambda: sent.idle)
     kernel.expect_alive()
 
