@@ -200,4 +200,3 @@ class Notebook:
         """Click on the toolbar's restart button, and on the dialog's."""
         self.page.locator("[data-command='notebook:restart-kernel']").click()
         self.page.locator(".jp-Dialog .jp-mod-accept").click()
-
