@@ -20,23 +20,36 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from kernels import RUNNER_KERNEL
 
 BROWSERS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
 INSTALL = "apt-get install chromium"
 # Playwright adds --no-sandbox, without which Chromium refuses root.
-FLAGS = """--disable-gpu --disable-quic --no-first-run --disable-background-networking
-    --disable-component-update --disable-sync""".split()
-DIRECTORIES = """JUPYTER_CONFIG_DIR JUPYTER_DATA_DIR JUPYTER_RUNTIME_DIR
-    JUPYTERLAB_SETTINGS_DIR JUPYTERLAB_WORKSPACES_DIR IPYTHONDIR""".split()
+FLAGS = [
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+DIRECTORIES = [
+    "JUPYTER_CONFIG_DIR",
+    "JUPYTER_DATA_DIR",
+    "JUPYTER_RUNTIME_DIR",
+    "JUPYTERLAB_SETTINGS_DIR",
+    "JUPYTERLAB_WORKSPACES_DIR",
+    "IPYTHONDIR",
+]
 SETTINGS: dict[str, dict[str, Any]] = {
     "@jupyterlab/apputils-extension:notification": {"checkForUpdates": False, "fetchNews": "false"},
     "@jupyterlab/notebook-extension:tracker": {"scrollPastEnd": False, "windowingMode": "none"},  # no cell is left out
 }
 # What the two say is their address, and where a notebook is below it.
 PATHS = {"jupyterlab": ("/lab", "/doc/tree/"), "notebook": ("/tree", "/notebooks/")}
+CELLS = ".jp-Notebook .jp-Cell"
 # JavaScript: `jupyterapp` is there because of --expose-app-in-browser.
 READY = """theme => document.body.dataset.jpThemeName == theme && !document.getElementById("jupyterlab-splash")
     && window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.connectionStatus == "connected" """
@@ -143,10 +156,10 @@ def serving(root: Path, application: str = "jupyterlab", timeout: float = 60) ->
 class Cell:
     """A cell as it is seen in the page."""
 
-    def __init__(self, seen: Locator) -> None:
-        self.seen = seen
-        self.outputs = seen.locator(".jp-Cell-outputArea")
-        self.prompt = seen.locator(".jp-InputPrompt")
+    def __init__(self, page: Page, index: int) -> None:
+        self.seen = page.locator(CELLS).nth(index)
+        self.outputs = self.seen.locator(".jp-Cell-outputArea")
+        self.prompt = self.seen.locator(".jp-InputPrompt")
 
     def expect(self, *texts: str | re.Pattern[str]) -> Cell:
         """Wait until all of this is in the cell's outputs."""
@@ -165,6 +178,29 @@ class Cell:
         return self
 
 
+def open_notebook(page: Page, url: str, theme: str = "light") -> None:
+    """Go to a notebook, and wait until it is shown and its kernel does nothing."""
+    page.goto(url)
+    page.wait_for_function(READY, arg=f"JupyterLab {theme.capitalize()}")
+    expect_idle(page)
+
+
+def expect_idle(page: Page) -> None:
+    """Wait until the kernel's indicator says that it does nothing."""
+    expect(page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]")).to_be_visible()
+
+
+def press_interrupt(page: Page) -> None:
+    """Click on the toolbar's interrupt button."""
+    page.locator("[data-command='notebook:interrupt-kernel']").click()
+
+
+def press_restart(page: Page) -> None:
+    """Click on the toolbar's restart button, and on the dialog's."""
+    page.locator("[data-command='notebook:restart-kernel']").click()
+    page.locator(".jp-Dialog .jp-mod-accept").click()
+
+
 class Notebook:
     """A new notebook in a page of the browser."""
 
@@ -174,29 +210,14 @@ class Notebook:
         empty = {"cell_type": "code", "id": "first", "metadata": {}, "source": ""}
         content = {"cells": [empty], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
         write_notebook(server.root / name, content, kernel)
-        page.goto(server.url(name))
-        page.wait_for_function(READY, arg="JupyterLab Light")
-        self.expect_idle()
+        open_notebook(page, server.url(name))
 
     def run(self, code: str) -> Cell:
         """Type a cell at the end of the notebook, press shift-enter, and do not wait for it."""
-        cells = self.page.locator(".jp-Notebook .jp-Cell")
+        cells = self.page.locator(CELLS)
         last = cells.count() - 1
-        seen = cells.nth(last)
-        seen.locator(".cm-content").fill(code)
+        cell = Cell(self.page, last)
+        cell.seen.locator(".cm-content").fill(code)
         self.page.keyboard.press("Shift+Enter")
         expect(cells).to_have_count(last + 2)  # the next, empty one
-        return Cell(seen)
-
-    def expect_idle(self) -> None:
-        """Wait until the kernel's indicator says that it does nothing."""
-        expect(self.page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]")).to_be_visible()
-
-    def press_interrupt(self) -> None:
-        """Click on the toolbar's interrupt button."""
-        self.page.locator("[data-command='notebook:interrupt-kernel']").click()
-
-    def press_restart(self) -> None:
-        """Click on the toolbar's restart button, and on the dialog's."""
-        self.page.locator("[data-command='notebook:restart-kernel']").click()
-        self.page.locator(".jp-Dialog .jp-mod-accept").click()
+        return cell

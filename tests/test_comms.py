@@ -96,7 +96,7 @@ async def work(data):
 
 
 def test_messages_go_idle_while_a_cell_awaits_and_the_kernel_stays_busy(comm: Comm) -> None:
-    """ipywidgets sends the next change of a widget when the one before has gone idle."""
+    """The front end of ipywidgets sends the next change of a widget when the one before has gone idle."""
     kernel = comm.kernel
     kernel.ok("def on_message(data): print('got', data)")
     cell = kernel.begin("over = asyncio.Event(); print('go'); await asyncio.sleep(600)")

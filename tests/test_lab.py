@@ -26,7 +26,10 @@ from browser import (
     Notebook,
     Server,
     browsing,
+    expect_idle,
     find_browser,
+    press_interrupt,
+    press_restart,
     serving,
     write_kernelspec,
     write_settings,
@@ -97,7 +100,7 @@ def notebook(request: pytest.FixtureRequest, browser: Browser, serve: Callable[[
 
 def expect_alive(notebook: Notebook) -> None:
     """After an interrupt: the next cell runs, on the same loop, with the variables."""
-    notebook.expect_idle()
+    expect_idle(notebook.page)
     alive = "await asyncio.sleep(0.01); print(kept, id(asyncio.get_running_loop()) == loop_id)"
     notebook.run(alive).expect("kept True").expect_end()
 
@@ -112,7 +115,7 @@ finally:
     print("cleaned", "up")
 """)
     cell.expect("it begins").expect_running()
-    notebook.press_interrupt()
+    press_interrupt(notebook.page)
     cell.expect("cleaned up", "KeyboardInterrupt").expect_end()
     expect_alive(notebook)
 
@@ -120,7 +123,7 @@ finally:
 def test_the_interrupt_button_ends_a_loop_that_never_yields(notebook: Notebook) -> None:
     cell = notebook.run('await asyncio.sleep(0); print("it", "begins")\nwhile True: pass')
     cell.expect("it begins").expect_running()
-    notebook.press_interrupt()  # once
+    press_interrupt(notebook.page)  # once
     cell.expect("KeyboardInterrupt").expect_end()
     expect_alive(notebook)
 
@@ -140,7 +143,7 @@ print("last", "tick")
     seen = background.outputs.inner_text().count("tick")
     background.expect(f"tick {seen + 3}")
     other.expect_running()
-    notebook.press_interrupt()  # ends the cell alone
+    press_interrupt(notebook.page)  # ends the cell alone
     other.expect("KeyboardInterrupt").expect_end()
     seen = background.outputs.inner_text().count("tick")
     background.expect(f"tick {seen + 3}")
@@ -256,7 +259,7 @@ async def work():
 task = asyncio.create_task(work())
 await asyncio.sleep(0)
 """).expect_end()
-    notebook.press_restart()
+    press_restart(notebook.page)
     deadline = time.monotonic() + DEADLINE
     while not path.exists() or path.read_text() != "cleaned up":
         assert time.monotonic() < deadline, "the task has not cleaned up"
