@@ -10,15 +10,20 @@ GROUP ?= test
 ARGS ?=
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench soak clean
+.PHONY: demo test check bench soak clean browser-test browser-oldest
 
 demo: $(VENV)/installed-demo
 	@echo "==> executing notebooks/quickstart.ipynb on a real kernel"
 	@$(BIN)/python notebooks/run.py notebooks/quickstart.ipynb
 
-test: $(VENV)/installed-$(GROUP)
+test: $(VENV)/installed-$(GROUP) browser-$(GROUP)
 	@echo "==> running the tests on $$($(BIN)/python -V) with $$($(BIN)/python -c 'import ipykernel, IPython; print("ipykernel", ipykernel.__version__, "and IPython", IPython.__version__)') (about five minutes)"
 	@$(BIN)/python -m pytest $(ARGS)
+
+# Chromium, where it is missing and can be had. The group `oldest` has no JupyterLab to look at.
+browser-test:
+	@tests/browser.sh
+browser-oldest:
 
 check: $(VENV)/installed-check
 	@echo "==> format, lint and types"

@@ -26,6 +26,7 @@ class Cell:
     messages: list[dict[str, Any]] = field(default_factory=list)
     reply: dict[str, Any] | None = None
     idle: bool = False
+    statuses: list[str] = field(default_factory=list)
 
     def _texts(self, name: str) -> str:
         return "".join(
@@ -121,6 +122,10 @@ class Kernel:
         """Wait until the cell has printed *text*; it may have ended long ago."""
         self._pump(lambda: text in cell.stdout, timeout, lambda: f"{text!r} in {cell.stdout!r}")
 
+    def wait_until(self, condition: Callable[[], bool], timeout: float = DEADLINE) -> None:
+        """Take in what arrives until the condition holds."""
+        self._pump(condition, timeout, lambda: "a condition")
+
     def wait_for_message(self, cell: Cell, msg_type: str, timeout: float = DEADLINE) -> dict[str, Any]:
         """Wait for the first message of this type that the cell has caused."""
         self._pump(lambda: any(m["msg_type"] == msg_type for m in cell.messages), timeout, lambda: msg_type)
@@ -186,7 +191,8 @@ class Kernel:
         if message["msg_type"].endswith("_reply"):
             cell.reply = message["content"]
         elif message["msg_type"] == "status":
-            cell.idle = cell.idle or message["content"]["execution_state"] == "idle"
+            cell.statuses.append(message["content"]["execution_state"])
+            cell.idle = "idle" in cell.statuses
         else:
             cell.messages.append(message)
 

@@ -131,6 +131,11 @@ class PersistentRunner:
         """Whether the Context may be entered already; while a cell is awaited in the host, nobody is inside it."""
         return self._in_context or self.loop.is_running()
 
+    @property
+    def takes_calls(self) -> bool:
+        """Whether the loop comes to what another thread gives it: it runs, or is led, and no plain cell blocks it."""
+        return self.loop.is_running() or (self.hosting is not None and self.hosting.active and not self._in_context)
+
     @contextmanager
     def entered(self) -> Iterator[None]:
         """Note that the Context is entered for the length of the block."""

@@ -14,6 +14,7 @@ from ..aio.running import running_loop
 from ..notebook import NotebookRunner
 from .atasks import TaskMagics, table
 from .cells import Cells, kernel_loop
+from .comms import Comms
 from .guarding import Guard
 from .magics import RunnerMagics
 from .replacing import Replacement
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
 __all__ = ["get_runner", "load", "runner_of", "tasks", "unload"]
-
-_COMM_MESSAGES = ("comm_open", "comm_msg", "comm_close")
 
 _extensions: weakref.WeakKeyDictionary[Any, Extension] = weakref.WeakKeyDictionary()
 
@@ -107,7 +106,7 @@ class Extension:
         self._magics = (RunnerMagics(shell, self.runner, self._cells), TaskMagics(shell, self.runner))
         shell.register_magics(*self._magics)
         self._timing = Timing(shell, self.runner, self._cells.in_charge)
-        self._handlers = self._lend_to_comms()
+        self._comms = Comms(shell, self.runner)
         self._guard.begin(self.runner, self._cells.in_charge)
         self._termination = Termination(
             lambda: kernel_loop(shell),
@@ -140,9 +139,7 @@ class Extension:
             for kind, names in magics.magics.items():
                 for name in names:
                     shell.magics_manager.magics[kind].pop(name, None)
-        handlers = self._kernel_handlers()
-        for message, handler in self._handlers.items():
-            handlers[message] = handler
+        self._comms.restore()
         asyncio.set_event_loop(kernel_loop(shell))
 
     def _name_file(self, filename: str) -> str:
@@ -165,16 +162,6 @@ class Extension:
 
         return close_before
 
-    def _kernel_handlers(self) -> dict[str, Callable[..., Any]]:
-        # The kernel's table of message handlers; ipykernel itself puts the comm manager's in there the same way.
-        return getattr(getattr(self._shell, "kernel", None), "shell_handlers", {})
-
-    def _lend_to_comms(self) -> dict[str, Callable[..., Any]]:
-        handlers = self._kernel_handlers()
-        before = {message: handlers[message] for message in _COMM_MESSAGES if message in handlers}
-        handlers.update({message: self._lend(handler) for message, handler in before.items()})
-        return before
-
     def _lend_to_hooks(self, original: Callable[..., None]) -> Callable[..., None]:
         lent = self._lend(original)
 
@@ -186,7 +173,7 @@ class Extension:
         return trigger
 
     def _lend(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        """Let what the kernel calls (widget callbacks, event hooks) see the notebook's loop as the running one."""
+        """Let the event hooks, which the kernel calls, see the notebook's loop as the running one."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
             if threading.current_thread() is not threading.main_thread():

@@ -1,0 +1,269 @@
+"""JupyterLab and Notebook 7 in a real browser: what a user presses, types and sees."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import ipykernel
+import pytest
+
+if ipykernel.version_info < (7,):
+    for needed in ("jupyterlab", "notebook", "playwright"):
+        pytest.importorskip(
+            needed, reason=f"{needed} is missing, as in the dependency group `oldest`: use group `test`"
+        )
+
+from playwright.sync_api import Browser, expect
+
+from browser import (
+    BROWSERS,
+    INSTALL,
+    Cell,
+    Notebook,
+    Server,
+    browsing,
+    expect_idle,
+    find_browser,
+    press_interrupt,
+    press_restart,
+    serving,
+    write_kernelspec,
+    write_settings,
+)
+from kernels import BEFORE, DEADLINE
+
+pytestmark = pytest.mark.skipif(
+    find_browser() is None,
+    reason=f"NO BROWSER, so nothing of JupyterLab is tested: looked for {', '.join(BROWSERS)}; `{INSTALL}` brings one",
+)
+expect.set_options(DEADLINE * 1000)
+
+SETUPS = [("jupyterlab", "python3"), ("jupyterlab", "ipyrunner"), ("notebook", "python3")]
+# Where the comm messages of widgets go: a setting of both applications.
+SUBSHELLS = {"over subshells": "perCommTarget", "not over subshells": "disabled"}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = find_browser()
+    assert path is not None
+    with browsing(path) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Server]]:
+    """Return the server of an application, started when it is first asked for."""
+    with ExitStack() as stack:
+        servers: dict[str, Server] = {}
+
+        def serve(application: str) -> Server:
+            if application not in servers:
+                root = tmp_path_factory.mktemp(application)
+                write_kernelspec(root)
+                servers[application] = stack.enter_context(serving(root, application))
+            return servers[application]
+
+        yield serve
+
+
+def begin(browser: Browser, server: Server, kernel: str, comms: str = "over subshells") -> Notebook:
+    """Open a new notebook, and run its first cells."""
+    kernels_settings = {"commsOverSubshells": SUBSHELLS[comms]}
+    write_settings(server.root, {"@jupyterlab/apputils-extension:kernels-settings": kernels_settings})
+    page = browser.new_page()
+    page.set_default_timeout(DEADLINE * 1000)
+    notebook = Notebook(page, server, f"{kernel} {comms}.ipynb", kernel)
+    prepare(notebook)
+    return notebook
+
+
+def prepare(notebook: Notebook) -> None:
+    """Load the extension where the kernel does not, and run the cells that come before."""
+    if notebook.kernel == "python3":
+        notebook.run("%load_ext ipyrunner").expect_end()
+    notebook.run(BEFORE).expect_end()
+
+
+@pytest.fixture(scope="module", params=SETUPS, ids=" ".join)
+def notebook(request: pytest.FixtureRequest, browser: Browser, serve: Callable[[str], Server]) -> Iterator[Notebook]:
+    """A notebook that the tests share: with the extension loaded into the stock kernel, and on our kernel."""
+    application, kernel = request.param
+    started = begin(browser, serve(application), kernel)
+    yield started
+    started.page.close()
+
+
+def expect_alive(notebook: Notebook) -> None:
+    """After an interrupt: the next cell runs, on the same loop, with the variables."""
+    expect_idle(notebook.page)
+    alive = "await asyncio.sleep(0.01); print(kept, id(asyncio.get_running_loop()) == loop_id)"
+    notebook.run(alive).expect("kept True").expect_end()
+
+
+def test_the_interrupt_button_ends_an_await_and_the_cell_cleans_up(notebook: Notebook) -> None:
+    cell = notebook.run("""
+try:
+    print("it", "begins")
+    await asyncio.sleep(600)
+finally:
+    await asyncio.sleep(0.01)
+    print("cleaned", "up")
+""")
+    cell.expect("it begins").expect_running()
+    press_interrupt(notebook.page)
+    cell.expect("cleaned up", "KeyboardInterrupt").expect_end()
+    expect_alive(notebook)
+
+
+def test_the_interrupt_button_ends_a_loop_that_never_yields(notebook: Notebook) -> None:
+    cell = notebook.run('await asyncio.sleep(0); print("it", "begins")\nwhile True: pass')
+    cell.expect("it begins").expect_running()
+    press_interrupt(notebook.page)  # once
+    cell.expect("KeyboardInterrupt").expect_end()
+    expect_alive(notebook)
+
+
+def test_a_background_cell_prints_into_its_own_output(notebook: Notebook) -> None:
+    background = notebook.run("""
+%%arun --background --name ticker -o job
+over, n = asyncio.Event(), 0
+while not over.is_set():
+    print("tick", n := n + 1)
+    await asyncio.sleep(0.05)
+print("last", "tick")
+""")
+    background.expect("tick 1").expect_end()
+    other = notebook.run('print("the", "other"); await asyncio.sleep(600)')
+    other.expect("the other").expect_running()
+    seen = background.outputs.inner_text().count("tick")
+    background.expect(f"tick {seen + 3}")
+    other.expect_running()
+    press_interrupt(notebook.page)  # ends the cell alone
+    other.expect("KeyboardInterrupt").expect_end()
+    seen = background.outputs.inner_text().count("tick")
+    background.expect(f"tick {seen + 3}")
+    expect_alive(notebook)
+    notebook.run("over.set(); await job").expect_end()
+    background.expect("last tick")
+    expect(other.outputs).not_to_contain_text("tick 2")
+
+
+def test_a_failing_task_tells_in_the_cell_that_started_it(notebook: Notebook) -> None:
+    cell = notebook.run("""
+async def fail():
+    await failing.wait()
+    raise ValueError("in the", "background")
+
+failing = asyncio.Event()
+task = asyncio.create_task(fail())
+""")
+    cell.expect_end()
+    other = (
+        notebook.run('failing.set(); await asyncio.wait([task]); print("the other")').expect("the other").expect_end()
+    )
+    cell.expect("ValueError", "----> 3", "('in the', 'background')")
+    expect(other.outputs).not_to_contain_text("ValueError")
+
+
+WIDGETS = """
+import ipywidgets, threading
+
+def event(widget, name):  # ipyrunner.event does this
+    future = asyncio.get_running_loop().create_future()
+    def complete(change):
+        widget.unobserve(complete, name)
+        future.set_result(change.new)
+    widget.observe(complete, name)
+    return future
+
+slider, button = ipywidgets.IntSlider(), ipywidgets.Button(description="Go on")
+display(slider, button)
+"""
+
+
+def drag_slider(notebook: Notebook, cell: Cell) -> None:
+    """Drag the slider to the right, by a quarter of its length."""
+    box = cell.outputs.locator(".noUi-handle").bounding_box()
+    track = cell.outputs.locator(".noUi-target").bounding_box()
+    assert box is not None
+    assert track is not None
+    x, y, mouse = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, notebook.page.mouse
+    mouse.move(x, y)
+    mouse.down()
+    mouse.move(x + track["width"] / 4, y, steps=5)
+    mouse.up()
+
+
+def use_widgets(notebook: Notebook) -> None:
+    """Move a slider and click a button while a cell waits for them."""
+    shown = notebook.run(WIDGETS).expect_end()
+    polling = notebook.run(
+        'print("it polls")\nwhile slider.value < 20: await asyncio.sleep(0.01)\nprint("polled", slider.value)'
+    )
+    polling.expect("it polls")
+    drag_slider(notebook, shown)  # in steps: the first change is not all that has to arrive
+    polling.expect("polled").expect_end()
+    value = shown.outputs.locator(".widget-readout").inner_text()
+    notebook.run(f'while slider.value != {value}: await asyncio.sleep(0.01)\nprint("the", "last")').expect("the last")
+
+    waiting = notebook.run('print("it waits"); print("value", await event(slider, "value"))')
+    waiting.expect("it waits").expect_running()
+    drag_slider(notebook, shown)
+    waiting.expect(re.compile(r"value \d+")).expect_end()
+
+    clicking = notebook.run("""
+async def work():
+    await asyncio.sleep(0.01)
+    clicked.set_result("on the notebook's loop")
+
+clicked = asyncio.get_running_loop().create_future()
+button.on_click(lambda button: asyncio.create_task(work()))
+print("it waits")
+print("clicked,", await clicked)
+""")
+    clicking.expect("it waits").expect_running()
+    shown.outputs.get_by_role("button", name="Go on").click()
+    clicking.expect("clicked, on the notebook's loop").expect_end()
+
+
+COUNT_SUBSHELLS = 'print("subshells:", sum(thread.name.startswith("subshell") for thread in threading.enumerate()))'
+
+
+def test_widgets_while_a_cell_waits(notebook: Notebook) -> None:
+    use_widgets(notebook)
+    notebook.run(COUNT_SUBSHELLS).expect("subshells: 1")
+
+
+def test_widgets_without_subshells(browser: Browser, serve: Callable[[str], Server]) -> None:
+    notebook = begin(browser, serve("jupyterlab"), "python3", "not over subshells")
+    use_widgets(notebook)
+    notebook.run(COUNT_SUBSHELLS).expect("subshells: 0")
+    notebook.page.close()
+
+
+def test_the_restart_button_lets_tasks_clean_up(notebook: Notebook, tmp_path: Path) -> None:
+    path = tmp_path / "left"
+    notebook.run(f"""
+async def work():
+    try:
+        await asyncio.sleep(600)
+    finally:
+        await asyncio.sleep(0.01)
+        open({str(path)!r}, "w").write("cleaned up")
+
+task = asyncio.create_task(work())
+await asyncio.sleep(0)
+""").expect_end()
+    press_restart(notebook.page)
+    deadline = time.monotonic() + DEADLINE
+    while not path.exists() or path.read_text() != "cleaned up":
+        assert time.monotonic() < deadline, "the task has not cleaned up"
+        notebook.page.wait_for_timeout(20)
+    notebook.run('print("kept" in globals())').expect("False").expect_end()
+    prepare(notebook)
+    expect_alive(notebook)
