@@ -88,7 +88,7 @@ def gathered_by(future: asyncio.Future[Any]) -> list[asyncio.Future[Any]]:
 
 
 def waited_for_by(frames: Iterable[FrameType]) -> list[asyncio.Future[Any]]:
-    """Return what an ``asyncio.wait``, or the end of a ``TaskGroup``, among a suspended coroutine's frames waits for."""
+    """Return what an ``asyncio.wait`` or the end of a ``TaskGroup`` among the frames of a coroutine waits for."""
     found: list[asyncio.Future[Any]] = []
     for frame in frames:
         if frame.f_code is _WAIT:
