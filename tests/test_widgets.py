@@ -17,7 +17,7 @@ import pytest
 from traitlets import HasTraits, Int, Unicode
 
 import ipyrunner
-from kernels import Kernel, kernel
+from kernels import DEADLINE, Cell, Kernel, kernel
 
 SHELLS = ["shell", "subshell"]
 
@@ -37,6 +37,21 @@ seen = []
 """
 
 
+def idle(kernel: Kernel, request: Cell) -> None:
+    """Wait until a comm message, which has no reply, has been handled."""
+    kernel.wait_until(lambda: request.idle)
+
+
+def create_subshell(kernel: Kernel) -> str | None:
+    """Return the id of a new subshell; None if this ipykernel has none."""
+    client = kernel.client
+    client.control_channel.send(client.session.msg("kernel_info_request"))
+    if "kernel subshells" not in client.get_control_msg(timeout=DEADLINE)["content"].get("supported_features", ()):
+        return None
+    client.control_channel.send(client.session.msg("create_subshell_request"))
+    return str(client.get_control_msg(timeout=DEADLINE)["content"]["subshell_id"])
+
+
 class FrontEnd:
     """Moves the slider, presses buttons, by messages to one kernel's shell or subshell."""
 
@@ -48,28 +63,34 @@ class FrontEnd:
             # ipykernel 7.4 sends a comm's messages to whichever shell has sent last on it: from the second message on
             # that is the subshell, because ipywidgets answers the first one by an echo.
             for comm_id, state in ((self._slider, {"value": 1}), (self.ok, {"icon": ""}), (self.cancel, {"icon": ""})):
-                kernel.wait_until_idle(self._update(comm_id, state))
+                idle(kernel, self._update(comm_id, state))
 
-    def move(self, value: int) -> Any:
+    def move(self, value: int) -> Cell:
         return self._update(self._slider, {"value": value})
 
-    def press(self, button: str) -> Any:
+    def press(self, button: str) -> Cell:
         return self._send(button, {"method": "custom", "content": {"event": "click"}})
 
-    def _update(self, comm_id: str, state: dict[str, Any]) -> Any:
+    def _update(self, comm_id: str, state: dict[str, Any]) -> Cell:
         return self._send(comm_id, {"method": "update", "state": state, "buffer_paths": []})
 
-    def close(self) -> Any:
-        return self.kernel.send_comm("comm_close", {"comm_id": self._slider, "data": {}}, self.subshell)
+    def close(self) -> Cell:
+        return self._track("comm_close", {"comm_id": self._slider, "data": {}})
 
-    def _send(self, comm_id: str, data: dict[str, Any]) -> Any:
-        return self.kernel.send_comm("comm_msg", {"comm_id": comm_id, "data": data}, self.subshell)
+    def _send(self, comm_id: str, data: dict[str, Any]) -> Cell:
+        return self._track("comm_msg", {"comm_id": comm_id, "data": data})
+
+    def _track(self, msg_type: str, content: dict[str, Any]) -> Cell:
+        request = self.kernel.client.session.msg(msg_type, content)
+        if self.subshell is not None:
+            request["header"]["subshell_id"] = self.subshell
+        return self.kernel.track(request)
 
 
 @pytest.fixture(scope="module")
 def _module_kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Kernel, str | None, bool]]:
     with kernel(tmp_path_factory.mktemp("ipython")) as started:
-        yield started, started.create_subshell(), started.ok(CONCURRENT).value == "True"
+        yield started, create_subshell(started), started.ok(CONCURRENT).value == "True"
 
 
 def front_end(module_kernel: tuple[Kernel, str | None, bool], shell: str, *, while_a_cell_awaits: bool) -> FrontEnd:
@@ -170,7 +191,7 @@ def test_an_interrupt_ends_the_watching(front: FrontEnd, code: str) -> None:
     assert cell.ename == "KeyboardInterrupt"
     kernel.expect_alive()
     assert kernel.ok("watchers() == none").value == "True"
-    kernel.wait_until_idle(front.move(5))
+    idle(kernel, front.move(5))
     assert kernel.ok("slider.value").value == "5"
 
 
@@ -201,65 +222,35 @@ def test_the_front_end_closes_the_widget(awaited: FrontEnd) -> None:
     assert "the front end has closed this IntSlider: its 'value' cannot be awaited any more" in cell.stdout
 
 
-# -- callbacks of the user's own, over a subshell
+# -- changes on a subshell's thread, and in their order
 
 
-def test_plain_futures_tasks_and_prints_work_over_a_subshell(on_subshell: FrontEnd) -> None:
+def test_a_plain_cell_watches_and_the_next_cell_reads(on_subshell: FrontEnd) -> None:
     kernel = on_subshell.kernel
     code = """
-        future = asyncio.get_running_loop().create_future()
-        def moved(change):
-            seen.append((threading.current_thread() is threading.main_thread(), id(asyncio.get_running_loop()) == loop_id))
-            print('in the callback')
-            asyncio.create_task(later(change.new))
-        async def later(value):
-            future.set_result(value)
-        def clicked(button):
-            clicked_at.set_result(threading.current_thread() is threading.main_thread())
-        clicked_at = asyncio.get_running_loop().create_future()
-        slider.observe(moved, 'value'); ok.on_click(clicked)
+        values = ipyrunner.changes(slider)
+        slider.observe(lambda change: seen.append(threading.current_thread() is threading.main_thread()), 'value')
         print('go')
-        print(await future, seen, await clicked_at)
+        while len(seen) < 5: time.sleep(0.001)
+        seen
     """
     cell = kernel.begin(textwrap.dedent(code))
     kernel.wait_for(cell, "go")
-    moved = on_subshell.move(2)
-    kernel.wait_until_idle(moved)
-    on_subshell.press(on_subshell.ok)
-    assert kernel.finish(cell).stdout == "go\n2 [(True, True)] True\n"
-    # To the message that has caused it, as without the extension: a front end shows it where it shows such output.
-    assert moved.stdout == "in the callback\n"
-
-
-def test_a_subshell_handles_its_messages_while_a_plain_cell_runs(on_subshell: FrontEnd) -> None:
-    kernel = on_subshell.kernel
-    kernel.ok("%config NotebookRunner.interrupt_grace = 60")  # at once, not after that
-    kernel.ok(
-        "slider.observe(lambda c: seen.append((c.new, threading.current_thread() is threading.main_thread())), 'value')"
-    )
-    cell = kernel.begin("print('go')\nwhile len(seen) < 3: time.sleep(0.001)\nseen")
-    kernel.wait_for(cell, "go")
-    for value in (2, 3, 4):
+    for value in range(2, 7):
         on_subshell.move(value)
-    assert kernel.finish(cell).value == "[(2, False), (3, False), (4, False)]"
-    kernel.wait_until_idle(on_subshell.move(5))
-    assert kernel.ok("%config NotebookRunner.interrupt_grace = 1.0\nseen[-1]").value == "(5, True)"
+    assert kernel.finish(cell).value == "[False, False, False, False, False]"
+    assert kernel.ok("[await anext(values) for _ in seen]").value == "[2, 3, 4, 5, 6]"
 
 
-def test_a_subshell_handles_its_messages_while_code_does_not_yield(on_subshell: FrontEnd) -> None:
+def test_a_cell_is_woken_from_a_subshells_thread(on_subshell: FrontEnd) -> None:
     kernel = on_subshell.kernel
-    kernel.ok("%config NotebookRunner.interrupt_grace = 0.1")
-    kernel.ok(
-        "slider.observe(lambda c: seen.append((c.new, threading.current_thread() is threading.main_thread())), 'value')"
+    # Another loop than the notebook's, in a plain cell: its messages are handled on the subshell's thread.
+    cell = kernel.begin(
+        "async def main():\n    print('go')\n    return await ipyrunner.event(slider)\nasyncio.run(main())"
     )
-    code = "await asyncio.sleep(0); print('go')\nwhile len(seen) < 20: time.sleep(0.001)\nseen == [(n, False) for n in range(2, 22)]"
-    cell = kernel.begin(code)
     kernel.wait_for(cell, "go")
-    for value in range(2, 22):
-        on_subshell.move(value)
-    assert kernel.finish(cell).value == "True"
-    kernel.wait_until_idle(on_subshell.move(50))
-    assert kernel.ok("%config NotebookRunner.interrupt_grace = 1.0\nseen[-1]").value == "(50, True)"
+    on_subshell.move(7)
+    assert kernel.finish(cell).value == "7"
 
 
 def test_a_slow_callback_is_not_overtaken(on_subshell: FrontEnd) -> None:
@@ -281,34 +272,6 @@ def test_a_slow_callback_is_not_overtaken(on_subshell: FrontEnd) -> None:
         on_subshell.move(value)
     assert kernel.finish(cell).value == "[2, 3, 4, 5, 6]"
     kernel.ok("%config NotebookRunner.interrupt_grace = 1.0")
-
-
-@pytest.mark.parametrize("cell_awaits", [True, False])
-def test_a_callback_that_does_not_end_is_interrupted(on_subshell: FrontEnd, cell_awaits: bool) -> None:
-    kernel = on_subshell.kernel
-    kernel.ok("def stuck(change):\n    print('stuck')\n    while True: pass\nslider.observe(stuck, 'value')")
-    cell = kernel.run("await asyncio.sleep(0)")
-    if cell_awaits:
-        cell = kernel.begin("print('go'); await asyncio.sleep(60)")
-        kernel.wait_for(cell, "go")
-    message = on_subshell.move(2)
-    kernel.wait_for(message, "stuck")
-    kernel.interrupt()
-    kernel.wait_until_idle(message)
-    if cell_awaits:
-        assert kernel.finish(cell).ename == "KeyboardInterrupt"
-    kernel.ok("slider.unobserve_all()")
-    kernel.expect_alive()
-
-
-def test_unloading_leaves_comm_messages_to_the_kernel(fresh: Kernel) -> None:
-    code = (
-        "k = get_ipython().kernel\n"
-        "all(k.shell_handlers[m] == getattr(k.comm_manager, m) for m in ('comm_open', 'comm_msg', 'comm_close'))"
-    )
-    assert fresh.ok(code).value == "False"
-    fresh.ok("%unload_ext ipyrunner")
-    assert fresh.ok(code).value == "True"
 
 
 # -- without a kernel
@@ -530,11 +493,11 @@ def test_a_loop_that_was_closed_meanwhile_is_left_alone() -> None:
 
 def test_the_pages_snippets_run_as_printed(stock: Kernel) -> None:
     snippets = re.findall(r"^```python\n(.*?)^```\n", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    assert len(snippets) == 6
+    assert len(snippets) == 5
     stock.ok(snippets[0])
     front = FrontEnd(stock, None, "print(slider.comm.comm_id, button.comm.comm_id, stop.comm.comm_id)")
     if stock.ok(CONCURRENT).value == "True":
-        for snippet in snippets[1:5]:
+        for snippet in snippets[1:4]:
             cell = stock.begin(snippet.rstrip("\n"))
             for value in itertools.cycle(range(2, 10)):
                 if cell.reply is not None:
@@ -543,7 +506,7 @@ def test_the_pages_snippets_run_as_printed(stock: Kernel) -> None:
                 front.press(front.ok)
                 stock.look(0.05)
             assert stock.finish(cell).ename is None, cell.traceback
-    cell = stock.ok(snippets[5].rstrip("\n"))
+    cell = stock.ok(snippets[4].rstrip("\n"))
     stock.ok("await asyncio.sleep(0)")  # the task has begun
     front.move(17)
     stock.wait_for(cell, "moved to 17")
