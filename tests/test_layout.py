@@ -102,6 +102,14 @@ def test_the_package_imports_no_ipython_by_itself() -> None:
 def test_public_names() -> None:
     import ipyrunner
 
-    assert sorted(ipyrunner.__all__) == ["NotebookRunner", "Runner", "get_runner", "run", "tasks"]
+    assert sorted(ipyrunner.__all__) == [
+        "NotebookRunner",
+        "Runner",
+        "changes",
+        "event",
+        "get_runner",
+        "run",
+        "tasks",
+    ]
     for public in ipyrunner.__all__:
         assert getattr(ipyrunner, public).__doc__

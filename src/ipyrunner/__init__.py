@@ -18,12 +18,15 @@ from typing import TYPE_CHECKING, Any
 from .aio.runner import Runner, run
 
 if TYPE_CHECKING:
+    import asyncio
+
     from IPython.core.interactiveshell import InteractiveShell
 
     from .notebook import NotebookRunner
     from .shell.table import TaskTable
+    from .shell.watching import Changes
 
-__all__ = ["NotebookRunner", "Runner", "get_runner", "run", "tasks"]
+__all__ = ["NotebookRunner", "Runner", "changes", "event", "get_runner", "run", "tasks"]
 __version__ = "0.1.0"
 
 
@@ -54,6 +57,35 @@ def tasks(*, ended: bool = False) -> TaskTable:
     from .shell.extension import tasks
 
     return tasks(ended=ended)
+
+
+def event(source: Any, name: str | None = None) -> asyncio.Future[Any]:
+    """Return a future for what happens next to *source*, a widget or another object with traits: ``await`` it.
+
+    *name* is a trait, whose new value the future gets; by default ``"value"``. Or it is an event, which the widget has
+    a method ``on_NAME(callback, remove=False)`` for; by default ``"click"`` where there is ``on_click``. The future
+    then gets what the callback would: of a click the button, of ``"msg"`` the tuple ``(widget, content, buffers)``.
+
+    What happens after this call counts, whether or not the future is awaited yet. Cancelling it ends the watching.
+    RuntimeError if the widget is closed, now or while somebody waits, and where no event loop runs; TypeError for an
+    object without traits, ValueError for a name that it does not have.
+    """
+    from .shell.watching import event
+
+    return event(source, name)
+
+
+def changes(source: Any, name: str | None = None, *, latest: bool = False) -> Changes:
+    """Return an asynchronous iterator over what happens to *source* from now on: ``async for value in ...``.
+
+    *source* and *name* are those of :func:`event`. Nothing is lost that happens between two steps; with *latest*, only
+    the last of that is kept. The iteration ends when the widget is closed. Watching ends with the iteration, with
+    ``aclose()``, at the end of an ``async with``, and when the iterator is let go: by ``break``, an exception, an
+    interrupt.
+    """
+    from .shell.watching import Changes
+
+    return Changes(source, name, latest=latest)
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:

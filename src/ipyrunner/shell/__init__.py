@@ -9,6 +9,8 @@
 * :mod:`routing`: ipykernel 6: output to the cell that started a task.
 * :mod:`guarding`: SIGINT while the kernel handles a request.
 * :mod:`terminating`: SIGTERM, and what keeps a kernel from its clean-up.
+* :mod:`comms`: the callbacks of widgets, on the main thread also where a subshell gets them.
+* :mod:`watching`: await what happens to a widget.
 * :mod:`status`: what ``%arunner`` shows.
 * :mod:`extension`: puts these in place and takes them back.
 """

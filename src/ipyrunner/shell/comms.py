@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..aio.handover import hand_over
 from ..notebook import NotebookRunner
+from .watching import comm_closed
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -38,16 +39,19 @@ class Comms:
         # The kernel's table of message handlers; ipykernel itself puts the comm manager's in there the same way.
         self._handlers: dict[str, Callable[..., Any]] = getattr(self._kernel, "shell_handlers", {})
         self._before = {name: self._handlers[name] for name in _MESSAGES if name in self._handlers}
-        self._handlers.update({name: self._wrap(handler) for name, handler in self._before.items()})
+        self._handlers.update({name: self._wrap(name, handler) for name, handler in self._before.items()})
 
     def restore(self) -> None:
         """Put the kernel's own handlers back."""
         self._handlers.update(self._before)
 
-    def _wrap(self, original: Callable[..., Any]) -> Callable[..., Any]:
+    def _wrap(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         def handle(stream: Any, ident: Any, message: dict[str, Any]) -> Any:
             def call() -> Any:
-                return original(stream, ident, message)
+                result = original(stream, ident, message)
+                if name == "comm_close":
+                    comm_closed(message["content"].get("comm_id"))
+                return result
 
             if threading.current_thread() is not threading.main_thread():
                 return self._handle_elsewhere(call)
