@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
-from concurrent.futures import Future
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import nbformat
 
+# Seconds that a command may take; four run at a time.
+DEADLINE = 100.0
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 # A kernelspec of the tests' own, for RunnerKernel; and the one of ipykernel.
 OWN, STOCK = "tests-runner", "python3"
@@ -33,7 +35,9 @@ def install_own(data: Path) -> None:
     (data / "kernels" / OWN / "kernel.json").write_text(json.dumps(spec))
 
 
-def notebook(kernel: str, *cells: str, parameters: str = "", tags: dict[str, str] | None = None) -> nbformat.NotebookNode:
+def notebook(
+    kernel: str, *cells: str, parameters: str = "", tags: dict[str, str] | None = None
+) -> nbformat.NotebookNode:
     """Return a notebook that loads the extension where the kernel does not. *tags*: by a text of the cell."""
     first = "%load_ext ipyrunner" if kernel == STOCK else "import ipyrunner"
     codes = [nbformat.v4.new_code_cell(code) for code in (first, *cells)]
@@ -87,7 +91,11 @@ class Run:
     @property
     def left(self) -> list[str]:
         """What the notebook has written into the file ``left``."""
-        path = self.directory / "left"
+        return self.read_left(self.directory)
+
+    @staticmethod
+    def read_left(directory: Path) -> list[str]:
+        path = directory / "left"
         return sorted(path.read_text().split()) if path.exists() else []
 
     @property
@@ -103,29 +111,52 @@ def command(tool: str, kernel: str, *options: str) -> list[str]:
     if tool == "execute":
         return [*python, "jupyter", "execute", "given.ipynb", "--output=saved", *options]
     if tool == "nbconvert":
-        return [*python, "jupyter", "nbconvert", "--execute", "--to=notebook", "--output=saved", "given.ipynb", *options]
+        return [
+            *python,
+            "jupyter",
+            "nbconvert",
+            "--execute",
+            "--to=notebook",
+            "--output=saved",
+            "given.ipynb",
+            *options,
+        ]
     if tool == "papermill":
         return [*python, "papermill", "given.ipynb", "saved.ipynb", *options]
     # nbmake overwrites what it is given. -rP: shows what the kernels of notebooks that pass have logged.
     return [*python, "pytest", "-rP", "-p", "no:cacheprovider", "--nbmake", "--overwrite", "saved.ipynb", *options]
 
 
-def run(tool: str, made: nbformat.NotebookNode, directory: Path, data: Path, *options: str) -> Run:
-    """Write the notebook, run the command to its end."""
+def run(
+    tool: str,
+    made: nbformat.NotebookNode,
+    directory: Path,
+    data: Path,
+    *options: str,
+    stop: signal.Signals | None = None,
+) -> Run:
+    """Write the notebook, run the command to its end. *stop*: send it this when the notebook has left "begun"."""
     directory.mkdir(parents=True)
     nbformat.write(made, directory / ("saved.ipynb" if tool == "nbmake" else "given.ipynb"))
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
     env.update(JUPYTER_PATH=str(data), IPYTHONDIR=str(directory / "ipython"), JUPYTER_CONFIG_DIR=str(directory))
-    done = subprocess.run(
+    process = subprocess.Popen(
         command(tool, made.metadata.kernelspec.name, *options),
         cwd=directory,
         env=env,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=100,
-        check=False,
     )
-    return Run(done.returncode, done.stdout, _ANSI.sub("", done.stderr), directory)
-
-
-Runs = dict[tuple[Any, ...], "Future[Run]"]
+    try:
+        if stop is not None:
+            deadline = time.monotonic() + DEADLINE
+            while "begun" not in Run.read_left(directory):
+                if time.monotonic() > deadline or process.poll() is not None:
+                    raise TimeoutError(f"the notebook did not begin: {process.poll()}")
+                time.sleep(0.05)
+            process.send_signal(stop)
+        stdout, stderr = process.communicate(timeout=DEADLINE)
+    finally:
+        process.kill()
+    return Run(process.returncode, stdout, _ANSI.sub("", stderr), directory)

@@ -1,6 +1,6 @@
 """``jupyter execute``, ``jupyter nbconvert --execute``, papermill, ``pytest --nbmake`` and nbclient: nothing is lost.
 
-All commands begin with the first test that wants one, two at a time; each has a notebook and a directory of its own.
+All commands begin with the first test that wants one, four at a time; each has a notebook and a directory of its own.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import re
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -22,10 +23,20 @@ from headless import KERNELS, OWN, STOCK, Run, Saved, install_own, notebook, run
 
 # What the tools are without.
 MODULES = {"execute": "nbclient", "nbconvert": "nbconvert", "papermill": "papermill", "nbmake": "nbmake"}
+# Each tool meets both kernels.
+GOOD_ON = {
+    "execute": (STOCK, OWN),
+    "nbconvert": (OWN, STOCK),
+    "papermill": (STOCK, OWN),
+    "nbmake": (OWN, STOCK),
+}
 TOOLS = [
-    pytest.param(tool, marks=pytest.mark.skipif(importlib.util.find_spec(module) is None, reason=f"{tool} is not installed"))
+    pytest.param(
+        tool, marks=pytest.mark.skipif(importlib.util.find_spec(module) is None, reason=f"{tool} is not installed")
+    )
     for tool, module in MODULES.items()
 ]
+GOOD_RUNS = [pytest.param(*p.values, GOOD_ON[p.values[0]][0], marks=p.marks) for p in TOOLS] + [("execute", OWN)]
 
 # In cells each of which is found by a text that it alone contains.
 SETUP = """
@@ -81,7 +92,12 @@ GOOD = [
     "events['d'].set(); await asyncio.sleep(0); await asyncio.sleep(0)",
 ]
 FAILING = [SETUP, "await asyncio.sleep(0.01); 1 / 0", "leave('never')"]
-SLEEPING = [SETUP, "try: await asyncio.sleep(60)\nfinally:\n    await asyncio.sleep(0.05)\n    leave('cell')", "leave('never')"]
+SLEEPING = [
+    SETUP,
+    "try: await asyncio.sleep(60)\nfinally:\n    await asyncio.sleep(0.05)\n    leave('cell')",
+    "leave('never')",
+]
+STOPPED = [SETUP, "leave('begun')\n" + SLEEPING[1]]
 # Seconds that no cell but a sleeping one takes.
 TIMEOUT = 5
 TIMEOUTS = {
@@ -101,17 +117,22 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
     tools = [tool for tool, module in MODULES.items() if importlib.util.find_spec(module)]
     with ThreadPoolExecutor(4) as pool:
 
-        def begin(tool: str, kernel: str, what: str, cells: list[str], *options: str, **more: str) -> None:
-            made = notebook(kernel, *cells, **more)
+        def begin(
+            tool: str, kernel: str, what: str, cells: list[str], *options: str, parameters: str = "", **more: Any
+        ) -> None:
+            made = notebook(kernel, *cells, parameters=parameters)
             directory = tmp_path_factory.mktemp("runs") / f"{tool}-{kernel}-{what}"
-            begun[tool, kernel, what] = pool.submit(run, tool, made, directory, data, *options)
+            begun[tool, kernel, what] = pool.submit(run, tool, made, directory, data, *options, **more)
 
         for tool in tools:
-            for kernel in KERNELS.values():
-                begin(tool, kernel, "good", GOOD, *(["-p", "x", "3"] if tool == "papermill" else []), parameters="x = 1")
-            begin(tool, STOCK, "failing", FAILING)
-            begin(tool, OWN, "timeout", SLEEPING, *TIMEOUTS[tool])
+            good, other = GOOD_ON[tool]
+            begin(tool, good, "good", GOOD, *(["-p", "x", "3"] if tool == "papermill" else []), parameters="x = 1")
+            begin(tool, other, "failing", FAILING)
+            begin(tool, good, "timeout", SLEEPING, *TIMEOUTS[tool])
+        begin("execute", OWN, "good", GOOD, parameters="x = 1")
+        begin("execute", STOCK, "stopped", STOPPED, stop=signal.SIGTERM)
         if "nbconvert" in tools:
+            begin("nbconvert", OWN, "stopped", STOPPED, stop=signal.SIGINT)
             begin("nbconvert", STOCK, "killed", [SETUP], "--ExecutePreprocessor.shutdown_kernel=immediate")
         try:
             yield lambda *key: begun[key].result(100)
@@ -119,8 +140,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-@pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
-@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize(("tool", "kernel"), GOOD_RUNS)
 class TestGood:
     """A notebook that ends well, with failures in the background."""
 
@@ -159,7 +179,7 @@ class TestGood:
         starts = done.saved.number("# starts")
         assert f"the task task d of In[{starts}] (fail) failed, and nobody awaits it" in log
         assert log.count("ValueError: kind d") == 1
-        assert "task e" in log
+        assert f"the task task e of In[{starts}] (fail_at_the_end)" in log
         assert log.count("KeyError: 'kind e'") == 1
         assert not re.search("kind [abc]", log)
 
@@ -169,7 +189,7 @@ class TestGood:
 
 @pytest.mark.parametrize("tool", TOOLS)
 def test_a_failing_cell_fails_the_run(runs: Runs, tool: str) -> None:
-    done = runs(tool, STOCK, "failing")
+    done = runs(tool, GOOD_ON[tool][1], "failing")
     assert done.code == 1
     assert "ZeroDivisionError" in done.stdout + done.stderr
     assert done.left == ["generator", "task"]
@@ -181,7 +201,7 @@ def test_a_failing_cell_fails_the_run(runs: Runs, tool: str) -> None:
 
 @pytest.mark.parametrize("tool", TOOLS)
 def test_a_timeout_fails_the_run_and_cleans_up(runs: Runs, tool: str) -> None:
-    done = runs(tool, OWN, "timeout")
+    done = runs(tool, GOOD_ON[tool][0], "timeout")
     assert done.code == 1
     assert "A cell timed out while it was being executed" in done.stdout + done.stderr
     assert done.left == ["cell", "generator", "task"]
@@ -192,6 +212,15 @@ def test_a_kernel_that_is_killed_cleans_nothing_up(runs: Runs, tool: str) -> Non
     done = runs(tool, STOCK, "killed")
     assert done.code == 0
     assert done.left == []
+
+
+@pytest.mark.parametrize(
+    ("tool", "kernel"), [pytest.param(*p.values, GOOD_ON[p.values[0]][0], marks=p.marks) for p in TOOLS[:2]]
+)
+def test_a_command_that_is_stopped_cleans_up(runs: Runs, tool: str, kernel: str) -> None:
+    done = runs(tool, kernel, "stopped")
+    assert done.code != 0
+    assert done.left == ["begun", "cell", "generator", "task"]
 
 
 @pytest.mark.parametrize("tool", [p for p in TOOLS if p.values == ("papermill",)])
@@ -205,7 +234,7 @@ def test_the_bar_of_papermill_is_whole(runs: Runs, tool: str) -> None:
 
 
 @pytest.fixture
-def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., nbclient.NotebookClient]]:
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., nbclient.NotebookClient]:
     data = tmp_path / "data"
     install_own(data)
     monkeypatch.setenv("JUPYTER_PATH", str(data))
@@ -214,7 +243,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
     def make(made: nbformat.NotebookNode, **options: Any) -> nbclient.NotebookClient:
         return nbclient.NotebookClient(made, resources={"metadata": {"path": str(tmp_path)}}, **options)
 
-    yield make
+    return make
 
 
 @pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
@@ -227,8 +256,7 @@ def test_an_interrupt_on_timeout_ends_the_cell_alone(client: Any, tmp_path: Path
         "    ipyrunner.get_runner().interrupts)",
         tags={"sleep(60)\nfinally:\n    await asyncio.sleep(0.05); print": "raises-exception"},
     )
-    limit = lambda cell: 1 if "raises-exception" in cell.metadata.tags else None
-    client(made, timeout_func=limit, interrupt_on_timeout=True).execute()
+    client(made, timeout_func=lambda cell: 1 if cell.metadata.tags else None, interrupt_on_timeout=True).execute()
     saved = Saved(made)
     assert saved.output("print('clean')") == "clean\n"
     assert saved.output("print('clean')", "error").startswith("KeyboardInterrupt\n")
@@ -260,7 +288,7 @@ def test_output_between_cells_is_in_the_next_one(client: Any, tmp_path: Path) ->
     saved = Saved(made)
 
     async def wait(cell: Any, cell_index: int) -> None:
-        if "next" in cell.source:
+        if "'next'" in cell.source:
             async with asyncio.timeout(30):
                 while not path.exists():
                     await asyncio.sleep(0.01)
@@ -287,7 +315,14 @@ def test_a_cell_that_people_watch_keeps_its_output(client: Any) -> None:
 
 
 def test_an_unloaded_extension_leaves_the_streams_alone(client: Any) -> None:
-    made = notebook(STOCK, SETUP, "print('here')", "%unload_ext ipyrunner", "print('there')", "import sys; type(sys.stdout).__name__")
+    made = notebook(
+        STOCK,
+        SETUP,
+        "print('here')",
+        "%unload_ext ipyrunner",
+        "print('there')",
+        "import sys; type(sys.stdout).__name__",
+    )
     client(made).execute()
     saved = Saved(made)
     assert saved.output("print('here')") == "here\n"
@@ -297,7 +332,6 @@ def test_an_unloaded_extension_leaves_the_streams_alone(client: Any) -> None:
 
 def test_a_timeout_without_an_interrupt(client: Any, tmp_path: Path) -> None:
     made = notebook(STOCK, *SLEEPING)
-    limit = lambda cell: 1 if "leave('cell')" in cell.source else None
     with pytest.raises(CellTimeoutError):
-        client(made, timeout_func=limit).execute()
+        client(made, timeout_func=lambda cell: 1 if "leave('cell')" in cell.source else None).execute()
     assert sorted((tmp_path / "left").read_text().split()) == ["cell", "generator", "task"]

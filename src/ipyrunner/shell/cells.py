@@ -85,7 +85,7 @@ class Cells:
         running = self._runner.present is not None and self._runner.present.in_cell
         if threading.current_thread() is threading.main_thread() and not running:
             self._routing.prepare()
-            self._unwatched.prepare()
+            self._unwatched.prepare(in_charge=self.in_charge())
 
     def run_cell_async(self, original: Callable[..., _CellCoroutine], stock: Callable[..., bool]) -> Any:
         """Return the replacement; *stock* is the shell's own ``should_run_async``."""

@@ -53,9 +53,11 @@ class Reports:
         of = "" if origin is None else f" of {origin.label}"
         task = report.get("task", report.get("future"))
         message = str(report.get("message", "Unhandled exception in the event loop"))
-        if isinstance(task, asyncio.Task) and message == "Task exception was never retrieved":
-            if isinstance(exc, SystemExit):
-                return f"ipyrunner: SystemExit in the task {task.get_name()}{of}: it does not end the kernel"
-            failed = f"the task {task.get_name()}{of} ({function_of(task)}) failed"
-            return f"ipyrunner: {failed}, and nobody awaits it ({message})"
-        return f"ipyrunner: {message}" + (f" (in what {origin.label} has started)" if origin is not None else "")
+        if not isinstance(task, asyncio.Task):
+            return f"ipyrunner: {message}" + ("" if origin is None else f" (started by {origin.label})")
+        if message != "Task exception was never retrieved":
+            return f"ipyrunner: {message}: the task {task.get_name()}{of} ({function_of(task)})"
+        if isinstance(exc, SystemExit):
+            return f"ipyrunner: SystemExit in the task {task.get_name()}{of}: it does not end the kernel"
+        failed = f"the task {task.get_name()}{of} ({function_of(task)}) failed"
+        return f"ipyrunner: {failed}, and nobody awaits it ({message})"

@@ -68,9 +68,9 @@ class Unwatched:
         self._streams: list[Subclassing] = []
         self._replacements: list[Replacement] = []
 
-    def prepare(self) -> None:
-        """Before the kernel begins a cell; see ``Routing.prepare``."""
-        self.active = not has_audience(self._shell)
+    def prepare(self, *, in_charge: bool) -> None:
+        """Before the kernel begins a cell, see ``Routing.prepare``; *in_charge*: we shall be told by :meth:`begin`."""
+        self.active = in_charge and not has_audience(self._shell)
         if self.active and not self._replacements:
             self._install()
         for stream in self._streams:
@@ -100,7 +100,9 @@ class Unwatched:
         kept, self._kept = self._kept, deque()
         dropped = self._take_dropped() + "\n" if self._dropped else ""
         if kept and self.active:
-            log.warning("ipyrunner: what came after the last cell:\n%s%s", dropped, "".join(k.text for k in kept).rstrip())
+            log.warning(
+                "ipyrunner: what came after the last cell:\n%s%s", dropped, "".join(k.text for k in kept).rstrip()
+            )
 
     def restore(self) -> None:
         """Leave the streams and the publisher as they were."""
