@@ -53,7 +53,8 @@ class Routing:
     def request_of(self, output: Any) -> str | None:
         """Return the id of the request that *output*, a stream or the publisher, goes to in the present Context."""
         parent: Any = output.parent_header if _follows_context(output) else self._cell.get(self._shell.parent_header)
-        return parent.get("msg_id") or parent.get("header", {}).get("msg_id")
+        request: str | None = parent.get("msg_id") or parent.get("header", {}).get("msg_id")
+        return request
 
     def restore(self) -> None:
         """Leave the streams and the publisher as they were."""
