@@ -85,6 +85,8 @@ class NotebookRunner(LoggingConfigurable):
         self.when_host_stops: Callable[[], None] = self.shutdown
         # What shows a failure in the loop, in the output of the cell that it comes from; None: asyncio does.
         self.show: Callable[[Failure], None] | None = None
+        # Whether all that is printed at the end of the process is logged.
+        self.is_logged: Callable[[], bool] = lambda: False
         # What the user calls a file: a cell's has a number.
         self.name_file: Callable[[str], str] = os.path.basename
         super().__init__(**kwargs)
@@ -199,7 +201,7 @@ class NotebookRunner(LoggingConfigurable):
         current = self._current
         if current is None or self.is_copy:
             return
-        if not current.loop.is_closed() and current.loop.get_exception_handler() is None:
+        if not (current.loop.is_closed() or current.loop.get_exception_handler() or self.is_logged()):
             current.loop.set_exception_handler(self._log_error)
         with warnings.catch_warnings(record=True) as caught:
             try:

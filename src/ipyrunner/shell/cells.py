@@ -26,6 +26,7 @@ from .arguments import ArunArguments
 from .reading import arun_call, names_running_loop, read_arun_cell
 from .routing import Routing
 from .tracebacks import Tracebacks
+from .unwatched import Unwatched
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
@@ -43,11 +44,17 @@ class Cells:
     """Run the cells of *shell* by *runner*. Also an AST transformer of the shell, see :meth:`visit`."""
 
     def __init__(
-        self, shell: InteractiveShell, runner: NotebookRunner, routing: Routing, tracebacks: Tracebacks
+        self,
+        shell: InteractiveShell,
+        runner: NotebookRunner,
+        routing: Routing,
+        unwatched: Unwatched,
+        tracebacks: Tracebacks,
     ) -> None:
         self._shell = shell
         self._runner = runner
         self._routing = routing
+        self._unwatched = unwatched
         self._tracebacks = tracebacks
         self._keep_start = keeps_start(shell)
         # Set while a cell that begins with %%arun starts: the magic returns a coroutine, and the cell awaits it.
@@ -62,6 +69,7 @@ class Cells:
         def should_run_async(
             raw_cell: str, *, transformed_cell: str | None = None, preprocessing_exc_tuple: Any = None
         ) -> bool:
+            self._prepare()
             stock = original(
                 raw_cell, transformed_cell=transformed_cell, preprocessing_exc_tuple=preprocessing_exc_tuple
             )
@@ -72,6 +80,12 @@ class Cells:
             return self._can_await() and self._needs_loop(stock, transformed_cell)
 
         return should_run_async
+
+    def _prepare(self) -> None:
+        running = self._runner.present is not None and self._runner.present.in_cell
+        if threading.current_thread() is threading.main_thread() and not running:
+            self._routing.prepare()
+            self._unwatched.prepare(in_charge=self.in_charge())
 
     def run_cell_async(self, original: Callable[..., _CellCoroutine], stock: Callable[..., bool]) -> Any:
         """Return the replacement; *stock* is the shell's own ``should_run_async``."""
@@ -107,10 +121,12 @@ class Cells:
         origin: Origin = kernel_context.run(begin, f"In[{self._shell.execution_count}]")
         self._runner.refresh(kernel_context)
         try:
+            self._unwatched.begin(kernel_context, silent=bool(kwargs.get("silent")))
             return await self._run_in_context(coro, raw_cell, kwargs, stock)
         finally:
             origin.over = True
             self._runner.settle()
+            self._unwatched.end()
 
     async def _run_in_context(
         self, coro: _CellCoroutine, raw_cell: str, kwargs: dict[str, Any], stock: Callable[..., bool]

@@ -24,6 +24,7 @@ from .table import TaskTable
 from .terminating import Termination
 from .timing import Timing
 from .tracebacks import Tracebacks
+from .unwatched import Unwatched
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -82,14 +83,16 @@ class Extension:
         self._shell = shell
         self._guard = Guard(shell)
         self.runner = NotebookRunner(parent=shell, outside=self._guard)
-        self.runner.show = Reports(shell).show
         self.runner.name_file = self._name_file
         host = kernel_loop(shell)
         if host is not None and host is running_loop():
             self.runner.attach(host)
         self._routing = Routing(shell)
+        self._unwatched = Unwatched(shell, self._routing)
+        self.runner.show = Reports(shell, self._unwatched).show
+        self.runner.is_logged = lambda: self._unwatched.active
         tracebacks = Tracebacks(shell, self.runner)
-        self._cells = Cells(shell, self.runner, self._routing, tracebacks)
+        self._cells = Cells(shell, self.runner, self._routing, self._unwatched, tracebacks)
         stock = shell.should_run_async
         self._replacements = [
             Replacement(shell, "should_run_async", self._cells.should_run_async),
@@ -130,6 +133,7 @@ class Extension:
         for replacement in self._replacements:
             replacement.restore()
         self._timing.restore()
+        self._unwatched.restore()
         self._routing.restore()
         self._guard.restore()
         shell.ast_transformers.remove(self._cells)
@@ -153,7 +157,10 @@ class Extension:
 
     def _shutdown(self) -> None:
         with self._termination.cleaning_up() as elapsed:
-            self.runner.shutdown(elapsed)
+            try:
+                self.runner.shutdown(elapsed)
+            finally:
+                self._unwatched.tell(self.runner.log)
 
     def _close_before(self, original: Callable[[], None]) -> Callable[[], None]:
         def close_before() -> None:

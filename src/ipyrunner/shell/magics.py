@@ -22,8 +22,9 @@ from .arguments import ArunArguments, arun_options
 from .background import BackgroundCell
 from .body import Body, compile_body, compile_expression, evaluate, is_statement, run_body
 from .cells import Cells
-from .progress import Progress, has_audience
+from .progress import Progress
 from .status import Status
+from .unwatched import has_audience
 
 __all__ = ["RunnerMagics"]
 

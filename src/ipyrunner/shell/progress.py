@@ -5,34 +5,18 @@ from __future__ import annotations
 import asyncio
 import warnings
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from IPython.core.error import UsageError
 
 from ..aio.scope import Brood
 from ..aio.tasks import Tasks
 
-if TYPE_CHECKING:
-    from IPython.core.interactiveshell import InteractiveShell
-
-__all__ = ["Progress", "has_audience"]
+__all__ = ["Progress"]
 
 # Seconds between two updates.
 _PERIOD = 0.1
 _FORMAT = "{desc} |{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
-
-
-def has_audience(shell: InteractiveShell) -> bool:
-    """Return whether somebody looks at the output while it comes.
-
-    nbclient, and so nbconvert and papermill, say that nobody can be asked for input (``allow_stdin``); front ends with
-    people in front of them do not.
-    """
-    kernel: Any = getattr(shell, "kernel", None)
-    if kernel is None:
-        return True
-    content = kernel.get_parent("shell").get("content", {}) if hasattr(kernel, "get_parent") else {}
-    return bool(content.get("allow_stdin", True))
 
 
 class Progress:

@@ -1,4 +1,4 @@
-"""Replace an attribute of one object, and restore exactly what was there."""
+"""Replace an attribute or the class of one object, and restore exactly what was there."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Replacement"]
+__all__ = ["Replacement", "Subclassing"]
 
 
 class Replacement:
@@ -37,3 +37,26 @@ class Replacement:
             delattr(self._owner, self._name)
         else:
             setattr(self._owner, self._name, self._own)
+
+
+class Subclassing:
+    """Give one object a subclass of its class, ``make(own)``, until :meth:`restore`.
+
+    For methods that others replace on the object in the meantime. They may put back the methods of the class that was
+    there before: the methods of the subclass call ``own.method(self)``, not ``super()``, and change nothing any more
+    once they are restored; :meth:`uncover` brings them back before that.
+    """
+
+    def __init__(self, owner: Any, make: Callable[[Any], type]) -> None:
+        self._owner = owner
+        self._own = type(owner)
+        owner.__class__ = make(self._own)
+
+    def uncover(self, name: str) -> None:
+        """Delete the object's own attribute *name* if that is a method of a class of its, put there to restore it."""
+        if getattr(vars(self._owner).get(name), "__self__", None) is self._owner:
+            delattr(self._owner, name)
+
+    def restore(self) -> None:
+        """Restore the class."""
+        self._owner.__class__ = self._own

@@ -11,8 +11,10 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from ..aio.failures import Failure
+from ..aio.origins import context_of, origin_of
 from ..aio.tasks import function_of
 from .tracebacks import without_machinery
+from .unwatched import Unwatched
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -23,8 +25,9 @@ __all__ = ["Reports"]
 class Reports:
     """Show failures with the traceback formatter of *shell*, in the present ``%xmode`` and colours."""
 
-    def __init__(self, shell: InteractiveShell) -> None:
+    def __init__(self, shell: InteractiveShell, unwatched: Unwatched) -> None:
         self._shell = shell
+        self._unwatched = unwatched
 
     def show(self, failure: Failure) -> None:
         """Print *failure*. Its message is asyncio's own, unless there is a better one."""
@@ -44,14 +47,17 @@ class Reports:
             lines.append(f"ipyrunner: and {failure.more} more that failed the same way at the same line: %atasks -a")
         print("\n".join(lines), file=sys.stderr, flush=True)
 
-    @staticmethod
-    def _headline(report: dict[str, Any], exc: BaseException) -> str:
+    def _headline(self, report: dict[str, Any], exc: BaseException) -> str:
+        # In the output of another cell: say of which one it is.
+        origin = origin_of(context_of(report)) if self._unwatched.is_stray() else None
+        of = "" if origin is None else f" of {origin.label}"
         task = report.get("task", report.get("future"))
         message = str(report.get("message", "Unhandled exception in the event loop"))
-        if isinstance(task, asyncio.Task) and message == "Task exception was never retrieved":
-            if isinstance(exc, SystemExit):
-                return f"ipyrunner: SystemExit in the task {task.get_name()}: it does not end the kernel"
-            return (
-                f"ipyrunner: the task {task.get_name()} ({function_of(task)}) failed, and nobody awaits it ({message})"
-            )
-        return f"ipyrunner: {message}"
+        if not isinstance(task, asyncio.Task):
+            return f"ipyrunner: {message}" + ("" if origin is None else f" (started by {origin.label})")
+        if message != "Task exception was never retrieved":
+            return f"ipyrunner: {message}: the task {task.get_name()}{of} ({function_of(task)})"
+        if isinstance(exc, SystemExit):
+            return f"ipyrunner: SystemExit in the task {task.get_name()}{of}: it does not end the kernel"
+        failed = f"the task {task.get_name()}{of} ({function_of(task)}) failed"
+        return f"ipyrunner: {failed}, and nobody awaits it ({message})"

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .replacing import Replacement
+from .replacing import Replacement, Subclassing
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -28,7 +28,8 @@ class Routing:
         self._shell = shell
         self._cell: contextvars.ContextVar[dict[str, Any]] = contextvars.ContextVar("ipyrunner cell")
         self._replacements: list[Replacement] = []
-        self._classes: list[tuple[Any, type]] = []
+        self._streams: list[Subclassing] = []
+        self._restored = False
         if getattr(shell, "kernel", None) is None:
             return
         for stream in (sys.stdout, sys.stderr):
@@ -39,45 +40,60 @@ class Routing:
             for name in ("publish", "clear_output"):
                 self._replacements.append(Replacement(publisher, name, self._publish))
 
+    def prepare(self) -> None:
+        """Before the kernel begins a cell: IPython 9 has put back, after a plain one, the ``write`` of before."""
+        for stream in self._streams:
+            stream.uncover("write")
+
     def set_cell(self) -> None:
         """Say in the current Context which cell begins; tasks inherit it."""
         if self._replacements:
             self._cell.set(self._shell.parent_header)
 
+    def request_of(self, output: Any) -> str | None:
+        """Return the id of the request that *output*, a stream or the publisher, goes to in the present Context."""
+        parent: Any = output.parent_header if _follows_context(output) else self._cell.get(self._shell.parent_header)
+        request: str | None = parent.get("msg_id") or parent.get("header", {}).get("msg_id")
+        return request
+
     def restore(self) -> None:
         """Leave the streams and the publisher as they were."""
         for replacement in self._replacements:
             replacement.restore()
-        for stream, own in self._classes:
-            stream.__class__ = own
+        for stream in self._streams:
+            stream.restore()
         self._replacements.clear()
-        self._classes.clear()
+        self._streams.clear()
+        self._restored = True
 
     def _route_stream(self, stream: Any) -> None:
         # A class, and not methods on the stream: IPython 9 replaces stream.write for the length of each plain cell.
-        own, cell = type(stream), self._cell
+        cell = self._cell
         # What the kernel has set last, for output that belongs to no cell of ours.
         last: dict[str, Any] = self._shell.parent_header  # type: ignore[attr-defined]
         shown: dict[str, Any] = last
+        routing = self
 
-        class RoutedStream(own):  # type: ignore[valid-type, misc]
-            def set_parent(self, parent: dict[str, Any]) -> None:
-                nonlocal last, shown
-                self.flush()  # what is buffered belongs to the parent before
-                last = shown = parent
-                super().set_parent(parent)
+        def routed(own: Any) -> type:
+            class RoutedStream(own):  # type: ignore[misc]
+                def set_parent(self, parent: dict[str, Any]) -> None:
+                    nonlocal last, shown
+                    self.flush()  # what is buffered belongs to the parent before
+                    last = shown = parent
+                    own.set_parent(self, parent)
 
-            def write(self, text: str) -> Any:
-                nonlocal shown
-                parent = cell.get(last)
-                if parent is not shown:
-                    self.flush()
-                    shown = parent
-                    super().set_parent(parent)
-                return super().write(text)
+                def write(self, text: str) -> Any:
+                    nonlocal shown
+                    parent = cell.get(last)
+                    if parent is not shown and not routing._restored:
+                        self.flush()
+                        shown = parent
+                        own.set_parent(self, parent)
+                    return own.write(self, text)
 
-        stream.__class__ = RoutedStream
-        self._classes.append((stream, own))
+            return RoutedStream
+
+        self._streams.append(Subclassing(stream, routed))
 
     def _publish(self, original: Callable[..., Any]) -> Callable[..., Any]:
         publisher: Any = self._shell.display_pub
