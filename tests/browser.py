@@ -22,8 +22,6 @@ from urllib.parse import quote
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from kernels import RUNNER_KERNEL
-
 BROWSERS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
 INSTALL = "apt-get install chromium"
 # Playwright adds --no-sandbox, without which Chromium refuses root.
@@ -83,19 +81,6 @@ def write_notebook(path: Path, content: dict[str, Any], kernel: str) -> None:
             cell.update(outputs=[], execution_count=None)
     content["metadata"]["kernelspec"] = {"name": kernel, "display_name": kernel, "language": "python"}
     path.write_text(json.dumps(content), encoding="utf-8")
-
-
-def write_kernelspec(root: Path) -> None:
-    """Write a kernelspec ``ipyrunner``, whose kernel has the extension loaded and is interrupted by message."""
-    directory = root / "JUPYTER_DATA_DIR" / "kernels" / "ipyrunner"
-    directory.mkdir(parents=True)
-    spec = {
-        "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", RUNNER_KERNEL],
-        "display_name": "Python 3 (ipyrunner)",
-        "language": "python",
-        "interrupt_mode": "message",
-    }
-    (directory / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
 
 
 @dataclass

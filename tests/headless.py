@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -17,22 +16,8 @@ import nbformat
 # Seconds that a command may take; four run at a time.
 DEADLINE = 100.0
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
-# A kernelspec of the tests' own, for RunnerKernel; and the one of ipykernel.
-OWN, STOCK = "tests-runner", "python3"
+OWN, STOCK = "ipyrunner", "python3"
 KERNELS = {"stock": STOCK, "own": OWN}
-
-
-def install_own(data: Path) -> None:
-    """Write the kernelspec of docs/interrupts.md into a data directory of Jupyter."""
-    spec = {
-        "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-        + ["--IPKernelApp.kernel_class=ipyrunner.kernel.RunnerKernel"],
-        "display_name": "Python 3 (ipyrunner)",
-        "language": "python",
-        "interrupt_mode": "message",
-    }
-    (data / "kernels" / OWN).mkdir(parents=True)
-    (data / "kernels" / OWN / "kernel.json").write_text(json.dumps(spec))
 
 
 def notebook(
@@ -131,7 +116,6 @@ def run(
     tool: str,
     made: nbformat.NotebookNode,
     directory: Path,
-    data: Path,
     *options: str,
     stop: signal.Signals | None = None,
 ) -> Run:
@@ -139,7 +123,11 @@ def run(
     directory.mkdir(parents=True)
     nbformat.write(made, directory / ("saved.ipynb" if tool == "nbmake" else "given.ipynb"))
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
-    env.update(JUPYTER_PATH=str(data), IPYTHONDIR=str(directory / "ipython"), JUPYTER_CONFIG_DIR=str(directory))
+    env.update(
+        JUPYTER_DATA_DIR=str(directory / "data"),
+        IPYTHONDIR=str(directory / "ipython"),
+        JUPYTER_CONFIG_DIR=str(directory),
+    )
     process = subprocess.Popen(
         command(tool, made.metadata.kernelspec.name, *options),
         cwd=directory,

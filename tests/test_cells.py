@@ -283,3 +283,14 @@ def test_a_busy_background_task_does_not_starve_the_kernel(shared: Kernel) -> No
     assert shared.ok("1 + 1").value == "2"
     assert shared.ok("await asyncio.sleep(0.01); 3").value == "3"
     shared.ok("t.cancel();")
+
+
+@pytest.mark.parametrize(
+    ("code", "text"), [("return 5", "'return' outside function"), ("yield 5", "'yield' outside function")]
+)
+def test_what_does_not_belong_at_the_top_level_is_said(shared: Kernel, code: str, text: str) -> None:
+    cell = shared.run(f"await asyncio.sleep(0); print('ran')\n{code}")
+    assert cell.ename == "SyntaxError"
+    assert text in cell.traceback
+    assert cell.stdout == "ran\n"
+    assert shared.ok("await asyncio.sleep(0); kept").value == "'kept'"

@@ -142,13 +142,18 @@ blocked = threading.Event()
 
 def on_message(data):
     log.append(threading.current_thread() is main)
-    blocked.set()
+    if len(log) == 100: blocked.set()
 """)
     cell = kernel.begin("await asyncio.sleep(0); print('go'); blocked.wait(60)")
     kernel.wait_for(cell, "go")
-    on_subshell.send(1)
-    assert kernel.finish(cell).value == "True"  # after interrupt_grace
-    assert kernel.ok("await asyncio.sleep(0.01); print(log)").stdout == "[False]\n"  # once
+    for n in range(100):
+        on_subshell.send(n)
+    # After interrupt_grace: not each of them waits for so long, and each is called once.
+    assert kernel.finish(cell).value == "True"
+    assert kernel.ok("await asyncio.sleep(0.01); print(log == [False] * 100)").stdout == "True\n"
+    sent = on_subshell.send(1)
+    kernel.wait_until(lambda: sent.idle)
+    assert kernel.ok("print(log[100:])").stdout == "[True]\n"  # it runs again
 
 
 @needs_subshells

@@ -19,7 +19,7 @@ import nbformat
 import pytest
 from nbclient.exceptions import CellTimeoutError
 
-from headless import KERNELS, OWN, STOCK, Run, Saved, install_own, notebook, run
+from headless import KERNELS, OWN, STOCK, Run, Saved, notebook, run
 
 # What the tools are without.
 MODULES = {"execute": "nbclient", "nbconvert": "nbconvert", "papermill": "papermill", "nbmake": "nbmake"}
@@ -111,8 +111,6 @@ Runs = Callable[..., Run]
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
-    data = tmp_path_factory.mktemp("data")
-    install_own(data)
     begun: dict[tuple[str, ...], Future[Run]] = {}
     tools = [tool for tool, module in MODULES.items() if importlib.util.find_spec(module)]
     with ThreadPoolExecutor(4) as pool:
@@ -122,7 +120,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
         ) -> None:
             made = notebook(kernel, *cells, parameters=parameters)
             directory = tmp_path_factory.mktemp("runs") / f"{tool}-{kernel}-{what}"
-            begun[tool, kernel, what] = pool.submit(run, tool, made, directory, data, *options, **more)
+            begun[tool, kernel, what] = pool.submit(run, tool, made, directory, *options, **more)
 
         for tool in tools:
             good, other = GOOD_ON[tool]
@@ -235,9 +233,7 @@ def test_the_bar_of_papermill_is_whole(runs: Runs, tool: str) -> None:
 
 @pytest.fixture
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., nbclient.NotebookClient]:
-    data = tmp_path / "data"
-    install_own(data)
-    monkeypatch.setenv("JUPYTER_PATH", str(data))
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
 
     def make(made: nbformat.NotebookNode, **options: Any) -> nbclient.NotebookClient:

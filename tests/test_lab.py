@@ -31,7 +31,6 @@ from browser import (
     press_interrupt,
     press_restart,
     serving,
-    write_kernelspec,
     write_settings,
 )
 from kernels import BEFORE, DEADLINE
@@ -64,7 +63,6 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], 
         def serve(application: str) -> Server:
             if application not in servers:
                 root = tmp_path_factory.mktemp(application)
-                write_kernelspec(root)
                 servers[application] = stack.enter_context(serving(root, application))
             return servers[application]
 
@@ -173,13 +171,7 @@ task = asyncio.create_task(fail())
 WIDGETS = """
 import ipywidgets, threading
 
-def event(widget, name):  # ipyrunner.event does this
-    future = asyncio.get_running_loop().create_future()
-    def complete(change):
-        widget.unobserve(complete, name)
-        future.set_result(change.new)
-    widget.observe(complete, name)
-    return future
+from ipyrunner import event
 
 slider, button = ipywidgets.IntSlider(), ipywidgets.Button(description="Go on")
 display(slider, button)

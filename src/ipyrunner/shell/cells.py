@@ -23,7 +23,7 @@ from ..aio.origins import Origin, begin
 from ..aio.running import running_loop
 from ..notebook import NotebookRunner
 from .arguments import ArunArguments
-from .reading import arun_call, names_running_loop, read_arun_cell
+from .reading import arun_call, has_awaiting_statement, names_running_loop, read_arun_cell
 from .routing import Routing
 from .tracebacks import Tracebacks
 from .unwatched import Unwatched
@@ -179,7 +179,7 @@ class Cells:
             return stock
         arun = read_arun_cell(source)
         if arun is None:
-            return names_running_loop(source)
+            return names_running_loop(source) or has_awaiting_statement(source)
         arguments = ArunArguments.of(arun.line)
         # --background only starts a task, --fresh has a loop of its own, and an %%arun inside a cell that runs is a
         # blocking run like %arun.

@@ -36,6 +36,8 @@ class Comms:
     def __init__(self, shell: InteractiveShell, runner: NotebookRunner) -> None:
         self._kernel: Any = getattr(shell, "kernel", None)
         self._runner = runner
+        # Whether the loop has let a message wait for too long, and has not run since: the next ones do not wait for it.
+        self._late = False
         # The kernel's table of message handlers; ipykernel itself puts the comm manager's in there the same way.
         self._handlers: dict[str, Callable[..., Any]] = getattr(self._kernel, "shell_handlers", {})
         self._before = {name: self._handlers[name] for name in _MESSAGES if name in self._handlers}
@@ -64,14 +66,19 @@ class Comms:
         present = self._runner.present
         if present is None:
             return call()
-        if present.takes_calls and hand_over(present.loop, call, patience=self._runner.interrupt_grace):
-            return None  # as the kernel's own handlers do
+        if present.takes_calls and not self._late:
+            if hand_over(present.loop, call, patience=self._runner.interrupt_grace):
+                return None  # as the kernel's own handlers do
+            self._late = True
         try:
             return call()
         finally:
             # It may have completed a future of the loop, which went to sleep meanwhile.
             with suppress(RuntimeError):  # closed
-                present.loop.call_soon_threadsafe(_do_nothing)
+                present.loop.call_soon_threadsafe(self._on_time)
+
+    def _on_time(self) -> None:
+        self._late = False
 
     @contextmanager
     def _status(self, message: dict[str, Any]) -> Iterator[None]:
@@ -98,7 +105,3 @@ class Comms:
         kernel = self._kernel
         topic = f"kernel.{kernel.ident}.status".encode()
         kernel.session.send(kernel.iopub_socket, "status", {"execution_state": status}, parent=parent, ident=topic)
-
-
-def _do_nothing() -> None:
-    pass

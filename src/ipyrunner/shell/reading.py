@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
+import inspect
 from typing import NamedTuple
 
-__all__ = ["ArunCell", "arun_call", "names_running_loop", "read_arun_cell"]
+__all__ = ["ArunCell", "arun_call", "has_awaiting_statement", "names_running_loop", "read_arun_cell"]
 
 # What needs a running loop and can be used without await. Stock notebooks name these at the top level of cells.
 _NAMES = frozenset({"get_running_loop", "current_task", "all_tasks"})
@@ -40,6 +41,26 @@ def names_running_loop(source: str) -> bool:
         else:
             pending += ast.iter_child_nodes(node)
     return False
+
+
+def has_awaiting_statement(source: str) -> bool:
+    """Return whether one of the top-level statements awaits, though the source as a whole may not compile.
+
+    ``return`` at the top level is such a source: IPython, which compiles a statement when its turn comes, takes it for
+    one without ``await`` and then stumbles over the await.
+    """
+    if "await" not in source and "async" not in source:
+        return False
+    tree = _parse(source)
+    return any(map(_awaits, [] if tree is None else tree.body))
+
+
+def _awaits(statement: ast.stmt) -> bool:
+    try:
+        code = compile(ast.Module([statement], []), "<statement>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return False
+    return bool(code.co_flags & inspect.CO_COROUTINE)
 
 
 def read_arun_cell(source: str) -> ArunCell | None:
