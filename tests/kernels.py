@@ -112,6 +112,7 @@ class Kernel:
         while time.monotonic() < end:
             self._receive(self.client.get_iopub_msg, self.poll)
             self._receive(self.client.get_shell_msg, 0)
+            self._receive(self.client.get_stdin_msg, 0)
 
     def forget(self) -> None:
         """Let go of the cells so far."""
@@ -125,6 +126,31 @@ class Kernel:
         """Wait for the first message of this type that the cell has caused."""
         self._pump(lambda: any(m["msg_type"] == msg_type for m in cell.messages), timeout, lambda: msg_type)
         return next(m for m in cell.messages if m["msg_type"] == msg_type)
+
+    def wait_for_question(self, cell: Cell, prompt: str, timeout: float = DEADLINE) -> dict[str, Any]:
+        """Wait until the cell asks for input with this prompt, which no call before has waited for; return the request."""
+
+        def asked() -> dict[str, Any] | None:
+            questions = (m for m in cell.messages if m["msg_type"] == "input_request")
+            return next((m for m in questions if prompt in m["content"]["prompt"]), None)
+
+        self._pump(asked, timeout, lambda: f"{prompt!r} to be asked for by {cell}")
+        question = asked()
+        assert question is not None
+        cell.messages.remove(question)
+        return question
+
+    def answer(self, text: str, to: dict[str, Any] | None = None) -> None:
+        """Answer a question; *to* says which one, as JupyterLab does and jupyter_client does not."""
+        self.client.stdin_channel.send(self.client.session.msg("input_reply", {"value": text}, parent=to))
+
+    def chat(self, cell: Cell, prompt: str, *texts: str) -> str:
+        """Answer the cell's next questions with this prompt; return what it has printed since, up to the one after."""
+        before = len(cell.stdout)
+        for text in texts:
+            self.wait_for_question(cell, prompt)
+            self.answer(text)
+        return cell.stdout[before:]
 
     def interrupt(self) -> float:
         """Press the interrupt button; return when. By message: when the kernel has answered."""
@@ -174,6 +200,7 @@ class Kernel:
                 raise TimeoutError(f"waited {timeout} s for {what()}")
             self._receive(self.client.get_iopub_msg, self.poll)
             self._receive(self.client.get_shell_msg, 0)
+            self._receive(self.client.get_stdin_msg, 0)
 
     def _receive(self, get: Any, timeout: float) -> None:
         try:

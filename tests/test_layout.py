@@ -33,6 +33,7 @@ PRIVATE = {
     "_default_executor": "aio/closing.py",
     "_executor_shutdown_called": "aio/closing.py",
     "_run": "aio/interrupt.py",
+    "_previous_sigint_handler": "aio/signalling.py",
     "_asyncio_runner": "shell/cells.py",
     "_parent_header": "shell/routing.py",
     "_cancel_on_sigint": "shell/guarding.py",

@@ -36,7 +36,7 @@ from types import CodeType, FrameType
 from typing import Any, TypeVar
 
 from .running import running_loop
-from .signalling import in_thread, is_default_handler, signal_main_thread
+from .signalling import before_debugger, in_thread, is_debuggers_handler, is_default_handler, signal_main_thread
 
 __all__ = ["Interrupt", "drives_loop", "is_callback", "is_driver", "is_forced", "uninterruptible"]
 
@@ -162,20 +162,25 @@ class Interrupt:
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
             previous = signal.getsignal(signal.SIGINT)
-            if previous is not None and self._replaces(previous):
+            if previous is not None and (self._replaces(previous) or is_debuggers_handler(previous)):
                 handler = self._on_sigint
                 try:
                     signal.signal(signal.SIGINT, handler)
                 except ValueError:  # an embedded interpreter without signals (gh-91880)
                     return self
                 self._handler, self._previous = handler, previous
+                before_debugger()  # of an earlier cell: at its prompt pdb leaves ours in place
         return self
 
     def __exit__(self, *exc: object) -> None:
         with self._lock:
             self._over = True
         # signal.signal() runs the handlers of pending signals first, and ours ignores them from here on.
-        if self.handles_signals:
+        if self.handles_signals or (
+            self._handler is not None
+            and is_debuggers_handler(signal.getsignal(signal.SIGINT))
+            and before_debugger() is self._handler
+        ):
             signal.signal(signal.SIGINT, self._previous)
 
     @staticmethod

@@ -3,16 +3,44 @@
 from __future__ import annotations
 
 import _thread
+import bdb
 import signal
+import sys
 import threading
 from collections.abc import Callable
+from typing import Any
 
-__all__ = ["Outside", "in_thread", "is_default_handler", "signal_main_thread"]
+__all__ = [
+    "Outside",
+    "before_debugger",
+    "in_thread",
+    "is_debuggers_handler",
+    "is_default_handler",
+    "signal_main_thread",
+]
 
 
 def is_default_handler(handler: object) -> bool:
     """Return whether *handler* is Python's own for SIGINT: what ``asyncio.Runner`` replaces."""
     return handler is signal.default_int_handler
+
+
+def is_debuggers_handler(handler: object) -> bool:
+    """Return whether *handler* is pdb's: at ``continue`` it takes SIGINT over, to stop the program again."""
+    return isinstance(getattr(handler, "__self__", None), bdb.Bdb)
+
+
+def before_debugger() -> Any:
+    """Return, once, the handler that pdb has replaced at ``continue`` and is to put back at its next prompt; or None.
+
+    That may be in another cell, which has another handler in place. Private: since Python 3.2; without it the next
+    prompt's cell answers SIGINT as Python does, and not as ours.
+    """
+    debugger = getattr(sys.modules.get("pdb"), "Pdb", None)
+    handler = getattr(debugger, "_previous_sigint_handler", None)
+    if debugger is not None and handler is not None:
+        debugger._previous_sigint_handler = None
+    return handler
 
 
 def signal_main_thread() -> None:

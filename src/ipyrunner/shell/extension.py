@@ -14,6 +14,7 @@ from ..aio.running import running_loop
 from ..notebook import NotebookRunner
 from .atasks import TaskMagics, table
 from .cells import Cells, kernel_loop
+from .debugging import debugger
 from .guarding import Guard
 from .magics import RunnerMagics
 from .replacing import Replacement
@@ -90,6 +91,7 @@ class Extension:
             Replacement(shell, "should_run_async", self._cells.should_run_async),
             Replacement(shell, "run_cell_async", lambda original: self._cells.run_cell_async(original, stock)),
             Replacement(shell, "showtraceback", tracebacks.showtraceback),
+            Replacement(shell, "debugger", debugger),
             Replacement(shell.events, "trigger", self._lend_to_hooks),
         ]
         if hasattr(shell, "_atexit_once"):
