@@ -77,6 +77,8 @@ class Kernel:
         self.client.start_channels()
         self.client.wait_for_ready(timeout=DEADLINE)
         self._cells: dict[str, Cell] = {}
+        # What the front end's debugger is told, which belongs to no cell.
+        self.debug_events: list[dict[str, Any]] = []
         # Seconds per look at the output channel; the reply channel is looked at in between.
         self.poll = 0.005
 
@@ -127,6 +129,17 @@ class Kernel:
         self._pump(lambda: any(m["msg_type"] == msg_type for m in cell.messages), timeout, lambda: msg_type)
         return next(m for m in cell.messages if m["msg_type"] == msg_type)
 
+    def wait_for_debug_event(self, name: str, timeout: float = DEADLINE) -> dict[str, Any]:
+        """Wait for the next event of the front end's debugger with this name; forget those before it."""
+
+        def found() -> int | None:
+            return next((i for i, event in enumerate(self.debug_events) if event["event"] == name), None)
+
+        self._pump(lambda: found() is not None, timeout, lambda: f"debugger's event {name!r}: {self.debug_events}")
+        event = self.debug_events[found() or 0]
+        del self.debug_events[: (found() or 0) + 1]
+        return event
+
     def wait_for_question(self, cell: Cell, prompt: str, timeout: float = DEADLINE) -> dict[str, Any]:
         """Wait until the cell asks for input with this prompt, which no call before has waited for; return the request."""
 
@@ -144,13 +157,14 @@ class Kernel:
         """Answer a question; *to* says which one, as JupyterLab does and jupyter_client does not."""
         self.client.stdin_channel.send(self.client.session.msg("input_reply", {"value": text}, parent=to))
 
-    def chat(self, cell: Cell, prompt: str, *texts: str) -> str:
-        """Answer the cell's next questions with this prompt; return what it has printed since, up to the one after."""
+    def chat(self, cell: Cell, prompt: str, text: str, expected: str = "") -> str:
+        """Answer the cell's next question with this prompt; return what it prints then, once *expected* is in it."""
+        self.wait_for_question(cell, prompt)
         before = len(cell.stdout)
-        for text in texts:
-            self.wait_for_question(cell, prompt)
-            self.answer(text)
-        return cell.stdout[before:]
+        self.answer(text)
+        printed = lambda: _ANSI.sub("", cell.stdout[before:])  # noqa: E731
+        self._pump(lambda: expected in printed(), DEADLINE, lambda: f"{expected!r} in {printed()!r}")
+        return printed()
 
     def interrupt(self) -> float:
         """Press the interrupt button; return when. By message: when the kernel has answered."""
@@ -206,6 +220,9 @@ class Kernel:
         try:
             message = get(timeout=timeout)
         except queue.Empty:
+            return
+        if message["msg_type"] == "debug_event":
+            self.debug_events.append(message["content"])
             return
         cell = self._cells.get(message["parent_header"].get("msg_id"))
         if cell is None:

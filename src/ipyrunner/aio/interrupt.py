@@ -98,6 +98,12 @@ def is_forced(exc: BaseException | None) -> bool:
     return isinstance(getattr(exc, "forced_by", None), Interrupt)
 
 
+def _is_debugger(frame: FrameType) -> bool:
+    # Stopped at a breakpoint of a front end's debugger (debugpy). After a KeyboardInterrupt in there neither it nor the
+    # kernel answers any more: measured with a plain cell of the stock kernel. The cell is cancelled when it goes on.
+    return str(frame.f_globals.get("__name__", "")).startswith(("pydevd", "_pydevd"))
+
+
 def _is_user_code(frame: FrameType, loop: asyncio.AbstractEventLoop) -> bool:
     code = frame.f_code
     if code in _DRIVERS:
@@ -108,7 +114,7 @@ def _is_user_code(frame: FrameType, loop: asyncio.AbstractEventLoop) -> bool:
         return False
     caller: FrameType | None = frame
     while caller is not None and caller.f_code is not _HANDLE_RUN and caller.f_code not in _DRIVERS:
-        if caller.f_code in _OUR_CALLBACKS:
+        if caller.f_code in _OUR_CALLBACKS or _is_debugger(caller):
             return False
         caller = caller.f_back
     # Coroutines of asyncio (sleep, wait_for, gather's callers) are the user's; its functions keep the loop's books.
