@@ -39,6 +39,8 @@ PRIVATE = {
     "_cancel_on_sigint": "shell/guarding.py",
     "_last_traceback_during_displayhook": "shell/guarding.py",
     "_register_atexit": "aio/exiting.py",
+    "_allow_stdin": "shell/asking.py",
+    "_parent_ident": "shell/asking.py",
     "_signal_children": "kernel/runner_kernel.py",
 }
 
@@ -103,6 +105,6 @@ def test_the_package_imports_no_ipython_by_itself() -> None:
 def test_public_names() -> None:
     import ipyrunner
 
-    assert sorted(ipyrunner.__all__) == ["NotebookRunner", "Runner", "get_runner", "run", "tasks"]
+    assert sorted(ipyrunner.__all__) == ["NotebookRunner", "Runner", "get_runner", "input", "run", "tasks"]
     for public in ipyrunner.__all__:
         assert getattr(ipyrunner, public).__doc__

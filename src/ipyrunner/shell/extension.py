@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from ..aio.exiting import at_exit
 from ..aio.running import running_loop
 from ..notebook import NotebookRunner
+from .asking import Asking
 from .atasks import TaskMagics, table
 from .cells import Cells, kernel_loop
-from .debugging import debugger
+from .debugging import debugger, leave_out_ours
 from .guarding import Guard
 from .magics import RunnerMagics
 from .replacing import Replacement
@@ -28,7 +29,7 @@ from .tracebacks import Tracebacks
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-__all__ = ["get_runner", "load", "tasks", "unload"]
+__all__ = ["ask", "get_runner", "load", "tasks", "unload"]
 
 _COMM_MESSAGES = ("comm_open", "comm_msg", "comm_close")
 
@@ -52,6 +53,10 @@ def unload(shell: InteractiveShell) -> None:
 
 def get_runner() -> NotebookRunner:
     """Return the runner of the present shell, see ``ipyrunner.get_runner``."""
+    return _present().runner
+
+
+def _present() -> Extension:
     from IPython.core.getipython import get_ipython
 
     if threading.current_thread() is not threading.main_thread():
@@ -63,7 +68,12 @@ def get_runner() -> NotebookRunner:
     extension = None if shell is None else _extensions.get(shell)
     if extension is None:
         raise RuntimeError("no notebook has ipyrunner loaded: run `%load_ext ipyrunner` first, or use ipyrunner.Runner")
-    return extension.runner
+    return extension
+
+
+async def ask(prompt: str, *, password: bool) -> str:
+    """Ask the user of the present notebook, see ``ipyrunner.input``."""
+    return await _present().asking.ask(prompt, password=password)
 
 
 def tasks(*, ended: bool = False) -> TaskTable:
@@ -84,6 +94,7 @@ class Extension:
         if host is not None and host is running_loop():
             self.runner.attach(host)
         self._routing = Routing(shell)
+        self.asking = Asking(shell, self._routing)
         tracebacks = Tracebacks(shell, self.runner)
         self._cells = Cells(shell, self.runner, self._routing, tracebacks)
         stock = shell.should_run_async
@@ -91,13 +102,14 @@ class Extension:
             Replacement(shell, "should_run_async", self._cells.should_run_async),
             Replacement(shell, "run_cell_async", lambda original: self._cells.run_cell_async(original, stock)),
             Replacement(shell, "showtraceback", tracebacks.showtraceback),
-            Replacement(shell, "debugger", debugger),
+            Replacement(shell, "debugger", lambda original: debugger(shell, original)),
             Replacement(shell.events, "trigger", self._lend_to_hooks),
         ]
         if hasattr(shell, "_atexit_once"):
             # Private, since IPython 8.0: a terminal clears the user's variables there, before atexit's functions run.
             # Without it tasks are cleaned up at exit all the same, only later.
             self._replacements.append(Replacement(shell, "_atexit_once", self._close_before))
+        leave_out_ours(shell)
         shell.ast_transformers.append(self._cells)
         shell.configurables.append(self.runner)
         self._magics = (RunnerMagics(shell, self.runner, self._cells), TaskMagics(shell, self.runner))

@@ -44,6 +44,10 @@ class Routing:
         if self._replacements:
             self._cell.set(self._shell.parent_header)
 
+    def cell(self) -> dict[str, Any] | None:
+        """Return the request of the cell that the current Context belongs to; None where the kernel knows itself."""
+        return self._cell.get(None)
+
     def restore(self) -> None:
         """Leave the streams and the publisher as they were."""
         for replacement in self._replacements:
