@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from kernels import Kernel, kernel
+from kernels import Kernel
 from setups import SETUPS
+from test_terminal import Terminal
 
 TICKING = """
 import asyncio, getpass, ipyrunner
@@ -169,3 +170,54 @@ def test_a_plain_cells_own_loop_may_ask(asked: Kernel) -> None:
     asked.wait_for_question(cell, "name? ")
     asked.answer("Ada")
     assert asked.finish(cell).value == "'Ada'"
+
+
+# -- in a terminal
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Any:
+    started = Terminal(tmp_path)
+    started.run("%load_ext ipyrunner")
+    started.run("import asyncio, ipyrunner; loop = asyncio.get_event_loop(); kept = 'kept'")
+    yield started
+    started.close()
+
+
+def test_in_a_terminal(terminal: Terminal) -> None:
+    terminal.seen = ""
+    terminal.type(
+        "async def say():\n    await asyncio.sleep(0.01); print('go' + 'es on')\n\n",
+    )
+    terminal.finish()
+    terminal.seen = ""
+    terminal.type("t = asyncio.create_task(say()); answer = await ipyrunner.input('na' + 'me? ')\n")
+    terminal.wait_for("name? ")
+    terminal.wait_for("goes on")
+    terminal.type("Ada\n")
+    terminal.finish()
+    assert "'Ada'" in terminal.run("answer")
+    # Ctrl-C ends the waiting, and takes nothing of what is typed next.
+    terminal.seen = ""
+    terminal.type("await ipyrunner.input('na' + 'me? ')\n")
+    terminal.wait_for("name? ")
+    terminal.type("\x03")
+    assert "KeyboardInterrupt" in terminal.finish()
+    assert "kept" in terminal.run("kept")
+    assert "True" in terminal.run("await asyncio.sleep(0.01); asyncio.get_running_loop() is loop")
+    # Ctrl-D.
+    terminal.seen = ""
+    terminal.type("await ipyrunner.input('na' + 'me? ')\n")
+    terminal.wait_for("name? ")
+    terminal.type("\x04")
+    assert "EOFError" in terminal.finish()
+    assert "kept" in terminal.run("kept")
+
+
+def test_a_password_in_a_terminal_is_not_shown(terminal: Terminal) -> None:
+    terminal.seen = ""
+    terminal.type("answer = await ipyrunner.input('sec' + 'ret? ', password=True)\n")
+    terminal.wait_for("secret? ")
+    terminal.type("hidden\n")
+    assert "hidden" not in terminal.finish()
+    assert "'hidden'" in terminal.run("answer")
