@@ -39,6 +39,7 @@ PRIVATE = {
     "_cancel_on_sigint": "shell/guarding.py",
     "_last_traceback_during_displayhook": "shell/guarding.py",
     "_register_atexit": "aio/exiting.py",
+    "_default_root": "shell/gui.py",
     "_allow_stdin": "shell/asking.py",
     "_parent_ident": "shell/asking.py",
     "_signal_children": "kernel/runner_kernel.py",

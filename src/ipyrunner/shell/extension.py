@@ -17,6 +17,7 @@ from .atasks import TaskMagics, table
 from .cells import Cells, kernel_loop
 from .debugging import debugger, leave_out_ours
 from .guarding import Guard
+from .gui import Gui
 from .magics import RunnerMagics
 from .replacing import Replacement
 from .reports import Reports
@@ -97,12 +98,14 @@ class Extension:
         self.asking = Asking(shell, self._routing)
         tracebacks = Tracebacks(shell, self.runner)
         self._cells = Cells(shell, self.runner, self._routing, tracebacks)
+        self._gui = Gui(shell, self.runner, lambda: kernel_loop(shell))
         stock = shell.should_run_async
         self._replacements = [
             Replacement(shell, "should_run_async", self._cells.should_run_async),
             Replacement(shell, "run_cell_async", lambda original: self._cells.run_cell_async(original, stock)),
             Replacement(shell, "showtraceback", tracebacks.showtraceback),
             Replacement(shell, "debugger", lambda original: debugger(shell, original)),
+            Replacement(shell, "enable_gui", self._gui.enable_gui),
             Replacement(shell.events, "trigger", self._lend_to_hooks),
         ]
         if hasattr(shell, "_atexit_once"):
@@ -135,6 +138,7 @@ class Extension:
     def _restore(self) -> None:
         self._cancel_exit()
         self._termination.restore()
+        self._gui.stop()
         shell = self._shell
         for replacement in self._replacements:
             replacement.restore()
