@@ -168,3 +168,18 @@ def test_unload_leaves_gui_to_the_kernel(windows: Kernel) -> None:
     assert windows.ok("'enable_gui' in vars(get_ipython())").value == "False"
     windows.ok("before = fired")
     assert windows.ok("import time; time.sleep(0.1); fired == before").value == "True"
+
+
+def test_qt(tmp_path: Path) -> None:
+    pytest.importorskip("PySide6", reason="PySide6-Essentials is in no dependency group, for its size")
+    with kernel(tmp_path, env={"QT_QPA_PLATFORM": "offscreen"}) as started:
+        started.ok("%gui qt")
+        started.ok(
+            "from PySide6.QtCore import QTimer\nfired = 0\ndef fire():\n    global fired\n    fired += 1\n"
+            "timer = QTimer(); timer.timeout.connect(fire); timer.start(5)\n"
+            "async def both():\n    after = fired + 20\n    while fired < after: await asyncio.sleep(0.005)"
+        )
+        started.ok("await both()")
+        cell = started.ok("async def say():\n    await both(); print('both')\ntask = asyncio.create_task(say())")
+        started.wait_for(cell, "both")
+        started.expect_alive()
