@@ -36,7 +36,7 @@ from types import CodeType, FrameType
 from typing import Any, TypeVar
 
 from .running import running_loop
-from .signalling import before_debugger, in_thread, is_debuggers_handler, is_default_handler, signal_main_thread
+from .signalling import forget_before_debugger, in_thread, is_debuggers_handler, is_default_handler, signal_main_thread
 
 __all__ = ["Interrupt", "drives_loop", "is_callback", "is_driver", "is_forced", "uninterruptible"]
 
@@ -175,18 +175,14 @@ class Interrupt:
                 except ValueError:  # an embedded interpreter without signals (gh-91880)
                     return self
                 self._handler, self._previous = handler, previous
-                before_debugger()  # of an earlier cell: at its prompt pdb leaves ours in place
+                forget_before_debugger()  # that of an earlier cell
         return self
 
     def __exit__(self, *exc: object) -> None:
         with self._lock:
             self._over = True
         # signal.signal() runs the handlers of pending signals first, and ours ignores them from here on.
-        if self.handles_signals or (
-            self._handler is not None
-            and is_debuggers_handler(signal.getsignal(signal.SIGINT))
-            and before_debugger() is self._handler
-        ):
+        if self.handles_signals:
             signal.signal(signal.SIGINT, self._previous)
 
     @staticmethod

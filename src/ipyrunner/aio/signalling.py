@@ -8,11 +8,10 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
 
 __all__ = [
     "Outside",
-    "before_debugger",
+    "forget_before_debugger",
     "in_thread",
     "is_debuggers_handler",
     "is_default_handler",
@@ -30,17 +29,15 @@ def is_debuggers_handler(handler: object) -> bool:
     return isinstance(getattr(handler, "__self__", None), bdb.Bdb)
 
 
-def before_debugger() -> Any:
-    """Return, once, the handler that pdb has replaced at ``continue`` and is to put back at its next prompt; or None.
+def forget_before_debugger() -> None:
+    """Let pdb forget the handler that it has replaced at ``continue``: it would put it back at its next prompt.
 
-    That may be in another cell, which has another handler in place. Private: since Python 3.2; without it the next
-    prompt's cell answers SIGINT as Python does, and not as ours.
+    That prompt may be in another cell, which has a handler of its own in place. Private: since Python 3.2; without it
+    an interrupt at the prompt would do nothing after a `continue` in an earlier cell.
     """
     debugger = getattr(sys.modules.get("pdb"), "Pdb", None)
-    handler = getattr(debugger, "_previous_sigint_handler", None)
-    if debugger is not None and handler is not None:
-        debugger._previous_sigint_handler = None
-    return handler
+    if getattr(debugger, "_previous_sigint_handler", None) is not None:
+        debugger._previous_sigint_handler = None  # type: ignore[union-attr]
 
 
 def signal_main_thread() -> None:
