@@ -160,10 +160,26 @@ def test_gui_asyncio_changes_nothing(shared: Kernel) -> None:
     shared.expect_alive()
 
 
+def test_another_toolkit_is_left_to_the_kernel_and_said(shared: Kernel) -> None:
+    # It is not installed: the kernel logs that its loop cannot begin.
+    assert "the loop of gtk3 runs in place of the notebook's" in shared.ok("%gui gtk3").stdout
+    shared.ok("%gui")
+    assert shared.run("%gui nonsense").ename is None  # a UsageError, on stderr
+    shared.expect_alive()
+
+
 def test_unload_leaves_gui_to_the_kernel(windows: Kernel) -> None:
     windows.ok("%gui tk")
     windows.ok(WINDOW)
     windows.ok("await both(5); ticking.cancel()")
+    # A closed loop stays closed until its next use; the window goes on.
+    windows.ok(
+        "import ipyrunner\nrunner = ipyrunner.get_runner()\nclosed = []\n"
+        "def note():\n    closed.append(runner.present is None); root.after(5, note)\nnote()"
+    )
+    windows.ok("%arunner close")
+    windows.look(0.2)
+    assert windows.ok("closed[-1]").value == "True"
     windows.ok("%unload_ext ipyrunner")
     assert windows.ok("'enable_gui' in vars(get_ipython())").value == "False"
     windows.ok("before = fired")

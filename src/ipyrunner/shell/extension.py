@@ -98,7 +98,7 @@ class Extension:
         self.asking = Asking(shell, self._routing)
         tracebacks = Tracebacks(shell, self.runner)
         self._cells = Cells(shell, self.runner, self._routing, tracebacks)
-        self._gui = Gui(shell, self.runner, lambda: kernel_loop(shell))
+        self._gui = Gui(shell, self.runner)
         stock = shell.should_run_async
         self._replacements = [
             Replacement(shell, "should_run_async", self._cells.should_run_async),

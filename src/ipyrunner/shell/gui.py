@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ..aio.running import NOTHING, running_as
 from ..notebook import NotebookRunner
 
 if TYPE_CHECKING:
@@ -28,15 +29,9 @@ _PAUSE = 0.02  # seconds
 class Gui:
     """Handle the events of one toolkit in the kernel's loop, from ``%gui NAME`` until ``%gui`` or :meth:`stop`."""
 
-    def __init__(
-        self,
-        shell: InteractiveShell,
-        runner: NotebookRunner,
-        kernel_loop: Callable[[], asyncio.AbstractEventLoop | None],
-    ) -> None:
+    def __init__(self, shell: InteractiveShell, runner: NotebookRunner) -> None:
         self._kernel: Any = getattr(shell, "kernel", None)
         self._runner = runner
-        self._kernel_loop = kernel_loop
         self._handle_events: Callable[[], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -44,18 +39,18 @@ class Gui:
         """Return the replacement of ``shell.enable_gui``, which ``%gui`` and ``%matplotlib`` call."""
 
         def enable_gui(gui: str | None = None) -> None:
-            loop = self._kernel_loop()
-            if self._kernel is not None and loop is not None and self._timer is not None:
-                self.stop()
             original(gui)
-            if self._kernel is None or loop is None or self._kernel.eventloop is None:
+            self.stop()
+            # In a terminal, and in a kernel whose loop is on another thread, windows are not ours.
+            hosting = self._runner.current.hosting
+            if hosting is None or self._kernel.eventloop is None:
                 return
             if gui == "asyncio":
                 self._kernel.eventloop = None  # there is a loop, and it runs
             elif gui is not None and (gui == "tk" or gui.startswith("qt")):
                 self._kernel.eventloop = None  # before it has begun
                 self._handle_events = _handle_tk if gui == "tk" else _handle_qt
-                self._wait(loop)
+                self._wait(hosting.host)
             else:
                 print(
                     f"ipyrunner: the loop of {gui} runs in place of the notebook's until the next request: background "
@@ -77,8 +72,11 @@ class Gui:
 
     def _handle(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
-            if self._handle_events is not None:
+            if self._handle_events is not None and self._runner.present is not None:
                 self._runner.lend(self._handle_events)
+            elif self._handle_events is not None:  # `%arunner close`: the loop is made at its next use, not at once
+                with running_as(NOTHING):
+                    self._handle_events()
         finally:
             if self._handle_events is not None:
                 self._wait(loop)
