@@ -78,6 +78,8 @@ class Kernel:
         self.client.start_channels()
         self.client.wait_for_ready(timeout=DEADLINE)
         self._cells: dict[str, Cell] = {}
+        # What the front end's debugger is told, which belongs to no cell.
+        self.debug_events: list[dict[str, Any]] = []
         # Seconds per look at the output channel; the reply channel is looked at in between.
         self.poll = 0.005
 
@@ -113,6 +115,7 @@ class Kernel:
         while time.monotonic() < end:
             self._receive(self.client.get_iopub_msg, self.poll)
             self._receive(self.client.get_shell_msg, 0)
+            self._receive(self.client.get_stdin_msg, 0)
 
     def forget(self) -> None:
         """Let go of the cells so far."""
@@ -130,6 +133,43 @@ class Kernel:
         """Wait for the first message of this type that the cell has caused."""
         self._pump(lambda: any(m["msg_type"] == msg_type for m in cell.messages), timeout, lambda: msg_type)
         return next(m for m in cell.messages if m["msg_type"] == msg_type)
+
+    def wait_for_debug_event(self, name: str, timeout: float = DEADLINE) -> dict[str, Any]:
+        """Wait for the next event of the front end's debugger with this name; forget those before it."""
+
+        def found() -> int | None:
+            return next((i for i, event in enumerate(self.debug_events) if event["event"] == name), None)
+
+        self._pump(lambda: found() is not None, timeout, lambda: f"debugger's event {name!r}: {self.debug_events}")
+        event = self.debug_events[found() or 0]
+        del self.debug_events[: (found() or 0) + 1]
+        return event
+
+    def wait_for_question(self, cell: Cell, prompt: str, timeout: float = DEADLINE) -> dict[str, Any]:
+        """Wait until the cell asks for input with this prompt, which no call before has waited for; return the request."""
+
+        def asked() -> dict[str, Any] | None:
+            questions = (m for m in cell.messages if m["msg_type"] == "input_request")
+            return next((m for m in questions if prompt in m["content"]["prompt"]), None)
+
+        self._pump(asked, timeout, lambda: f"{prompt!r} to be asked for by {cell}")
+        question = asked()
+        assert question is not None
+        cell.messages.remove(question)
+        return question
+
+    def answer(self, text: str, to: dict[str, Any] | None = None) -> None:
+        """Answer a question; *to* says which one, as JupyterLab does and jupyter_client does not."""
+        self.client.stdin_channel.send(self.client.session.msg("input_reply", {"value": text}, parent=to))
+
+    def chat(self, cell: Cell, prompt: str, text: str, expected: str = "") -> str:
+        """Answer the cell's next question with this prompt; return what it prints then, once *expected* is in it."""
+        self.wait_for_question(cell, prompt)
+        before = len(cell.stdout)
+        self.answer(text)
+        printed = lambda: _ANSI.sub("", cell.stdout[before:])  # noqa: E731
+        self._pump(lambda: expected in printed(), DEADLINE, lambda: f"{expected!r} in {printed()!r}")
+        return printed()
 
     def interrupt(self) -> float:
         """Press the interrupt button; return when. By message: when the kernel has answered."""
@@ -179,11 +219,15 @@ class Kernel:
                 raise TimeoutError(f"waited {timeout} s for {what()}")
             self._receive(self.client.get_iopub_msg, self.poll)
             self._receive(self.client.get_shell_msg, 0)
+            self._receive(self.client.get_stdin_msg, 0)
 
     def _receive(self, get: Any, timeout: float) -> None:
         try:
             message = get(timeout=timeout)
         except queue.Empty:
+            return
+        if message["msg_type"] == "debug_event":
+            self.debug_events.append(message["content"])
             return
         cell = self._cells.get(message["parent_header"].get("msg_id"))
         if cell is None:

@@ -33,11 +33,15 @@ PRIVATE = {
     "_default_executor": "aio/closing.py",
     "_executor_shutdown_called": "aio/closing.py",
     "_run": "aio/interrupt.py",
+    "_previous_sigint_handler": "aio/signalling.py",
     "_asyncio_runner": "shell/cells.py",
     "_parent_header": "shell/routing.py",
     "_cancel_on_sigint": "shell/guarding.py",
     "_last_traceback_during_displayhook": "shell/guarding.py",
     "_register_atexit": "aio/exiting.py",
+    "_default_root": "shell/gui.py",
+    "_allow_stdin": "shell/asking.py",
+    "_parent_ident": "shell/asking.py",
     "_signal_children": "kernel/runner_kernel.py",
 }
 
@@ -108,6 +112,7 @@ def test_public_names() -> None:
         "changes",
         "event",
         "get_runner",
+        "input",
         "run",
         "tasks",
     ]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .shell.table import TaskTable
     from .shell.watching import Changes
 
-__all__ = ["NotebookRunner", "Runner", "changes", "event", "get_runner", "run", "tasks"]
+__all__ = ["NotebookRunner", "Runner", "changes", "event", "get_runner", "input", "run", "tasks"]
 __version__ = "0.1.0"
 
 
@@ -46,6 +46,20 @@ def get_runner() -> NotebookRunner:
     from .shell.extension import get_runner
 
     return get_runner()
+
+
+async def input(prompt: str = "", *, password: bool = False) -> str:
+    """Ask the user, as the builtin ``input`` does (for a *password*, ``getpass``), and let the loop go on meanwhile.
+
+    One question after the other. Cancelling ends the waiting; the front end may go on showing the question. EOFError at
+    the end of the input; StdinNotImplementedError where nobody can be asked (papermill, ``jupyter execute``).
+    RuntimeError in a task whose cell has ended, outside IPython, before ``%load_ext ipyrunner``, and on threads other
+    than the main one: from there ``asyncio.run_coroutine_threadsafe(ipyrunner.input(...), loop).result()``. In a
+    terminal a *password* is asked for by ``getpass``, which blocks the loop.
+    """
+    from .shell.extension import ask
+
+    return await ask(prompt, password=password)
 
 
 def tasks(*, ended: bool = False) -> TaskTable:

@@ -40,7 +40,7 @@ from typing import Any, TypeVar
 
 from .awaiting import depends_on
 from .running import running_loop
-from .signalling import in_thread, is_default_handler, signal_main_thread
+from .signalling import forget_before_debugger, in_thread, is_debuggers_handler, is_default_handler, signal_main_thread
 
 __all__ = ["Interrupt", "drives_loop", "is_callback", "is_driver", "is_forced", "uninterruptible"]
 
@@ -109,6 +109,12 @@ def is_forced(exc: BaseException | None) -> bool:
     return isinstance(getattr(exc, "forced_by", None), Interrupt)
 
 
+def _is_debugger(frame: FrameType) -> bool:
+    # Stopped at a breakpoint of a front end's debugger (debugpy). After a KeyboardInterrupt in there neither it nor the
+    # kernel answers any more: measured with a plain cell of the stock kernel. The cell is cancelled when it goes on.
+    return str(frame.f_globals.get("__name__", "")).startswith(("pydevd", "_pydevd"))
+
+
 def _is_user_code(frame: FrameType, loop: asyncio.AbstractEventLoop) -> bool:
     code = frame.f_code
     if code in _DRIVERS:
@@ -121,7 +127,7 @@ def _is_user_code(frame: FrameType, loop: asyncio.AbstractEventLoop) -> bool:
     while caller is not None and caller.f_code is not _HANDLE_RUN and caller.f_code not in _DRIVERS:
         if caller.f_code in _CATCHING:
             break
-        if caller.f_code in _OUR_CALLBACKS:
+        if caller.f_code in _OUR_CALLBACKS or _is_debugger(caller):
             return False
         caller = caller.f_back
     # Coroutines of asyncio (sleep, wait_for, gather's callers) are the user's; its functions keep the loop's books.
@@ -178,13 +184,14 @@ class Interrupt:
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
             previous = signal.getsignal(signal.SIGINT)
-            if previous is not None and self._replaces(previous):
+            if previous is not None and (self._replaces(previous) or is_debuggers_handler(previous)):
                 handler = self._on_sigint
                 try:
                     signal.signal(signal.SIGINT, handler)
                 except ValueError:  # an embedded interpreter without signals (gh-91880)
                     return self
                 self._handler, self._previous = handler, previous
+                forget_before_debugger()  # that of an earlier cell
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -127,6 +127,11 @@ class PersistentRunner:
         return self.is_entered or self._awaiting
 
     @property
+    def awaits(self) -> bool:
+        """Whether a cell is being awaited in the host's loop at this moment."""
+        return self._awaiting
+
+    @property
     def is_entered(self) -> bool:
         """Whether the Context may be entered already; while a cell is awaited in the host, nobody is inside it."""
         return self._in_context or self.loop.is_running()

@@ -3,16 +3,41 @@
 from __future__ import annotations
 
 import _thread
+import bdb
 import signal
+import sys
 import threading
 from collections.abc import Callable
 
-__all__ = ["Outside", "in_thread", "is_default_handler", "signal_main_thread"]
+__all__ = [
+    "Outside",
+    "forget_before_debugger",
+    "in_thread",
+    "is_debuggers_handler",
+    "is_default_handler",
+    "signal_main_thread",
+]
 
 
 def is_default_handler(handler: object) -> bool:
     """Return whether *handler* is Python's own for SIGINT: what ``asyncio.Runner`` replaces."""
     return handler is signal.default_int_handler
+
+
+def is_debuggers_handler(handler: object) -> bool:
+    """Return whether *handler* is pdb's: at ``continue`` it takes SIGINT over, to stop the program again."""
+    return isinstance(getattr(handler, "__self__", None), bdb.Bdb)
+
+
+def forget_before_debugger() -> None:
+    """Let pdb forget the handler that it has replaced at ``continue``: it would put it back at its next prompt.
+
+    That prompt may be in another cell, which has a handler of its own in place. Private: since Python 3.2; without it
+    an interrupt at the prompt would do nothing after a `continue` in an earlier cell.
+    """
+    debugger = getattr(sys.modules.get("pdb"), "Pdb", None)
+    if getattr(debugger, "_previous_sigint_handler", None) is not None:
+        debugger._previous_sigint_handler = None  # type: ignore[union-attr]
 
 
 def signal_main_thread() -> None:

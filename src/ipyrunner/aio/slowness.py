@@ -11,7 +11,8 @@ found in a callback: a loop at rest stays at rest.
 
 What holds the loop for less than *limit* is never told, what holds it for one and a quarter of that always is, except:
 C code that keeps the GIL keeps the thread from looking, and what does nothing else is not seen; a C function that is a
-callback itself has no frame to show; and a process that is stopped (SIGSTOP, a debugger) counts as held.
+callback itself has no frame to show; a process that is stopped (SIGSTOP), and a prompt of pdb, count as held. A front
+end's debugger (debugpy) stops this thread too: its stops do not count.
 """
 
 from __future__ import annotations

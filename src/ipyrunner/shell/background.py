@@ -7,13 +7,23 @@ import contextvars
 import html
 import time
 from collections.abc import Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from IPython.display import DisplayHandle, display
 
 from .table import age, states
 
-__all__ = ["BackgroundCell"]
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+__all__ = ["BackgroundCell", "show_figures"]
+
+
+def show_figures(shell: InteractiveShell) -> None:
+    """Show, in the output of the present Context, what matplotlib's inline backend shows when a cell ends."""
+    for hook in tuple(shell.events.callbacks.get("post_execute", ())):
+        if getattr(hook, "__module__", None) == "matplotlib_inline.backend_inline":
+            hook()
 
 
 class BackgroundCell:

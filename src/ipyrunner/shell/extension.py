@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 from ..aio.exiting import at_exit
 from ..aio.running import running_loop
 from ..notebook import NotebookRunner
+from .asking import Asking
 from .atasks import TaskMagics, table
 from .cells import Cells, kernel_loop
 from .comms import Comms
+from .debugging import debugger, leave_out_ours
 from .guarding import Guard
+from .gui import Gui
 from .magics import RunnerMagics
 from .replacing import Replacement
 from .reports import Reports
@@ -29,7 +32,7 @@ from .unwatched import Unwatched
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-__all__ = ["get_runner", "load", "runner_of", "tasks", "unload"]
+__all__ = ["ask", "get_runner", "load", "runner_of", "tasks", "unload"]
 
 _extensions: weakref.WeakKeyDictionary[Any, Extension] = weakref.WeakKeyDictionary()
 
@@ -57,6 +60,10 @@ def runner_of(shell: InteractiveShell) -> NotebookRunner | None:
 
 def get_runner() -> NotebookRunner:
     """Return the runner of the present shell, see ``ipyrunner.get_runner``."""
+    return _present().runner
+
+
+def _present() -> Extension:
     from IPython.core.getipython import get_ipython
 
     if threading.current_thread() is not threading.main_thread():
@@ -68,7 +75,12 @@ def get_runner() -> NotebookRunner:
     extension = None if shell is None else _extensions.get(shell)
     if extension is None:
         raise RuntimeError("no notebook has ipyrunner loaded: run `%load_ext ipyrunner` first, or use ipyrunner.Runner")
-    return extension.runner
+    return extension
+
+
+async def ask(prompt: str, *, password: bool) -> str:
+    """Ask the user of the present notebook, see ``ipyrunner.input``."""
+    return await _present().asking.ask(prompt, password=password)
 
 
 def tasks(*, ended: bool = False) -> TaskTable:
@@ -91,19 +103,24 @@ class Extension:
         self._unwatched = Unwatched(shell, self._routing)
         self.runner.show = Reports(shell, self._unwatched).show
         self.runner.is_logged = lambda: self._unwatched.active
+        self.asking = Asking(shell, self._routing)
         tracebacks = Tracebacks(shell, self.runner)
         self._cells = Cells(shell, self.runner, self._routing, self._unwatched, tracebacks)
+        self._gui = Gui(shell, self.runner)
         stock = shell.should_run_async
         self._replacements = [
             Replacement(shell, "should_run_async", self._cells.should_run_async),
             Replacement(shell, "run_cell_async", lambda original: self._cells.run_cell_async(original, stock)),
             Replacement(shell, "showtraceback", tracebacks.showtraceback),
+            Replacement(shell, "debugger", lambda original: debugger(shell, original)),
+            Replacement(shell, "enable_gui", self._gui.enable_gui),
             Replacement(shell.events, "trigger", self._lend_to_hooks),
         ]
         if hasattr(shell, "_atexit_once"):
             # Private, since IPython 8.0: a terminal clears the user's variables there, before atexit's functions run.
             # Without it tasks are cleaned up at exit all the same, only later.
             self._replacements.append(Replacement(shell, "_atexit_once", self._close_before))
+        leave_out_ours(shell)
         shell.ast_transformers.append(self._cells)
         shell.configurables.append(self.runner)
         self._magics = (RunnerMagics(shell, self.runner, self._cells), TaskMagics(shell, self.runner))
@@ -129,6 +146,7 @@ class Extension:
     def _restore(self) -> None:
         self._cancel_exit()
         self._termination.restore()
+        self._gui.stop()
         shell = self._shell
         for replacement in self._replacements:
             replacement.restore()

@@ -19,7 +19,7 @@ from ..aio.runner import run
 from ..aio.scope import Scope
 from ..notebook import NotebookRunner
 from .arguments import ArunArguments, arun_options
-from .background import BackgroundCell
+from .background import BackgroundCell, show_figures
 from .body import Body, compile_body, compile_expression, evaluate, is_statement, run_body
 from .cells import Cells
 from .progress import Progress
@@ -149,6 +149,8 @@ class RunnerMagics(Magics):
             value = await self._run_body(arguments._replace(output=None), body)
             if value is not None:
                 display(value)
+            if not self._runner.current.awaits:  # they may be those of the cell that awaits at this moment
+                show_figures(self.shell)
             return value
 
         origin = origin_of(contextvars.copy_context())

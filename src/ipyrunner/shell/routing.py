@@ -56,6 +56,10 @@ class Routing:
         request: str | None = parent.get("msg_id") or parent.get("header", {}).get("msg_id")
         return request
 
+    def cell(self) -> dict[str, Any] | None:
+        """Return the request of the cell that the current Context belongs to; None where the kernel knows itself."""
+        return self._cell.get(None)
+
     def restore(self) -> None:
         """Leave the streams and the publisher as they were."""
         for replacement in self._replacements:
