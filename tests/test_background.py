@@ -40,6 +40,26 @@ def test_a_background_cell_that_fails_tells_in_its_own_output(shared: Kernel) ->
     assert "failed: ZeroDivisionError" in displays(shared.ok("job"))[0]
     assert shared.run("await job").ename == "ZeroDivisionError"
     assert cell.stderr.count("ZeroDivisionError: ") == 1
+    assert "(%%arun --background) failed" in cell.stderr
+
+
+def test_a_background_cell_can_be_waited_for_as_a_task(shared: Kernel) -> None:
+    shared.ok("go = asyncio.Event(); log = []")
+    shared.ok("%%arun --background -o job\nawait go.wait(); 5")
+    shared.ok("job.add_done_callback(lambda task: log.append(task.result()))")
+    shared.ok("asyncio.get_running_loop().call_later(0.01, go.set)")
+    assert shared.ok("done, _ = await asyncio.wait([job]); [j.result() for j in done], log").value == "([5], [5])"
+
+
+def test_two_background_cells_with_the_same_body_have_tracebacks_of_their_own(shared: Kernel) -> None:
+    body = "await go.wait()\n1 / 0"
+    shared.ok("go = asyncio.Event()")
+    first = shared.ok(f"%%arun --background --name first -o a\n{body}")
+    shared.ok(f"%%arun --background --name second -o b\n{body}")
+    shared.ok("go.set(); await asyncio.wait([a, b]);")
+    shared._pump(lambda: "ZeroDivisionError: " in first.stderr, 30, lambda: "traceback")
+    assert "line 3" in first.stderr
+    assert "second" not in first.stderr
 
 
 def test_who_awaits_a_background_cell_may_be_interrupted(shared: Kernel) -> None:

@@ -85,7 +85,7 @@ def test_breakpoint_in_a_task_steps_over_await(debugged: Kernel, stop: str) -> N
     debugged.expect_alive()
 
 
-def test_an_interrupt_at_the_prompt_ends_the_cell(debugged: Kernel) -> None:
+def test_an_interrupt_at_the_prompt_ends_the_prompt(debugged: Kernel) -> None:
     for _ in range(2):  # at `continue` pdb keeps the handler that it has found, for a prompt in another cell
         cell = debugged.begin("await asyncio.create_task(stopping(5))")
         debugged.chat(cell, PROMPT, "c")
@@ -93,7 +93,7 @@ def test_an_interrupt_at_the_prompt_ends_the_cell(debugged: Kernel) -> None:
     cell = debugged.begin("await asyncio.create_task(stopping(5))")
     debugged.wait_for_question(cell, PROMPT)
     debugged.interrupt()
-    assert debugged.finish(cell).ename == "KeyboardInterrupt"
+    assert debugged.finish(cell).value == "12"  # pdb catches it, and goes on: in a plain cell as well
     debugged.expect_alive()
     cell = debugged.begin("print('go'); await asyncio.sleep(60)")
     assert debugged.interrupted(cell, "go") < 1

@@ -233,6 +233,7 @@ def test_wait_blocks_until_the_tasks_have_ended(shared: Kernel) -> None:
     assert "still running: w" in late.traceback
     shared.ok("asyncio.get_event_loop().call_later(0.05, event.set)")
     assert shared.ok("%atasks wait w --timeout 20").stdout == "w: done\n"
+    assert shared.ok("%atasks wait w").stdout == "w: done\n"  # it has ended by now
     shared.ok("t = asyncio.create_task(asyncio.sleep(60), name='long'); print('up')")
     waiting = shared.begin("print('go')\n%atasks wait long")
     shared.interrupted(waiting, "go")

@@ -82,6 +82,9 @@ class TaskMagics(Magics):
             info.number: info for word in arguments.tasks for info in self._find(word, ended=arguments.action == "wait")
         }
         tasks = [info.task for info in found.values() if info.task is not None]
+        for info in found.values():
+            if info.task is None:
+                print(f"{info.name}: {info.state}")
         if arguments.action == "cancel":
             self._cancel(tasks)
             return None

@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import html
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 from IPython.display import DisplayHandle, display
@@ -60,9 +60,9 @@ class BackgroundCell:
         """Return whether the cell was cancelled."""
         return self.task.cancelled()
 
-    def cancel(self) -> bool:
+    def cancel(self, msg: str | None = None) -> bool:
         """Cancel the cell, which cleans up first; return False if it has ended already."""
-        return self.task.cancel()
+        return self.task.cancel(msg)
 
     def result(self) -> Any:
         """Return the value of the cell's last expression, or raise its exception; InvalidStateError before its end."""
@@ -71,6 +71,22 @@ class BackgroundCell:
     def exception(self) -> BaseException | None:
         """Return the cell's exception, or None; InvalidStateError before its end, CancelledError if cancelled."""
         return self.task.exception()
+
+    # What asyncio.wait() and as_completed() need besides.
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the notebook's loop."""
+        return self.task.get_loop()
+
+    def add_done_callback(
+        self, callback: Callable[[asyncio.Task[Any]], object], *, context: contextvars.Context | None = None
+    ) -> None:
+        """Have *callback* called with the task when the cell has ended."""
+        self.task.add_done_callback(callback, context=context)
+
+    def remove_done_callback(self, callback: Callable[[asyncio.Task[Any]], object]) -> int:
+        """Take *callback* back; return how often it was there."""
+        return self.task.remove_done_callback(callback)
 
     def __await__(self) -> Generator[Any, Any, Any]:
         return self._wait().__await__()

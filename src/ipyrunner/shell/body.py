@@ -33,7 +33,8 @@ def compile_body(shell: InteractiveShell, first_line: str, source: str) -> Body:
     """
     body = shell.transform_cell(source)
     transformed = "\n" + body
-    name = _cache(shell, f"{first_line}\n{body}", source)
+    # By the text of the whole cell: two cells may have the same body, and so a front end's debugger calls the file.
+    name = _cache(shell, f"{first_line}\n{body}", f"{first_line}\n{source}")
     module = shell.transform_ast(shell.compile.ast_parse(transformed, filename=name))
     nodes = module.body
     last = nodes.pop() if nodes and isinstance(nodes[-1], ast.Expr) else None

@@ -22,7 +22,7 @@ from .arguments import ArunArguments, arun_options
 from .background import BackgroundCell, show_figures
 from .body import Body, compile_body, compile_expression, evaluate, is_statement, run_body
 from .cells import Cells
-from .progress import Progress
+from .progress import Progress, require_tqdm
 from .status import Status
 from .unwatched import has_audience
 
@@ -145,6 +145,9 @@ class RunnerMagics(Magics):
         return self._deliver(arguments, value)
 
     def _run_in_background(self, arguments: ArunArguments, body: Body) -> BackgroundCell | None:
+        if arguments.progress:
+            require_tqdm()
+
         async def main() -> Any:
             value = await self._run_body(arguments._replace(output=None), body)
             if value is not None:
@@ -155,7 +158,9 @@ class RunnerMagics(Magics):
 
         origin = origin_of(contextvars.copy_context())
         name = arguments.name or ("background" if origin is None else origin.label)
-        task = self._runner.get_loop().create_task(main(), name=name)
+        coro = main()
+        coro.__qualname__ = "%%arun --background"  # what tables and reports call its function
+        task = self._runner.get_loop().create_task(coro, name=name)
         cell = BackgroundCell(task, live=hasattr(self.shell, "kernel"))
         return self._deliver(arguments, cell)  # type: ignore[no-any-return]
 

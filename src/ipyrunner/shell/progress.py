@@ -12,11 +12,24 @@ from IPython.core.error import UsageError
 from ..aio.scope import Brood
 from ..aio.tasks import Tasks
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "require_tqdm"]
 
 # Seconds between two updates.
 _PERIOD = 0.1
 _FORMAT = "{desc} |{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
+
+
+def require_tqdm() -> Any:
+    """Return tqdm's bar for the present front end; UsageError if it is not installed."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that there is no ipywidgets: then it is a line of text
+            from tqdm.auto import tqdm
+    except ImportError:
+        raise UsageError(
+            "%%arun --progress needs tqdm: %pip install tqdm (or ipyrunner[progress]), or leave the option out"
+        ) from None
+    return tqdm
 
 
 class Progress:
@@ -26,15 +39,7 @@ class Progress:
     """
 
     def __init__(self, tasks: Tasks) -> None:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that there is no ipywidgets: then it is a line of text
-                from tqdm.auto import tqdm
-        except ImportError:
-            raise UsageError(
-                "%%arun --progress needs tqdm: %pip install tqdm (or ipyrunner[progress]), or leave the option out"
-            ) from None
-        self._bar_class: Any = tqdm
+        self._bar_class: Any = require_tqdm()
         self._brood = Brood(tasks.watch)
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None

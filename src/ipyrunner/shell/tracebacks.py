@@ -182,4 +182,6 @@ def _without_ours(tb: TracebackType | None) -> TracebackType | None:
 
 
 def _is_arun_cell(entry: TracebackType) -> bool:
-    return linecache.getline(entry.tb_frame.f_code.co_filename, 1).startswith("get_ipython().run_cell_magic('arun',")
+    # The body has the name of the cell, and replaces its text.
+    line = linecache.getline(entry.tb_frame.f_code.co_filename, 1)
+    return line.startswith(("%%arun", "get_ipython().run_cell_magic('arun',"))

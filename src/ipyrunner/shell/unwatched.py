@@ -78,7 +78,8 @@ class Unwatched:
 
     def begin(self, context: contextvars.Context, *, silent: bool) -> None:
         """A cell begins, whose output goes where it does in *context*: print what has come since the last one."""
-        self._request = context.run(self._routing.request_of, sys.stdout)
+        # A terminal has no requests.
+        self._request = context.run(self._routing.request_of, sys.stdout) if self.active else None
         if silent:  # whoever asks this way does not show it
             return
         self._context = context
