@@ -17,7 +17,8 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SNIPPET = re.compile(r"^```python\n(.*?)^```\n(?:```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
-LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)\)")
+LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)[^)]*\)")
+TICK = re.compile(r'\[✓\]\(\.\./(tests/\w+\.py) "(test_\w+)"\)')
 
 
 def test_the_readmes_snippets_run_as_printed(stock: Kernel) -> None:
@@ -39,6 +40,14 @@ def test_the_readmes_first_cell_fails_without_the_extension(stock: Kernel) -> No
 def test_links_lead_somewhere(page: Path) -> None:
     for target in LINK.findall(page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def test_a_tick_stands_where_a_test_holds_it() -> None:
+    text = (ROOT / "docs" / "frontends.md").read_text()
+    ticks = TICK.findall(text)
+    assert len(ticks) == text.count("✓") > 20
+    for path, name in ticks:
+        assert f"def {name}(" in (ROOT / path).read_text(), f"{path} has no {name}"
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
