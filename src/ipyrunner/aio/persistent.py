@@ -97,7 +97,7 @@ class PersistentRunner:
         self, host: asyncio.AbstractEventLoop, *, poll: bool = False, ended: Callable[[], None] = lambda: None
     ) -> None:
         """Run the loop inside *host*, another loop of this thread, from now on; *poll* and *ended* see ``Hosting``."""
-        if self.hosting is None:
+        if self.hosting is None and host is not self.loop:
             self.hosting = Hosting(
                 host,
                 self.loop,
@@ -108,6 +108,12 @@ class PersistentRunner:
                 poll=poll,
             )
             self.hosting.start()
+
+    def detach(self) -> None:
+        """Leave the host. A loop that could not run any more stays broken. Idempotent."""
+        if self.hosting is not None and self.hosting.active:
+            self.hosting.stop()
+            self.hosting = None
 
     def tell_slow(self, limit: float, *, name_file: Callable[[str], str]) -> None:
         """From now on tell of callbacks that hold the loop for *limit* seconds, see ``SlowCallbacks``; 0: of none."""
@@ -273,6 +279,7 @@ class PersistentRunner:
         finally:
             self._interrupting_between_cells = None
             if interrupt.forced_at is not None and interrupt.forced_in is not None:
+                self._wakeup.forget()  # it is answered: a terminal's prompt is not to be interrupted by it, too
                 function, line = interrupt.forced_at
                 # In the output of the cell that started it.
                 interrupt.forced_in.run(

@@ -59,6 +59,10 @@ class Wakeup:
             if now != ours:
                 signal.set_wakeup_fd(now)
 
+    def forget(self) -> None:
+        """Drop what has come and was not looked at: it goes to nobody else."""
+        self._read()
+
     def close(self) -> None:
         """Stop watching. Idempotent."""
         if self._sockets is None:
@@ -71,10 +75,16 @@ class Wakeup:
         writer.close()
 
     def _drain(self) -> None:
-        assert self._sockets is not None
-        with suppress(BlockingIOError, InterruptedError):
-            while signals := self._sockets[0].recv(4096):
-                if self._forward != -1:
-                    # That of a loop with signal handlers (add_signal_handler), the same one or another.
-                    with suppress(OSError):
-                        os.write(self._forward, signals)
+        signals = self._read()
+        if signals and self._forward != -1:
+            # That of a loop with signal handlers (add_signal_handler), the same one or another.
+            with suppress(OSError):
+                os.write(self._forward, signals)
+
+    def _read(self) -> bytes:
+        signals = b""
+        if self._sockets is not None:
+            with suppress(BlockingIOError, InterruptedError):
+                while more := self._sockets[0].recv(4096):
+                    signals += more
+        return signals

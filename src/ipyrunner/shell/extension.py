@@ -16,6 +16,7 @@ from .atasks import TaskMagics, table
 from .cells import Cells, kernel_loop
 from .guarding import Guard
 from .magics import RunnerMagics
+from .prompting import Prompting
 from .replacing import Replacement
 from .reports import Reports
 from .routing import Routing
@@ -75,7 +76,7 @@ class Extension:
 
     def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
-        self._guard = Guard(shell)
+        self._guard = Prompting(shell) if Prompting.fits(shell) else Guard(shell)
         self.runner = NotebookRunner(parent=shell, outside=self._guard)
         self.runner.show = Reports(shell).show
         self.runner.name_file = self._name_file
@@ -102,13 +103,13 @@ class Extension:
         shell.register_magics(*self._magics)
         self._timing = Timing(shell, self.runner, self._cells.in_charge)
         self._handlers = self._lend_to_comms()
+        self.runner.when_host_stops = self._shutdown
         self._guard.begin(self.runner, self._cells.in_charge)
         self._termination = Termination(
             lambda: kernel_loop(shell),
             timeout=lambda: self.runner.shutdown_timeout,
             in_kernel=hasattr(shell, "kernel"),
         )
-        self.runner.when_host_stops = self._shutdown
         self._cancel_exit = at_exit(self._exit)
 
     def unload(self) -> None:
