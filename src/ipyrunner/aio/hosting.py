@@ -28,7 +28,7 @@ from .interrupt import Interrupt, drives_loop
 from .peeking import can_watch, has_ready, is_stopping, next_timer, selector_fd
 from .running import NOTHING, running_as, running_loop
 
-__all__ = ["MOST_FAILURES", "Hosting"]
+__all__ = ["MOST_FAILURES", "Hosting", "hang_doorbell", "take_doorbell"]
 
 # Seconds. The longest slice bounds how late the host is, while somebody waits for the guest and while nobody does.
 _SHORTEST_SLICE = 0.001
@@ -178,7 +178,7 @@ class Hosting:
                 guest.add_reader(self._fd, self._give_way)
             if seconds is not None:
                 timer = guest.call_later(seconds, self._give_way)
-            self._hang_doorbell()
+            hang_doorbell(host, self._give_way)
         try:
             with running_as(NOTHING), self._idle():
                 guest.run_forever()
@@ -194,8 +194,7 @@ class Hosting:
         else:
             self._failures = 0
         finally:
-            vars(host).pop("call_soon", None)
-            vars(host).pop("call_at", None)
+            take_doorbell(host)
             if timer is not None:
                 timer.cancel()
         self._left()
@@ -226,15 +225,22 @@ class Hosting:
             self._gives_way = True
             self.guest.stop()
 
-    def _hang_doorbell(self) -> None:
-        host = self.host
 
-        def call_soon(*args: Any, **kwargs: Any) -> asyncio.Handle:
-            self._give_way()
-            return type(host).call_soon(host, *args, **kwargs)
+def hang_doorbell(loop: asyncio.AbstractEventLoop, ring: Callable[[], None]) -> None:
+    """Until :func:`take_doorbell`, call *ring* before a callback or a timer is put on *loop*, which is at rest."""
 
-        def call_at(*args: Any, **kwargs: Any) -> asyncio.TimerHandle:
-            self._give_way()
-            return type(host).call_at(host, *args, **kwargs)
+    def call_soon(*args: Any, **kwargs: Any) -> asyncio.Handle:
+        ring()
+        return type(loop).call_soon(loop, *args, **kwargs)
 
-        vars(host).update(call_soon=call_soon, call_at=call_at)
+    def call_at(*args: Any, **kwargs: Any) -> asyncio.TimerHandle:
+        ring()
+        return type(loop).call_at(loop, *args, **kwargs)
+
+    vars(loop).update(call_soon=call_soon, call_at=call_at)
+
+
+def take_doorbell(loop: asyncio.AbstractEventLoop) -> None:
+    """Undo :func:`hang_doorbell`. Idempotent."""
+    vars(loop).pop("call_soon", None)
+    vars(loop).pop("call_at", None)

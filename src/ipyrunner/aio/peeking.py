@@ -30,6 +30,7 @@ __all__ = [
     "is_stopping",
     "next_timer",
     "selector_fd",
+    "selector_of",
     "task_context",
     "unseen",
     "waited_for_by",
@@ -39,9 +40,15 @@ __all__ = [
 _WAIT = getattr(getattr(asyncio.tasks, "_wait", None), "__code__", None)
 
 
+def selector_of(loop: asyncio.AbstractEventLoop) -> object:
+    """Return what the loop waits in, or None if there is no telling."""
+    selector: object = getattr(loop, "_selector", None)
+    return selector
+
+
 def selector_fd(loop: asyncio.AbstractEventLoop) -> int | None:
     """Return the fd that is readable when one of the loop's fds is (epoll, kqueue, devpoll), or None."""
-    fileno: Any = getattr(getattr(loop, "_selector", None), "fileno", None)
+    fileno: Any = getattr(selector_of(loop), "fileno", None)
     fd = fileno() if callable(fileno) else None
     return fd if isinstance(fd, int) and fd >= 0 else None
 

@@ -22,6 +22,7 @@ from .scope import leave
 from .signalling import Outside, in_thread
 from .slowness import SlowCallbacks
 from .tasks import Tasks
+from .visiting import Visiting
 from .wakeup import Wakeup
 
 __all__ = ["PersistentRunner"]
@@ -94,20 +95,30 @@ class PersistentRunner:
         )
 
     def attach(
-        self, host: asyncio.AbstractEventLoop, *, poll: bool = False, ended: Callable[[], None] = lambda: None
+        self,
+        host: asyncio.AbstractEventLoop,
+        *,
+        poll: bool = False,
+        ended: Callable[[], None] = lambda: None,
+        host_leads: bool = False,
     ) -> None:
-        """Run the loop inside *host*, another loop of this thread, from now on; *poll* and *ended* see ``Hosting``."""
-        if self.hosting is None and host is not self.loop:
-            self.hosting = Hosting(
-                host,
-                self.loop,
-                escaped=self._on_escaped,
-                between=self._between_cells,
-                left=self._leave,
-                ended=ended,
-                poll=poll,
-            )
-            self.hosting.start()
+        """Run the loop inside *host*, another loop of this thread, from now on.
+
+        *poll* and *ended* see ``Hosting``; *host_leads*: the host runs something else while it waits, see ``Visiting``.
+        """
+        if self.hosting is not None or host is self.loop:
+            return
+        kind = Visiting if host_leads else Hosting
+        self.hosting = kind(
+            host,
+            self.loop,
+            escaped=self._on_escaped,
+            between=self._between_cells,
+            left=self._leave,
+            ended=ended,
+            poll=poll,
+        )
+        self.hosting.start()
 
     def detach(self) -> None:
         """Leave the host. A loop that could not run any more stays broken. Idempotent."""

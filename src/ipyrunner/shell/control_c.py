@@ -48,7 +48,8 @@ class ControlC:
         self._held = held
         self._lock = threading.Lock()
         self._over = False
-        self._before: int | None = None
+        # The terminal's mode before and since.
+        self._turned: tuple[int, int] | None = None
         self._wake = -1
 
     def start(self) -> None:
@@ -62,7 +63,7 @@ class ControlC:
         with self._lock:
             if not self._over:
                 self._over = True
-                self._lower()
+                self._turn_off()
                 if self._wake != -1:
                     os.close(self._wake)
 
@@ -89,25 +90,26 @@ class ControlC:
             return
         with self._lock:
             if not self._over and self._held():
-                self._raise()
+                self._turn_on()
         while not answered.wait(_PATIENCE) and not self._over:
             pass
         with self._lock:
             if not self._over:
-                self._lower()
+                self._turn_off()
 
-    def _raise(self) -> None:
+    def _turn_on(self) -> None:
         with suppress(termios.error):
-            self._before = termios.tcgetattr(self._fd)[3]
-            self._set(self._before | termios.ISIG)
+            attributes = termios.tcgetattr(self._fd)
+            before = attributes[3]
+            attributes[3] |= termios.ISIG
+            termios.tcsetattr(self._fd, termios.TCSANOW, attributes)
+            self._turned = before, attributes[3]
 
-    def _lower(self) -> None:
-        before, self._before = self._before, None
-        if before is not None:
-            with suppress(termios.error):
-                self._set(before)
-
-    def _set(self, flags: int) -> None:
-        attributes = termios.tcgetattr(self._fd)
-        attributes[3] = flags
-        termios.tcsetattr(self._fd, termios.TCSANOW, attributes)
+    def _turn_off(self) -> None:
+        turned, self._turned = self._turned, None
+        with suppress(termios.error):
+            attributes = termios.tcgetattr(self._fd)
+            # Whoever has set another mode since means that one.
+            if turned is not None and turned[1] == attributes[3]:
+                attributes[3] = turned[0]
+                termios.tcsetattr(self._fd, termios.TCSANOW, attributes)

@@ -20,6 +20,7 @@ import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ..aio.peeking import selector_of
 from ..aio.running import running_loop
 from ..aio.signalling import Outside
 from .control_c import ControlC
@@ -83,7 +84,10 @@ class Prompting(Outside):
         if host is None or self._runner is None:
             return
         self._handler = signal.getsignal(signal.SIGINT)
-        self._runner.attach(host)
+        # Imported here: a kernel needs no prompt_toolkit. With one older than 3.0 we are not in an asyncio loop.
+        from prompt_toolkit.eventloop.inputhook import InputHookSelector
+
+        self._runner.attach(host, leads=isinstance(selector_of(host), InputHookSelector))
         self._control_c = ControlC(app.input.fileno(), host, self._holds_thread)
         self._control_c.start()
 
