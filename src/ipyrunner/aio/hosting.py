@@ -170,16 +170,16 @@ class Hosting:
         host, guest = self.host, self.guest
         timer: asyncio.TimerHandle | None = None
         self._gives_way = False
-        if seconds == 0:
-            self._give_way()  # one iteration, without waiting
-        else:
-            if self._fd is not None and not self._watching:
-                self._watching = True
-                guest.add_reader(self._fd, self._give_way)
-            if seconds is not None:
-                timer = guest.call_later(seconds, self._give_way)
-            hang_doorbell(host, self._give_way)
         try:
+            if seconds == 0:
+                self._give_way()  # one iteration, without waiting
+            else:
+                if self._fd is not None and not self._watching:
+                    guest.add_reader(self._fd, self._give_way)
+                    self._watching = True
+                if seconds is not None:
+                    timer = guest.call_later(seconds, self._give_way)
+                hang_doorbell(host, self._give_way)
             with running_as(NOTHING), self._idle():
                 guest.run_forever()
         except (KeyboardInterrupt, SystemExit) as exc:
