@@ -56,6 +56,7 @@ class Terminal:
         self.screen = _Screen(self._fd)
         self._stream = pyte.ByteStream(self.screen)
         self._prompt = prompt
+        self._is_plain = "--simple-prompt" in arguments
         self._number = 1
         # All that was written, without what moves the cursor.
         self.log = ""
@@ -88,6 +89,10 @@ class Terminal:
         """Where the cursor is: line and column."""
         return self.screen.cursor.y, self.screen.cursor.x
 
+    def has_signals(self) -> bool:
+        """Return whether Ctrl-C is a signal at the moment, and no key."""
+        return bool(termios.tcgetattr(self._fd)[3] & termios.ISIG)
+
     # -- what is done
 
     def type(self, text: str) -> None:
@@ -96,7 +101,12 @@ class Terminal:
 
     def begin(self, code: str) -> None:
         """Enter a cell, and do not wait for it. Pasted: nothing is indented or completed on the way."""
-        self.type(f"\x1b[200~{code}\x1b[201~{ESCAPE_ENTER}" if "\n" in code else code + "\r")
+        if "\n" not in code:
+            self.type(code + "\r")
+        elif self._is_plain:
+            self.type(code + "\n")
+        else:
+            self.type(f"\x1b[200~{code}\x1b[201~{ESCAPE_ENTER}")
 
     def run(self, code: str) -> str:
         """Run a cell; return what is on the screen from its prompt to the next one."""
@@ -125,11 +135,12 @@ class Terminal:
         """Wait until *text* is on the screen."""
         self.wait(lambda: text in self.text, repr(text))
 
-    def wait(self, condition: Callable[[], bool], what: str) -> None:
-        """Wait until the screen is as *condition* demands."""
+    def wait(self, condition: Callable[[], bool], what: str, *, every: float = DEADLINE) -> None:
+        """Wait until *condition* is true of the screen; of what is not seen there, ask after so many seconds again."""
         deadline = time.monotonic() + DEADLINE
         while not condition():
-            if not self.look(max(0, deadline - time.monotonic())):
+            self.look(min(every, max(0, deadline - time.monotonic())))
+            if time.monotonic() > deadline:
                 raise TimeoutError(f"waited {DEADLINE} s for {what} on the screen:\n{self.text}")
 
     def look(self, seconds: float) -> bool:

@@ -1,10 +1,8 @@
-"""IPython in a real terminal."""
+"""IPython in a real terminal: what its screen shows."""
 
 from __future__ import annotations
 
 import os
-import re
-import select
 import signal
 import sys
 import time
@@ -15,90 +13,324 @@ import pytest
 
 if sys.platform == "win32":
     pytest.skip("there are no pseudo-terminals on Windows", allow_module_level=True)
-import pty
+from setups import SETUPS
+from terminals import CONTROL_C, CONTROL_D, IPYTHON, Terminal
 
-_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]|\r")
-
-
-class Terminal:
-    """IPython with a plain prompt in a pseudo-terminal."""
-
-    def __init__(self, home: Path) -> None:
-        self.pid, self._fd = pty.fork()
-        if self.pid == 0:
-            os.environ.update(IPYTHONDIR=str(home), TERM="dumb", PYTHONWARNINGS="ignore")
-            options = ["--simple-prompt", "--no-banner", "--no-confirm-exit", "--colors=NoColor"]
-            os.execv(sys.executable, [sys.executable, "-m", "IPython", *options])
-        self.seen = ""
-        self._number = 1
-        self.wait_for("In [1]: ")
-
-    def type(self, text: str) -> None:
-        os.write(self._fd, text.encode())
-
-    def run(self, line: str) -> str:
-        """Type a line or a block; return what came until the next prompt."""
-        self.seen = ""
-        self.type(line + "\n")
-        return self.finish()
-
-    def finish(self) -> str:
-        """Wait for the next prompt."""
-        self._number += 1
-        self.wait_for(f"In [{self._number}]: ")
-        return self.seen
-
-    def wait_for(self, text: str) -> None:
-        deadline = time.monotonic() + 30
-        while text not in self.seen:
-            ready, _, _ = select.select([self._fd], [], [], max(0, deadline - time.monotonic()))
-            if not ready:
-                raise TimeoutError(f"waited for {text!r} in {self.seen!r}")
-            self.seen += _ANSI.sub("", os.read(self._fd, 65536).decode(errors="replace"))
-
-    def close(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
-        os.close(self._fd)
+BEFORE = "import asyncio; loop = asyncio.get_event_loop(); kept = 'kept'"
+# Text that is being typed while something else happens.
+HALF = "half = 'typed"
 
 
 @pytest.fixture
-def terminal(tmp_path: Path) -> Iterator[Terminal]:
-    started = Terminal(tmp_path)
+def home(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+def start(home: Path, *options: str, setup: str = "") -> Terminal:
+    started = Terminal(home, *IPYTHON, *options)
     started.run("%load_ext ipyrunner")
-    started.run("import asyncio; loop = asyncio.get_event_loop(); kept = 'kept'")
+    for line in setup.splitlines():
+        started.run(line)
+    if setup.startswith("%config"):
+        started.run("%arunner restart")
+    started.run(BEFORE)
+    return started
+
+
+@pytest.fixture
+def terminal(home: Path) -> Iterator[Terminal]:
+    """With prompt_toolkit's prompt."""
+    started = start(home)
     yield started
     started.close()
 
 
-def test_cells_share_loop_and_context(terminal: Terminal) -> None:
-    assert "True" in terminal.run("await asyncio.sleep(0.01); asyncio.get_running_loop() is loop")
-    assert "42" in terminal.run("asyncio.run(asyncio.sleep(0.01, 42))")
-    assert "43" in terminal.run("%arun asyncio.sleep(0.01, 43)")
-    terminal.run("import contextvars; v = contextvars.ContextVar('v'); v.set(1);")
-    terminal.run("await asyncio.sleep(0); v.set(v.get() + 1);")
-    assert "2" in terminal.run("v.get()").split("Out", 1)[1]
+@pytest.fixture(params=["prompt", "simple"])
+def either(home: Path, request: pytest.FixtureRequest) -> Iterator[Terminal]:
+    """With prompt_toolkit's prompt, and with a plain one."""
+    started = start(home, *(["--simple-prompt"] if request.param == "simple" else []))
+    yield started
+    started.close()
 
 
-def test_control_c_ends_the_await_and_nothing_else(terminal: Terminal) -> None:
-    terminal.seen = ""
-    terminal.type(
-        "try: print('g' + 'o'); await asyncio.sleep(60)\nfinally: await asyncio.sleep(0.01); print('cle' + 'an')\n\n"
+def out(text: str) -> str:
+    return text.split("Out[", 1)[1].split(":", 1)[1].strip()
+
+
+def expect_alive(terminal: Terminal) -> None:
+    """The next cells run, on the same loop, with their variables."""
+    assert out(terminal.run("await asyncio.sleep(0.01); kept, asyncio.get_running_loop() is loop")) == "('kept', True)"
+    assert out(terminal.run("kept, asyncio.get_event_loop() is loop")) == "('kept', True)"
+
+
+def expect_prompt_with(terminal: Terminal, typed: str) -> None:
+    """The prompt is the last thing on the screen, with what was typed, and the cursor behind it."""
+    line = f"{terminal.prompt} {typed}"
+    terminal.wait(
+        lambda: terminal.lines[-1] == line and terminal.cursor() == (len(terminal.lines) - 1, len(line)),
+        f"the prompt {line!r} at the end, and the cursor behind it",
     )
-    terminal.wait_for("go\n")
-    terminal.type("\x03")
-    output = terminal.finish()
+
+
+def wait_for_file(terminal: Terminal, path: Path) -> None:
+    deadline = time.monotonic() + 30
+    while not path.exists():
+        terminal.look(0.01)
+        assert time.monotonic() < deadline, f"waited for {path.name} with this on the screen:\n{terminal.text}"
+
+
+# -- cells
+
+
+def test_cells_share_loop_and_context(either: Terminal) -> None:
+    assert out(either.run("await asyncio.sleep(0.01); asyncio.get_running_loop() is loop")) == "True"
+    assert out(either.run("asyncio.run(asyncio.sleep(0.01, 42))")) == "42"
+    assert out(either.run("%arun asyncio.sleep(0.01, 43)")) == "43"
+    either.run("import contextvars; v = contextvars.ContextVar('v'); v.set(1);")
+    either.run("await asyncio.sleep(0); v.set(v.get() + 1);")
+    assert out(either.run("v.get()")) == "2"
+
+
+def test_control_c_ends_the_await_and_nothing_else(either: Terminal) -> None:
+    either.run("bystander = asyncio.create_task(asyncio.sleep(3600)); await asyncio.sleep(0)")
+    either.begin(
+        "try: print('g' + 'o'); await asyncio.sleep(60)\nfinally: await asyncio.sleep(0.01); print('cle' + 'an')\n"
+    )
+    either.wait_for("go")
+    either.type(CONTROL_C)
+    output = either.finish()
     assert "KeyboardInterrupt" in output
     assert "clean\n" in output
-    assert "kept" in terminal.run("kept")
-    assert "True" in terminal.run("await asyncio.sleep(0.01); asyncio.get_running_loop() is loop")
+    expect_alive(either)
+    assert out(either.run("bystander.done()")) == "False"
 
 
-def test_exit_finalizes_tasks(terminal: Terminal) -> None:
-    terminal.run(
-        "async def left():\n    try: await asyncio.sleep(60)\n    finally: await asyncio.sleep(0); print('final' + 'ized')\n"
+def test_control_c_twice_ends_a_cell_that_swallows_the_first(terminal: Terminal) -> None:
+    terminal.begin(
+        "for n in range(2):\n    try: print('go', n); await asyncio.sleep(60)\n"
+        "    except asyncio.CancelledError: print('swallowed', n)\nawait asyncio.sleep(60)"
     )
-    terminal.run("t = asyncio.create_task(left()); await asyncio.sleep(0)")
-    terminal.run("await asyncio.sleep(0)")
-    terminal.type("exit\n")
-    terminal.wait_for("finalized")
+    terminal.wait_for("\ngo 0")
+    terminal.type(CONTROL_C)
+    terminal.wait_for("\ngo 1")
+    pressed = time.monotonic()
+    terminal.type(CONTROL_C)
+    output = terminal.finish()
+    assert time.monotonic() - pressed < 5
+    assert "KeyboardInterrupt" in output
+    assert "still runs" in output
+    expect_alive(terminal)
+    assert "In[3]" in terminal.run("%atasks")
+
+
+# -- while the prompt waits
+
+TICKS = """\
+import signal
+async def tick():
+    await event.wait()
+    for n in range(3): print('tick', n); await asyncio.sleep(0.01)
+    1 / 0
+event = asyncio.Event()
+loop.add_signal_handler(signal.SIGUSR1, event.set)
+task = asyncio.create_task(tick())
+await asyncio.sleep(0)
+"""
+
+
+@pytest.mark.parametrize("setup", [*SETUPS, "%gui asyncio"])
+def test_tasks_go_on_and_print_above_the_prompt(home: Path, setup: str) -> None:
+    terminal = start(home, setup=SETUPS.get(setup, setup))
+    try:
+        terminal.run(TICKS)
+        terminal.type(HALF)
+        expect_prompt_with(terminal, HALF)
+        os.kill(terminal.pid, signal.SIGUSR1)
+        for line in ("\ntick 0\n", "\ntick 1\n", "\ntick 2\n", "\nZeroDivisionError: division by zero\n"):
+            terminal.wait_for(line)
+        expect_prompt_with(terminal, HALF)
+        assert "(tick) failed, and nobody awaits it" in terminal.text
+        terminal.run("'")
+        assert out(terminal.run("half")) == "'typed'"
+        expect_alive(terminal)
+    finally:
+        terminal.close()
+
+
+@pytest.mark.parametrize("setup", SETUPS)
+def test_control_c_ends_a_task_that_holds_the_prompt(home: Path, setup: str) -> None:
+    terminal = start(home, setup=SETUPS[setup])
+    try:
+        terminal.run(
+            "import signal; event = asyncio.Event(); loop.add_signal_handler(signal.SIGUSR1, event.set)\n"
+            "async def spin():\n    await event.wait(); open('spins', 'w').close()\n    while True: pass\n"
+            "bystander = asyncio.create_task(asyncio.sleep(3600)); task = asyncio.create_task(spin()); await asyncio.sleep(0)"
+        )
+        terminal.type(HALF)
+        expect_prompt_with(terminal, HALF)
+        os.kill(terminal.pid, signal.SIGUSR1)
+        wait_for_file(terminal, home / "spins")
+        assert not terminal.has_signals()
+        terminal.type(CONTROL_C)  # nobody reads it: the terminal's signals are turned on
+        terminal.wait(terminal.has_signals, "the terminal's signals", every=0.01)
+        terminal.type(CONTROL_C)
+        terminal.wait_for("ipyrunner: the interrupt has ended spin, which did not yield: while True: pass")
+        expect_prompt_with(terminal, HALF)
+        terminal.wait(lambda: not terminal.has_signals(), "no signals from the terminal", every=0.01)
+        terminal.run("'")
+        assert out(terminal.run("half, task.done(), bystander.done()")) == "('typed', True, False)"
+        expect_alive(terminal)
+    finally:
+        terminal.close()
+
+
+def test_control_c_at_the_prompt_is_a_key(terminal: Terminal) -> None:
+    terminal.run("task = asyncio.create_task(asyncio.sleep(3600)); await asyncio.sleep(0)")
+    terminal.type(HALF)
+    expect_prompt_with(terminal, HALF)
+    terminal.type(CONTROL_C)
+    terminal.wait(lambda: terminal.lines[-1] == terminal.prompt, "an empty prompt")
+    assert out(terminal.run("task.done()")) == "False"
+    expect_alive(terminal)
+
+
+@pytest.mark.parametrize("setup", SETUPS)
+def test_sigint_from_another_process_ends_the_prompt_alone(home: Path, setup: str) -> None:
+    terminal = start(home, setup=SETUPS[setup])
+    try:
+        terminal.run("task = asyncio.create_task(asyncio.sleep(3600)); await asyncio.sleep(0)")
+        os.kill(terminal.pid, signal.SIGINT)
+        terminal.wait_for("KeyboardInterrupt escaped interact()")
+        terminal.wait_for_prompt()
+        assert out(terminal.run("task.done()")) == "False"
+        expect_alive(terminal)
+    finally:
+        terminal.close()
+
+
+def test_a_busy_loop_leaves_the_prompt_alive(terminal: Terminal) -> None:
+    terminal.run("async def busy():\n    global n\n    while True: n += 1; await asyncio.sleep(0)\nn = 0")
+    terminal.run("task = asyncio.create_task(busy()); await asyncio.sleep(0)")
+    terminal.run("before = n")
+    terminal.type(HALF)
+    expect_prompt_with(terminal, HALF)
+    terminal.run("'")
+    assert out(terminal.run("n > before, half")) == "(True, 'typed')"
+
+
+def test_the_prompt_costs_nothing_while_nothing_happens(terminal: Terminal) -> None:
+    terminal.run(
+        "selects = 0; select = loop._selector.select\n"
+        "def counted(timeout):\n    global selects; selects += 1\n    return select(timeout)\n"
+        "loop._selector.select = counted; tasks = [asyncio.create_task(asyncio.sleep(3600)) for _ in range(100)]\n"
+        "await asyncio.sleep(0)"
+    )
+    terminal.run("before = selects")
+    began = time.monotonic()
+    while (took := time.monotonic() - began) < 3:
+        terminal.look(0.5)
+    terminal.type("after = selects; after - before\r")
+    # prompt_toolkit looks at the size of the window twice a second; each key that is typed is some turns.
+    assert int(out(terminal.finish())) < 4 * took + 10 * 40
+
+
+HOOK = """\
+import select
+from IPython.terminal.pt_inputhooks import register
+turns, calls = 0, []
+def hook(context):
+    global turns
+    while not select.select([context.fileno()], [], [], 0.01)[0]:
+        turns += 1
+        while calls: calls.pop()()
+register("test", hook)
+"""
+
+
+@pytest.mark.parametrize("setup", ["asyncio", "uvloop"])
+def test_a_gui_and_the_loop_both_run_while_the_prompt_waits(home: Path, setup: str) -> None:
+    terminal = start(home, setup=SETUPS[setup])
+    try:
+        terminal.run(HOOK)
+        terminal.run("%gui test")
+        terminal.run(
+            "async def tick():\n    for n in range(3): await asyncio.sleep(0.1); print('tick', n, turns > n)\n    await rung.wait()\n    print('rung')\n"
+            "rung = asyncio.Event(); task = asyncio.create_task(tick()); await asyncio.sleep(0)"
+        )
+        terminal.type(HALF)
+        for n in range(3):
+            terminal.wait_for(f"\ntick {n} True\n")
+        expect_prompt_with(terminal, HALF)
+        # What the GUI schedules on the loop at rest.
+        terminal.run("'; calls.append(lambda: loop.call_soon(rung.set))")
+        terminal.wait_for("\nrung\n")
+        expect_prompt_with(terminal, "")
+        expect_alive(terminal)
+        terminal.run("%gui")
+        terminal.run("task = asyncio.create_task(tick()); await asyncio.sleep(0)")
+        terminal.wait(lambda: terminal.text.count("rung\n") > 1, "the task's end without the GUI")
+    finally:
+        terminal.close()
+
+
+# -- what ends
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("loop._selector.select = None", "cannot run any more"),
+        ("loop._selector.close()", "cannot run any more"),
+        ("loop.close()", "was closed"),
+    ],
+)
+def test_a_loop_that_cannot_run_is_replaced(terminal: Terminal, code: str, said: str) -> None:
+    terminal.run(code)
+    assert f"ipyrunner: the notebook's loop {said}; a new one takes its place." in terminal.run("1 + 1")
+    terminal.run("async def say(): await asyncio.sleep(0.01); print('sa' + 'id')")
+    terminal.run("task = asyncio.create_task(say()); await asyncio.sleep(0)")
+    terminal.wait_for("\nsaid\n")
+
+
+def test_restart_and_close_and_unload_leave_prompts_that_work(terminal: Terminal) -> None:
+    terminal.run("async def say(): await asyncio.sleep(0.01); print('sa' + 'id', kept)")
+    for number, code in enumerate(["%arunner restart", "%arunner close", "%reload_ext ipyrunner"]):
+        terminal.run(code)
+        terminal.run(f"kept = {number}; task = asyncio.create_task(say())")
+        terminal.wait_for(f"\nsaid {number}\n")
+    terminal.run("%unload_ext ipyrunner")
+    assert (
+        out(terminal.run("'prompt_for_code' in vars(get_ipython()), get_ipython().pt_app.app.pre_run_callables"))
+        == "(False, [])"
+    )
+    assert "True" in terminal.run("task.done()")
+
+
+@pytest.mark.parametrize("last", ["exit\r", CONTROL_D])
+def test_the_end_finalizes_tasks(either: Terminal, last: str) -> None:
+    either.run(
+        "async def left():\n    try: await asyncio.sleep(60)\n    finally: await asyncio.sleep(0.01); print('final' + 'ized')\n"
+    )
+    either.run("t = asyncio.create_task(left()); await asyncio.sleep(0)")
+    either.type(last)
+    assert either.wait_for_exit() == 0
+    assert "finalized" in either.text
+
+
+def test_the_end_waits_for_two_seconds_at_most(terminal: Terminal) -> None:
+    terminal.run("%config NotebookRunner.shutdown_timeout = 0.5")
+    terminal.run(
+        "async def stubborn():\n    while True:\n        try: await asyncio.sleep(60)\n        except asyncio.CancelledError: pass\n"
+        "task = asyncio.create_task(stubborn(), name='stubborn'); await asyncio.sleep(0)"
+    )
+    began = time.monotonic()
+    terminal.type("exit\r")
+    assert terminal.wait_for_exit() == 0
+    assert time.monotonic() - began < 5
+    assert "the task stubborn did not end before its loop was closed" in terminal.text
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_sigterm_and_sighup_end_it_on_the_spot_as_without_the_extension(terminal: Terminal, number: int) -> None:
+    os.kill(terminal.pid, number)
+    assert os.WTERMSIG(terminal.wait_for_exit()) == number

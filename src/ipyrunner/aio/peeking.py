@@ -31,6 +31,7 @@ __all__ = [
     "next_timer",
     "selector_fd",
     "selector_of",
+    "signal_fd",
     "task_context",
     "unseen",
     "waited_for_by",
@@ -51,6 +52,16 @@ def selector_fd(loop: asyncio.AbstractEventLoop) -> int | None:
     fileno: Any = getattr(selector_of(loop), "fileno", None)
     fd = fileno() if callable(fileno) else None
     return fd if isinstance(fd, int) and fd >= 0 else None
+
+
+def signal_fd(loop: asyncio.AbstractEventLoop) -> int | None:
+    """Return the fd that the loop's own signal handlers (``add_signal_handler``) learn of signals by, or None.
+
+    ``_csock`` has been there from 3.4 to 3.14; without it such handlers are called as long as nobody else takes the
+    wakeup fd.
+    """
+    fileno: Any = getattr(getattr(loop, "_csock", None), "fileno", None)
+    return fileno() if callable(fileno) else None
 
 
 def has_ready(loop: asyncio.AbstractEventLoop) -> bool:

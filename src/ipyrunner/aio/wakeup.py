@@ -17,7 +17,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from .peeking import can_watch
+from .peeking import can_watch, signal_fd
 
 __all__ = ["Wakeup"]
 
@@ -76,10 +76,12 @@ class Wakeup:
 
     def _drain(self) -> None:
         signals = self._read()
-        if signals and self._forward != -1:
-            # That of a loop with signal handlers (add_signal_handler), the same one or another.
-            with suppress(OSError):
-                os.write(self._forward, signals)
+        # Whose wakeup fd was there before, another loop's with signal handlers (a prompt's); and those of our loop, whose
+        # wakeup fd may have been replaced since (by that prompt's).
+        for fd in {self._forward, signal_fd(self._loop)} - {-1, None}:
+            if signals:
+                with suppress(OSError):
+                    os.write(fd, signals)  # type: ignore[arg-type]
 
     def _read(self) -> bytes:
         signals = b""

@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Protocol
 
 from ..aio.signalling import in_thread
 
@@ -35,15 +36,23 @@ _PATIENCE = 0.2
 _RETRY = 0.05
 
 
-class ControlC:
-    """From :meth:`start` to :meth:`stop`: signals from the terminal *fd* whenever *host* does not answer for *held*.
+class HasFileno(Protocol):
+    """A file, or what stands for one."""
 
-    *held* returns whether it is the notebook's loop that keeps *host*, the prompt's, from answering. It is called in a
-    thread.
+    def fileno(self) -> int:
+        """Return its descriptor."""
+
+
+class ControlC:
+    """From :meth:`start` to :meth:`stop`: signals from *terminal* whenever *host* does not answer for *held*.
+
+    *terminal* is what the prompt reads from. *held* returns whether it is the notebook's loop that keeps *host*, the
+    prompt's, from answering; it is called in a thread.
     """
 
-    def __init__(self, fd: int, host: asyncio.AbstractEventLoop, held: Callable[[], bool]) -> None:
-        self._fd = fd
+    def __init__(self, terminal: HasFileno, host: asyncio.AbstractEventLoop, held: Callable[[], bool]) -> None:
+        self._terminal = terminal
+        self._fd = -1
         self._host = host
         self._held = held
         self._lock = threading.Lock()
@@ -53,8 +62,12 @@ class ControlC:
         self._wake = -1
 
     def start(self) -> None:
-        """Begin to watch, if *fd* is a terminal."""
-        if termios is not None and os.isatty(self._fd):
+        """Begin to watch, if it is a terminal."""
+        if termios is None:
+            return
+        with suppress(NotImplementedError):  # an input that has no file
+            self._fd = self._terminal.fileno()
+        if os.isatty(self._fd):
             wait, self._wake = os.pipe()
             in_thread(self._watch, wait)
 

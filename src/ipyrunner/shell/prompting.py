@@ -16,6 +16,7 @@ terminal's (``TERM=dumb``) does not say when it begins.
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -68,6 +69,7 @@ class Prompting(Outside):
     def _prompt_for_code(self, original: Callable[..., str]) -> Callable[..., str]:
         def prompt_for_code(*args: Any, **kwargs: Any) -> str:
             app = getattr(getattr(self._shell, "pt_app", None), "app", None)
+            self._keep_loops_apart()
             begins: list[Callable[[], None]] = getattr(app, "pre_run_callables", [])
             begins.append(begin := lambda: self._enter(app))
             try:
@@ -79,6 +81,17 @@ class Prompting(Outside):
 
         return prompt_for_code
 
+    def _keep_loops_apart(self) -> None:
+        # IPython before 8.18 keeps a loop for its prompts, and ``%gui asyncio`` makes it the current one: the notebook's,
+        # which `%arunner restart` closes.
+        loop = getattr(self._shell, "pt_loop", None)
+        if loop is not None and (loop.is_closed() or loop is self._present_loop()):
+            self._shell.pt_loop = asyncio.new_event_loop()
+
+    def _present_loop(self) -> asyncio.AbstractEventLoop | None:
+        present = None if self._runner is None else self._runner.present
+        return None if present is None else present.loop
+
     def _enter(self, app: Any) -> None:
         host = running_loop()
         if host is None or self._runner is None:
@@ -88,7 +101,7 @@ class Prompting(Outside):
         from prompt_toolkit.eventloop.inputhook import InputHookSelector
 
         self._runner.attach(host, leads=isinstance(selector_of(host), InputHookSelector))
-        self._control_c = ControlC(app.input.fileno(), host, self._holds_thread)
+        self._control_c = ControlC(app.input, host, self._holds_thread)
         self._control_c.start()
 
     def _leave(self) -> None:
@@ -100,5 +113,5 @@ class Prompting(Outside):
             self._runner.detach()
 
     def _holds_thread(self) -> bool:
-        present = None if self._runner is None else self._runner.present
-        return present is not None and not present.loop.is_closed() and present.loop.is_running()
+        loop = self._present_loop()
+        return loop is not None and loop.is_running()
