@@ -172,3 +172,18 @@ class Terminal:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
         os.close(self._fd)
+
+
+BEFORE = "import asyncio; loop = asyncio.get_event_loop(); kept = 'kept'"
+
+
+def out(text: str) -> str:
+    """The value of a cell, of what :meth:`Terminal.run` has returned."""
+    assert "Out[" in text, text
+    return text.split("Out[", 1)[1].split(":", 1)[1].strip()
+
+
+def expect_alive(terminal: Terminal) -> None:
+    """The next cells run, on the same loop, with the variables of :data:`BEFORE`."""
+    assert out(terminal.run("await asyncio.sleep(0.01); kept, asyncio.get_running_loop() is loop")) == "('kept', True)"
+    assert out(terminal.run("kept, asyncio.get_event_loop() is loop")) == "('kept', True)"

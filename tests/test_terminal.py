@@ -14,9 +14,8 @@ import pytest
 if sys.platform == "win32":
     pytest.skip("there are no pseudo-terminals on Windows", allow_module_level=True)
 from setups import SETUPS
-from terminals import CONTROL_C, CONTROL_D, IPYTHON, Terminal
+from terminals import BEFORE, CONTROL_C, CONTROL_D, IPYTHON, Terminal, expect_alive, out
 
-BEFORE = "import asyncio; loop = asyncio.get_event_loop(); kept = 'kept'"
 # Text that is being typed while something else happens.
 HALF = "half = 'typed"
 
@@ -53,23 +52,30 @@ def either(home: Path, request: pytest.FixtureRequest) -> Iterator[Terminal]:
     started.close()
 
 
-def out(text: str) -> str:
-    return text.split("Out[", 1)[1].split(":", 1)[1].strip()
-
-
-def expect_alive(terminal: Terminal) -> None:
-    """The next cells run, on the same loop, with their variables."""
-    assert out(terminal.run("await asyncio.sleep(0.01); kept, asyncio.get_running_loop() is loop")) == "('kept', True)"
-    assert out(terminal.run("kept, asyncio.get_event_loop() is loop")) == "('kept', True)"
-
-
 def expect_prompt_with(terminal: Terminal, typed: str) -> None:
     """The prompt is the last thing on the screen, with what was typed, and the cursor behind it."""
     line = f"{terminal.prompt} {typed}"
     terminal.wait(
-        lambda: terminal.lines[-1] == line and terminal.cursor() == (len(terminal.lines) - 1, len(line)),
+        lambda: terminal.lines[-1] == line.rstrip() and terminal.cursor() == (len(terminal.lines) - 1, len(line)),
         f"the prompt {line!r} at the end, and the cursor behind it",
     )
+
+
+class Trigger:
+    """Sets ``event`` in the terminal's program from here, by a file that its loop watches."""
+
+    CODE = (
+        "import os; pipe = os.open('trigger', os.O_RDONLY | os.O_NONBLOCK); event = asyncio.Event()\n"
+        "def pull(): os.read(pipe, 1); loop.remove_reader(pipe); event.set()\n"
+        "loop.add_reader(pipe, pull)\n"
+    )
+
+    def __init__(self, home: Path) -> None:
+        self._path = home / "trigger"
+        os.mkfifo(self._path)
+
+    def pull(self) -> None:
+        self._path.write_text("x")
 
 
 def wait_for_file(terminal: Terminal, path: Path) -> None:
@@ -123,16 +129,19 @@ def test_control_c_twice_ends_a_cell_that_swallows_the_first(terminal: Terminal)
     assert "In[3]" in terminal.run("%atasks")
 
 
+def test_signal_handlers_of_the_loop_are_called_in_later_cells(terminal: Terminal) -> None:
+    # prompt_toolkit has had the wakeup fd since.
+    terminal.run("import os, signal; event = asyncio.Event(); loop.add_signal_handler(signal.SIGUSR1, event.set)")
+    assert out(terminal.run("os.kill(os.getpid(), signal.SIGUSR1); await asyncio.wait_for(event.wait(), 20)")) == "True"
+
+
 # -- while the prompt waits
 
 TICKS = """\
-import signal
 async def tick():
     await event.wait()
     for n in range(3): print('tick', n); await asyncio.sleep(0.01)
     1 / 0
-event = asyncio.Event()
-loop.add_signal_handler(signal.SIGUSR1, event.set)
 task = asyncio.create_task(tick())
 await asyncio.sleep(0)
 """
@@ -142,10 +151,11 @@ await asyncio.sleep(0)
 def test_tasks_go_on_and_print_above_the_prompt(home: Path, setup: str) -> None:
     terminal = start(home, setup=SETUPS.get(setup, setup))
     try:
-        terminal.run(TICKS)
+        trigger = Trigger(home)
+        terminal.run(Trigger.CODE + TICKS)
         terminal.type(HALF)
         expect_prompt_with(terminal, HALF)
-        os.kill(terminal.pid, signal.SIGUSR1)
+        trigger.pull()
         for line in ("\ntick 0\n", "\ntick 1\n", "\ntick 2\n", "\nZeroDivisionError: division by zero\n"):
             terminal.wait_for(line)
         expect_prompt_with(terminal, HALF)
@@ -161,14 +171,15 @@ def test_tasks_go_on_and_print_above_the_prompt(home: Path, setup: str) -> None:
 def test_control_c_ends_a_task_that_holds_the_prompt(home: Path, setup: str) -> None:
     terminal = start(home, setup=SETUPS[setup])
     try:
+        trigger = Trigger(home)
         terminal.run(
-            "import signal; event = asyncio.Event(); loop.add_signal_handler(signal.SIGUSR1, event.set)\n"
-            "async def spin():\n    await event.wait(); open('spins', 'w').close()\n    while True: pass\n"
+            Trigger.CODE
+            + "async def spin():\n    await event.wait(); open('spins', 'w').close()\n    while True: pass\n"
             "bystander = asyncio.create_task(asyncio.sleep(3600)); task = asyncio.create_task(spin()); await asyncio.sleep(0)"
         )
         terminal.type(HALF)
         expect_prompt_with(terminal, HALF)
-        os.kill(terminal.pid, signal.SIGUSR1)
+        trigger.pull()
         wait_for_file(terminal, home / "spins")
         assert not terminal.has_signals()
         terminal.type(CONTROL_C)  # nobody reads it: the terminal's signals are turned on
