@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import signal
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
@@ -289,14 +290,15 @@ class PersistentRunner:
                 yield
         finally:
             self._interrupting_between_cells = None
+            if interrupt.presses:
+                self._wakeup.forget(signal.SIGINT)
             if interrupt.forced_at is not None and interrupt.forced_in is not None:
-                self._wakeup.forget()  # it is answered: a terminal's prompt is not to be interrupted by it, too
                 function, line = interrupt.forced_at
                 # In the output of the cell that started it.
                 interrupt.forced_in.run(
                     print, f"ipyrunner: the interrupt has ended {function}, which did not yield: {line}"
                 )
-            elif interrupt.presses:
+            elif interrupt.presses and not self._wakeup.passed_on:
                 self._outside.keep()
 
     @drives_loop

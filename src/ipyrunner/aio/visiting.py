@@ -1,11 +1,11 @@
 """One loop (the guest) inside another (the host) that has to keep the thread: the other way round than ``Hosting``.
 
-The problem: a host whose selector runs something else while it waits, as prompt_toolkit's does with a GUI's event loop (an
-input hook), never comes to rest. A guest that leads would keep that from running.
+The problem: a host whose selector runs something else while it waits, as prompt_toolkit's does with a GUI's event loop
+(an input hook), never comes to rest. A guest that leads would keep that from running.
 
-The solution: the host leads. It watches the guest's selector fd and holds a timer for the guest's next timer; when one of
-them fires, the guest runs until it has nothing ready, or for 5 ms. What somebody schedules on the guest meanwhile makes no fd readable, and rings a
-doorbell.
+The solution: the host leads. It watches the guest's selector fd and holds a timer for the guest's next timer; when one
+of them fires, the guest runs until it has nothing ready, or for 5 ms. What somebody schedules on the guest meanwhile
+makes no fd readable, and rings a doorbell.
 
 A guest without a pollable fd (uvloop) is visited every 50 ms, for 5 ms.
 """

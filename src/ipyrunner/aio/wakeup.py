@@ -28,6 +28,8 @@ class Wakeup:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._forward = -1
+        # Whether, in the present block or the last one, SIGINT has gone to another loop, too.
+        self.passed_on = False
         self._sockets: tuple[socket.socket, socket.socket] | None = None
         if can_watch(loop):
             self._sockets = socket.socketpair()
@@ -50,7 +52,7 @@ class Wakeup:
         if before == ours:  # a run inside a run, or at the end of the process after one that does not end
             yield
             return
-        self._forward = before
+        self._forward, self.passed_on = before, False
         try:
             yield
         finally:
@@ -59,9 +61,9 @@ class Wakeup:
             if now != ours:
                 signal.set_wakeup_fd(now)
 
-    def forget(self) -> None:
-        """Drop what has come and was not looked at: it goes to nobody else."""
-        self._read()
+    def forget(self, number: signal.Signals) -> None:
+        """Drop what has come of this signal and was not looked at."""
+        self._pass_on(self._read().replace(bytes([number]), b""))
 
     def close(self) -> None:
         """Stop watching. Idempotent."""
@@ -76,12 +78,18 @@ class Wakeup:
 
     def _drain(self) -> None:
         signals = self._read()
-        # Whose wakeup fd was there before, another loop's with signal handlers (a prompt's); and those of our loop, whose
-        # wakeup fd may have been replaced since (by that prompt's).
-        for fd in {self._forward, signal_fd(self._loop)} - {-1, None}:
-            if signals:
+        self.passed_on = self.passed_on or (
+            signal.SIGINT in signals and self._forward not in (-1, signal_fd(self._loop))
+        )
+        self._pass_on(signals)
+
+    def _pass_on(self, signals: bytes) -> None:
+        # To whom the wakeup fd was before: another loop with signal handlers (a prompt's). And to those of our loop,
+        # whose wakeup fd may have been replaced since (by that prompt's).
+        for fd in {self._forward, signal_fd(self._loop)}:
+            if signals and fd not in (-1, None):
                 with suppress(OSError):
-                    os.write(fd, signals)  # type: ignore[arg-type]
+                    os.write(fd, signals)
 
     def _read(self) -> bytes:
         signals = b""

@@ -1,7 +1,7 @@
 """Ctrl-C at a prompt whose thread a background callback holds.
 
-The problem: at the prompt the terminal is in raw mode, where Ctrl-C is no signal but a key, which prompt_toolkit reads. A
-callback that never yields keeps it from reading, and nothing would stop that callback.
+The problem: at the prompt the terminal is in raw mode, where Ctrl-C is no signal but a key, which prompt_toolkit reads.
+A callback that never yields keeps it from reading, and nothing would stop that callback.
 
 The solution: a thread watches the terminal as well. If a key is there that is not read within a moment, and the
 notebook's loop has the thread, it turns the terminal's signals on (termios' ISIG) until the prompt answers again: the
@@ -57,8 +57,6 @@ class ControlC:
         self._held = held
         self._lock = threading.Lock()
         self._over = False
-        # The terminal's mode before and since.
-        self._turned: tuple[int, int] | None = None
         self._wake = -1
 
     def start(self) -> None:
@@ -72,11 +70,10 @@ class ControlC:
             in_thread(self._watch, wait)
 
     def stop(self) -> None:
-        """Let the thread end, which nobody waits for; the terminal is as it was. Idempotent."""
+        """Let the thread end, which nobody waits for: the prompt leaves the raw mode by itself. Idempotent."""
         with self._lock:
             if not self._over:
                 self._over = True
-                self._turn_off()
                 if self._wake != -1:
                     os.close(self._wake)
 
@@ -101,28 +98,22 @@ class ControlC:
         if answered.wait(_PATIENCE):
             time.sleep(_RETRY)
             return
-        with self._lock:
-            if not self._over and self._held():
-                self._turn_on()
+        if not self._set_signals(on=True):
+            return
         while not answered.wait(_PATIENCE) and not self._over:
             pass
-        with self._lock:
-            if not self._over:
-                self._turn_off()
+        while not self._set_signals(on=False):
+            time.sleep(_RETRY)
 
-    def _turn_on(self) -> None:
-        with suppress(termios.error):
-            attributes = termios.tcgetattr(self._fd)
-            before = attributes[3]
-            attributes[3] |= termios.ISIG
-            termios.tcsetattr(self._fd, termios.TCSANOW, attributes)
-            self._turned = before, attributes[3]
-
-    def _turn_off(self) -> None:
-        turned, self._turned = self._turned, None
-        with suppress(termios.error):
-            attributes = termios.tcgetattr(self._fd)
-            # Whoever has set another mode since means that one.
-            if turned is not None and turned[1] == attributes[3]:
-                attributes[3] = turned[0]
-                termios.tcsetattr(self._fd, termios.TCSANOW, attributes)
+    def _set_signals(self, *, on: bool) -> bool:
+        """Turn the terminal's signals on or off; return whether that is done, or nobody's business any more."""
+        with self._lock, suppress(termios.error):
+            if self._over or (on and not self._held()):
+                return not on
+            mode = termios.tcgetattr(self._fd)
+            if mode[3] & termios.ICANON:
+                # Not raw: the prompt prints, and will set the mode that it has found before. Look again then.
+                return False
+            mode[3] = mode[3] | termios.ISIG if on else mode[3] & ~termios.ISIG
+            termios.tcsetattr(self._fd, termios.TCSANOW, mode)
+        return True

@@ -66,6 +66,11 @@ class Prompting(Outside):
         """Return whether *handler* stands while no code of the user's runs: the prompt's own."""
         return super().rests(handler) or (self._handler is not None and handler is self._handler)
 
+    def keep(self) -> None:
+        """Give a press that a background turn had no use for to the prompt, which has its handler in place again."""
+        if self._handler is not None:
+            signal.raise_signal(signal.SIGINT)
+
     def _prompt_for_code(self, original: Callable[..., str]) -> Callable[..., str]:
         def prompt_for_code(*args: Any, **kwargs: Any) -> str:
             app = getattr(getattr(self._shell, "pt_app", None), "app", None)
@@ -82,8 +87,8 @@ class Prompting(Outside):
         return prompt_for_code
 
     def _keep_loops_apart(self) -> None:
-        # IPython before 8.18 keeps a loop for its prompts, and ``%gui asyncio`` makes it the current one: the notebook's,
-        # which `%arunner restart` closes.
+        # IPython before 8.18 keeps a loop for its prompts, and ``%gui asyncio`` makes it the current one: the
+        # notebook's, which `%arunner restart` closes.
         loop = getattr(self._shell, "pt_loop", None)
         if loop is not None and (loop.is_closed() or loop is self._present_loop()):
             self._shell.pt_loop = asyncio.new_event_loop()
