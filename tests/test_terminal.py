@@ -167,6 +167,15 @@ def test_tasks_go_on_and_print_above_the_prompt(home: Path, setup: str) -> None:
         terminal.close()
 
 
+def test_logging_that_asks_for_stderr_each_time(terminal: Terminal) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "terminal.md").read_text()
+    terminal.run(page.split("```python\n")[1].split("```")[0])
+    terminal.run("h = loop.call_later(0.5, logging.warning, 'a warning')")
+    terminal.type(HALF)
+    terminal.wait_for("\nWARNING:root:a warning\n")
+    expect_prompt_with(terminal, HALF)
+
+
 @pytest.mark.parametrize("setup", SETUPS)
 def test_control_c_ends_a_task_that_holds_the_prompt(home: Path, setup: str) -> None:
     terminal = start(home, setup=SETUPS[setup])
