@@ -215,11 +215,12 @@ def test_control_c_at_the_prompt_is_a_key(terminal: Terminal) -> None:
 
 
 @pytest.mark.parametrize("setup", SETUPS)
-def test_sigint_from_another_process_ends_the_prompt_alone(home: Path, setup: str) -> None:
+def test_sigint_ends_the_prompt_alone(home: Path, setup: str) -> None:
     terminal = start(home, setup=SETUPS[setup])
     try:
-        terminal.run("task = asyncio.create_task(asyncio.sleep(3600)); await asyncio.sleep(0)")
-        os.kill(terminal.pid, signal.SIGINT)
+        terminal.run("import os, signal; task = asyncio.create_task(asyncio.sleep(3600)); await asyncio.sleep(0)")
+        # From a callback: while the loop has the thread, and not the prompt's.
+        terminal.run("handle = loop.call_later(0.1, os.kill, os.getpid(), signal.SIGINT)")
         terminal.wait_for("KeyboardInterrupt escaped interact()")
         terminal.wait_for_prompt()
         assert out(terminal.run("task.done()")) == "False"

@@ -126,7 +126,7 @@ class NotebookRunner(LoggingConfigurable):
         *leads*: it runs something else while it waits, a GUI, and is not to be kept from that.
         """
         self._host, self._host_leads = host, leads
-        if self._current is not None and not self._current.is_broken:
+        if self._current is not None:
             self._attach(self._current)
 
     def detach(self) -> None:
