@@ -323,7 +323,26 @@ def test_the_end_finalizes_tasks(either: Terminal, last: str) -> None:
     assert "finalized" in either.text
 
 
-def test_the_end_waits_for_two_seconds_at_most(terminal: Terminal) -> None:
+def test_embed(tmp_path: Path) -> None:
+    # Functions defined at such a prompt see the script's globals alone.
+    script = "import asyncio, IPython\nIPython.embed(using='asyncio', display_banner=False, confirm_exit=False)\nprint('after')\n"
+    (tmp_path / "script.py").write_text(script)
+    terminal = Terminal(tmp_path, "script.py")
+    try:
+        terminal.run("%load_ext ipyrunner")
+        terminal.run(
+            "async def say():\n    print('sa' + 'id')\n    try: await asyncio.sleep(60)\n    finally: print('cle' + 'an')"
+        )
+        terminal.run("task = asyncio.create_task(say())")
+        terminal.wait_for("\nsaid\n")
+        terminal.type(CONTROL_D)
+        assert terminal.wait_for_exit() == 0
+        assert terminal.text.endswith("after\nclean")
+    finally:
+        terminal.close()
+
+
+def test_the_end_waits_no_longer_than_shutdown_timeout(terminal: Terminal) -> None:
     terminal.run("%config NotebookRunner.shutdown_timeout = 0.5")
     terminal.run(
         "async def stubborn():\n    while True:\n        try: await asyncio.sleep(60)\n        except asyncio.CancelledError: pass\n"
