@@ -72,7 +72,7 @@ class NotebookRunner(LoggingConfigurable):
         """*outside* handles SIGINT while nothing runs in the notebook's loop."""
         self._outside = outside
         self._host: asyncio.AbstractEventLoop | None = None
-        self._host_leads = False
+        self._host_options: dict[str, Any] = {}
         self._current: PersistentRunner | None = None
         # The kernel's Context as of the last cell: what differs from it at the next cell, the kernel has changed.
         self._kernel_context = contextvars.copy_context()
@@ -120,12 +120,12 @@ class NotebookRunner(LoggingConfigurable):
         self._attach(self._current)
         return self._current
 
-    def attach(self, host: asyncio.AbstractEventLoop, *, leads: bool = False) -> None:
+    def attach(self, host: asyncio.AbstractEventLoop, **options: Any) -> None:
         """Name the loop that runs this thread (the kernel's, a prompt's): from now on the notebook's runs inside it.
 
-        *leads*: it runs something else while it waits, a GUI, and is not to be kept from that.
+        The options are those of ``PersistentRunner.attach``.
         """
-        self._host, self._host_leads = host, leads
+        self._host, self._host_options = host, options
         if self._current is not None:
             self._attach(self._current)
 
@@ -137,9 +137,7 @@ class NotebookRunner(LoggingConfigurable):
 
     def _attach(self, current: PersistentRunner) -> None:
         if self._host is not None:
-            current.attach(
-                self._host, poll=self.poll, ended=lambda: self.when_host_stops(), host_leads=self._host_leads
-            )
+            current.attach(self._host, poll=self.poll, ended=lambda: self.when_host_stops(), **self._host_options)
 
     @property
     def present(self) -> PersistentRunner | None:

@@ -48,7 +48,8 @@ class Hosting:
     that cannot run any more is left alone.
     *between* makes a context manager for each turn that nobody waits for; *left* is called before and after each turn.
     *ended* is called when the host is told to stop, before it does: while the interpreter is still whole (from 3.12 on
-    one that exits starts no threads). *poll* leaves the fds alone and takes turns in slices.
+    one that exits starts no threads). *poll* leaves the fds alone and takes turns in slices. *aside*: the host puts off
+    what it does until its queue is empty, as prompt_toolkit its drawing; stay out of it while there is something in it.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Hosting:
         left: Callable[[], None] = lambda: None,
         ended: Callable[[], None] = lambda: None,
         poll: bool = False,
+        aside: bool = False,
     ) -> None:
         self.host = host
         self.guest = guest
@@ -68,6 +70,7 @@ class Hosting:
         self._between = between
         self._left = left
         self._ended = ended
+        self._aside = aside
         # An empty one: in that of whoever starts us, the guest's error reports would go to the cell of then for ever.
         self._context = contextvars.Context()
         self._fd = None if poll or not can_watch(guest) else selector_fd(host)
@@ -154,15 +157,18 @@ class Hosting:
         if self.guest.is_closed():
             self.stop()
             return
+        passes = False
         try:
             if not is_stopping(self.host):
                 seconds = self._seconds()
-                self._passed = self._passed + 1 if seconds == 0 else 0
-                if seconds != 0 or self._passed > _PASSES:
-                    self._passed = 0
+                passes = seconds == 0 and self._passed < _PASSES
+                self._passed = self._passed + 1 if passes else 0
+                if not passes:
                     self._turn(seconds)
         finally:
-            if self._active:
+            if self._active and passes and self._aside:
+                self.host.call_later(_SHORTEST_SLICE, self._lead, context=self._context)
+            elif self._active:
                 self.host.call_soon(self._lead, context=self._context)
 
     @drives_loop

@@ -95,29 +95,20 @@ class PersistentRunner:
             "this is a child process that os.fork() has made, and the loop is its parent's: use asyncio.run() here"
         )
 
-    def attach(
-        self,
-        host: asyncio.AbstractEventLoop,
-        *,
-        poll: bool = False,
-        ended: Callable[[], None] = lambda: None,
-        host_leads: bool = False,
-    ) -> None:
+    def attach(self, host: asyncio.AbstractEventLoop, *, host_leads: bool = False, **options: Any) -> None:
         """Run the loop inside *host*, another loop of this thread, from now on.
 
-        *poll* and *ended* see ``Hosting``; *host_leads*: the host runs something else while it waits, see ``Visiting``.
+        *host_leads*: the host runs something else while it waits, see ``Visiting``. The other options are Hosting's.
         """
         if self.hosting is not None or host is self.loop:
             return
-        kind = Visiting if host_leads else Hosting
-        self.hosting = kind(
+        self.hosting = (Visiting if host_leads else Hosting)(
             host,
             self.loop,
             escaped=self._on_escaped,
             between=self._between_cells,
             left=self._leave,
-            ended=ended,
-            poll=poll,
+            **options,
         )
         self.hosting.start()
 

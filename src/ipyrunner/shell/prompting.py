@@ -105,7 +105,7 @@ class Prompting(Outside):
         # Imported here: a kernel needs no prompt_toolkit. With one older than 3.0 we are not in an asyncio loop.
         from prompt_toolkit.eventloop.inputhook import InputHookSelector
 
-        self._runner.attach(host, leads=isinstance(selector_of(host), InputHookSelector))
+        self._runner.attach(host, host_leads=isinstance(selector_of(host), InputHookSelector), aside=True)
         self._control_c = ControlC(app.input, host, self._holds_thread)
         self._control_c.start()
 
