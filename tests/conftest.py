@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("kernels")
+pytest.register_assert_rewrite("kernels", "terminals")
 
 # In a job that a shell has started in the background SIGINT is ignored, and so it would be in every child.
 signal.signal(signal.SIGINT, signal.default_int_handler)

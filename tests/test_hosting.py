@@ -235,3 +235,29 @@ def test_an_idle_pair_of_loops_sleeps(guest: Any) -> None:
         sleeper.cancel()
 
     run_host(guest, False, main)
+
+
+@pytest.mark.parametrize("aside", [True, False])
+def test_a_host_that_waits_for_an_empty_queue_finds_one(guest: Any, aside: bool) -> None:
+    async def main() -> int:
+        host = asyncio.get_running_loop()
+        hosting = Hosting(host, guest, escaped=[].append, aside=aside)
+        hosting.start()
+        found, tries = asyncio.Event(), 0
+
+        def look() -> None:  # as prompt_toolkit does before it draws
+            nonlocal tries
+            tries += 1
+            if not host._ready or tries == 100:
+                found.set()
+            else:
+                host.call_soon_threadsafe(look)
+
+        host.call_soon(look)
+        try:
+            await asyncio.wait_for(found.wait(), 30)
+        finally:
+            hosting.stop()
+        return tries
+
+    assert (asyncio.run(main()) < 10) is aside

@@ -20,6 +20,7 @@ PRIVATE = {
     "_enter_task": "aio/running.py",
     "_leave_task": "aio/running.py",
     "_selector": "aio/peeking.py",
+    "_csock": "aio/peeking.py",
     "_ready": "aio/peeking.py",
     "_scheduled": "aio/peeking.py",
     "_stopping": "aio/peeking.py",

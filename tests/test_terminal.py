@@ -1,104 +1,361 @@
-"""IPython in a real terminal."""
+"""IPython in a real terminal: what its screen shows."""
 
 from __future__ import annotations
 
 import os
-import re
-import select
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 if sys.platform == "win32":
     pytest.skip("there are no pseudo-terminals on Windows", allow_module_level=True)
-import pty
+from setups import SETUPS
+from terminals import BEFORE, CONTROL_C, CONTROL_D, IPYTHON, Terminal, expect_alive, out
 
-_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]|\r")
+# Text that is being typed while something else happens.
+HALF = "half = 'typed"
 
 
-class Terminal:
-    """IPython with a plain prompt in a pseudo-terminal."""
-
-    def __init__(self, home: Path) -> None:
-        self.pid, self._fd = pty.fork()
-        if self.pid == 0:
-            os.environ.update(IPYTHONDIR=str(home), TERM="dumb", PYTHONWARNINGS="ignore")
-            options = ["--simple-prompt", "--no-banner", "--no-confirm-exit", "--colors=NoColor"]
-            os.execv(sys.executable, [sys.executable, "-m", "IPython", *options])
-        self.seen = ""
-        self._number = 1
-        self.wait_for("In [1]: ")
-
-    def type(self, text: str) -> None:
-        os.write(self._fd, text.encode())
-
-    def run(self, line: str) -> str:
-        """Type a line or a block; return what came until the next prompt."""
-        self.seen = ""
-        self.type(line + "\n")
-        return self.finish()
-
-    def finish(self) -> str:
-        """Wait for the next prompt."""
-        self._number += 1
-        self.wait_for(f"In [{self._number}]: ")
-        return self.seen
-
-    def wait_for(self, text: str) -> None:
-        deadline = time.monotonic() + 30
-        while text not in self.seen:
-            ready, _, _ = select.select([self._fd], [], [], max(0, deadline - time.monotonic()))
-            if not ready:
-                raise TimeoutError(f"waited for {text!r} in {self.seen!r}")
-            self.seen += _ANSI.sub("", os.read(self._fd, 65536).decode(errors="replace"))
-
-    def close(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
-        os.close(self._fd)
+Start = Callable[..., Terminal]
 
 
 @pytest.fixture
-def terminal(tmp_path: Path) -> Iterator[Terminal]:
-    started = Terminal(tmp_path)
-    started.run("%load_ext ipyrunner")
-    started.run("import asyncio; loop = asyncio.get_event_loop(); kept = 'kept'")
-    yield started
-    started.close()
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts IPython with options, and with a setup of cells."""
+    started: list[Terminal] = []
+
+    def start(*options: str, setup: str = "") -> Terminal:
+        terminal = Terminal(tmp_path, *IPYTHON, *options)
+        started.append(terminal)
+        terminal.run("%load_ext ipyrunner")
+        for line in setup.splitlines():
+            terminal.run(line)
+        if setup.startswith("%config"):
+            terminal.run("%arunner restart")
+        terminal.run(BEFORE)
+        return terminal
+
+    yield start
+    for terminal in started:
+        terminal.close()
 
 
-def test_cells_share_loop_and_context(terminal: Terminal) -> None:
-    assert "True" in terminal.run("await asyncio.sleep(0.01); asyncio.get_running_loop() is loop")
-    assert "42" in terminal.run("asyncio.run(asyncio.sleep(0.01, 42))")
-    assert "43" in terminal.run("%arun asyncio.sleep(0.01, 43)")
-    terminal.run("import contextvars; v = contextvars.ContextVar('v'); v.set(1);")
-    terminal.run("await asyncio.sleep(0); v.set(v.get() + 1);")
-    assert "2" in terminal.run("v.get()").split("Out", 1)[1]
+@pytest.fixture
+def terminal(start: Start) -> Terminal:
+    """With prompt_toolkit's prompt."""
+    return start()
 
 
-def test_control_c_ends_the_await_and_nothing_else(terminal: Terminal) -> None:
-    terminal.seen = ""
-    terminal.type(
-        "try: print('g' + 'o'); await asyncio.sleep(60)\nfinally: await asyncio.sleep(0.01); print('cle' + 'an')\n\n"
+@pytest.fixture(params=["prompt", "simple"])
+def either(start: Start, request: pytest.FixtureRequest) -> Terminal:
+    """With prompt_toolkit's prompt, and with a plain one."""
+    return start(*(["--simple-prompt"] if request.param == "simple" else []))
+
+
+def expect_prompt_with(terminal: Terminal, typed: str) -> None:
+    """The prompt is the last thing on the screen, with what was typed, and the cursor behind it."""
+    line = f"{terminal.prompt} {typed}"
+    terminal.wait(
+        lambda: terminal.lines[-1] == line.rstrip() and terminal.cursor() == (len(terminal.lines) - 1, len(line)),
+        f"the prompt {line!r} at the end, and the cursor behind it",
     )
-    terminal.wait_for("go\n")
-    terminal.type("\x03")
-    output = terminal.finish()
+
+
+class Trigger:
+    """Sets ``event`` in the terminal's program from here, by a file that its loop watches."""
+
+    CODE = (
+        "import os; pipe = os.open('trigger', os.O_RDONLY | os.O_NONBLOCK); event = asyncio.Event()\n"
+        "def pull(): os.read(pipe, 1); loop.remove_reader(pipe); event.set()\n"
+        "loop.add_reader(pipe, pull)\n"
+    )
+
+    def __init__(self, home: Path) -> None:
+        self._path = home / "trigger"
+        os.mkfifo(self._path)
+
+    def pull(self) -> None:
+        self._path.write_text("x")
+
+
+# -- cells
+
+
+def test_cells_share_loop_and_context(either: Terminal) -> None:
+    assert out(either.run("await asyncio.sleep(0.01); asyncio.get_running_loop() is loop")) == "True"
+    assert out(either.run("asyncio.run(asyncio.sleep(0.01, 42))")) == "42"
+    assert out(either.run("%arun asyncio.sleep(0.01, 43)")) == "43"
+    either.run("import contextvars; v = contextvars.ContextVar('v'); v.set(1);")
+    either.run("await asyncio.sleep(0); v.set(v.get() + 1);")
+    assert out(either.run("v.get()")) == "2"
+
+
+def test_control_c_ends_the_await_and_nothing_else(either: Terminal) -> None:
+    either.run("bystander = asyncio.create_task(asyncio.sleep(3600)); await asyncio.sleep(0)")
+    either.begin(
+        "try: print('g' + 'o'); await asyncio.sleep(60)\nfinally: await asyncio.sleep(0.01); print('cle' + 'an')\n"
+    )
+    either.wait_for("go")
+    either.type(CONTROL_C)
+    output = either.finish()
     assert "KeyboardInterrupt" in output
     assert "clean\n" in output
-    assert "kept" in terminal.run("kept")
-    assert "True" in terminal.run("await asyncio.sleep(0.01); asyncio.get_running_loop() is loop")
+    expect_alive(either)
+    assert out(either.run("bystander.done()")) == "False"
 
 
-def test_exit_finalizes_tasks(terminal: Terminal) -> None:
-    terminal.run(
-        "async def left():\n    try: await asyncio.sleep(60)\n    finally: await asyncio.sleep(0); print('final' + 'ized')\n"
+def test_control_c_twice_ends_a_cell_that_swallows_the_first(terminal: Terminal) -> None:
+    terminal.begin(
+        "for n in range(2):\n    try: print('go', n); await asyncio.sleep(60)\n"
+        "    except asyncio.CancelledError: print('swallowed', n)\nawait asyncio.sleep(60)"
     )
-    terminal.run("t = asyncio.create_task(left()); await asyncio.sleep(0)")
-    terminal.run("await asyncio.sleep(0)")
-    terminal.type("exit\n")
-    terminal.wait_for("finalized")
+    terminal.wait_for("\ngo 0")
+    terminal.type(CONTROL_C)
+    terminal.wait_for("\ngo 1")
+    pressed = time.monotonic()
+    terminal.type(CONTROL_C)
+    output = terminal.finish()
+    assert time.monotonic() - pressed < 5
+    assert "KeyboardInterrupt" in output
+    assert "still runs" in output
+    expect_alive(terminal)
+    assert "In[3]" in terminal.run("%atasks")
+
+
+def test_signal_handlers_of_the_loop_are_called_in_later_cells(terminal: Terminal) -> None:
+    # prompt_toolkit has had the wakeup fd since.
+    terminal.run("import os, signal; event = asyncio.Event(); loop.add_signal_handler(signal.SIGUSR1, event.set)")
+    assert out(terminal.run("os.kill(os.getpid(), signal.SIGUSR1); await asyncio.wait_for(event.wait(), 20)")) == "True"
+
+
+# -- while the prompt waits
+
+TICKS = """\
+async def tick():
+    await event.wait()
+    for n in range(3): print('tick', n); await asyncio.sleep(0.01)
+    1 / 0
+task = asyncio.create_task(tick())
+await asyncio.sleep(0)
+"""
+
+
+@pytest.mark.parametrize("setup", [*SETUPS, "%gui asyncio"])
+def test_tasks_go_on_and_print_above_the_prompt(start: Start, tmp_path: Path, setup: str) -> None:
+    terminal = start(setup=SETUPS.get(setup, setup))
+    trigger = Trigger(tmp_path)
+    terminal.run(Trigger.CODE + TICKS)
+    terminal.type(HALF)
+    expect_prompt_with(terminal, HALF)
+    trigger.pull()
+    for line in ("\ntick 0\n", "\ntick 1\n", "\ntick 2\n", "\nZeroDivisionError: division by zero\n"):
+        terminal.wait_for(line)
+    expect_prompt_with(terminal, HALF)
+    assert "(tick) failed, and nobody awaits it" in terminal.text
+    terminal.run("'")
+    assert out(terminal.run("half")) == "'typed'"
+    expect_alive(terminal)
+
+
+def test_logging_that_asks_for_stderr_each_time(terminal: Terminal) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "terminal.md").read_text()
+    terminal.run(page.split("```python\n")[1].split("```")[0])
+    terminal.run("h = loop.call_later(0.5, logging.warning, 'a warning')")
+    terminal.type(HALF)
+    terminal.wait_for("\nWARNING:root:a warning\n")
+    expect_prompt_with(terminal, HALF)
+
+
+@pytest.mark.parametrize("setup", SETUPS)
+def test_control_c_ends_a_task_that_holds_the_prompt(start: Start, tmp_path: Path, setup: str) -> None:
+    terminal = start(setup=SETUPS[setup])
+    trigger = Trigger(tmp_path)
+    terminal.run(
+        Trigger.CODE + "async def spin():\n    await event.wait(); open('spins', 'w').close()\n    while True: pass\n"
+        "bystander = asyncio.create_task(asyncio.sleep(3600)); task = asyncio.create_task(spin()); await asyncio.sleep(0)"
+    )
+    terminal.type(HALF)
+    expect_prompt_with(terminal, HALF)
+    trigger.pull()
+    terminal.wait((tmp_path / "spins").exists, "the file of the task", every=0.01)
+    assert not terminal.has_signals()
+    terminal.type(CONTROL_C)  # nobody reads it: the terminal's signals are turned on
+    terminal.wait(terminal.has_signals, "the terminal's signals", every=0.01)
+    terminal.type(CONTROL_C)
+    terminal.wait_for("ipyrunner: the interrupt was forced into spin, which did not yield: while True: pass")
+    expect_prompt_with(terminal, HALF)
+    terminal.wait(lambda: not terminal.has_signals(), "no signals from the terminal", every=0.01)
+    terminal.run("'")
+    assert out(terminal.run("half, task.done(), bystander.done()")) == "('typed', True, False)"
+    expect_alive(terminal)
+
+
+def test_control_c_at_the_prompt_is_a_key(terminal: Terminal) -> None:
+    terminal.run("task = asyncio.create_task(asyncio.sleep(3600)); await asyncio.sleep(0)")
+    terminal.type(HALF)
+    expect_prompt_with(terminal, HALF)
+    terminal.type(CONTROL_C)
+    terminal.wait(lambda: terminal.lines[-1] == terminal.prompt, "an empty prompt")
+    assert out(terminal.run("task.done()")) == "False"
+    expect_alive(terminal)
+
+
+@pytest.mark.parametrize("setup", SETUPS)
+def test_sigint_ends_the_prompt_alone(start: Start, setup: str) -> None:
+    terminal = start(setup=SETUPS[setup])
+    terminal.run("import os, signal; task = asyncio.create_task(asyncio.sleep(3600)); await asyncio.sleep(0)")
+    # From a callback: while the loop has the thread, and not the prompt's.
+    terminal.run("handle = loop.call_later(0.1, os.kill, os.getpid(), signal.SIGINT)")
+    terminal.wait_for("KeyboardInterrupt escaped interact()")
+    terminal.wait_for_prompt()
+    assert out(terminal.run("task.done()")) == "False"
+    expect_alive(terminal)
+    assert terminal.text.count("escaped interact()") == 1
+
+
+def test_a_busy_loop_leaves_the_prompt_alive(terminal: Terminal) -> None:
+    terminal.run("async def busy():\n    global n\n    while True: n += 1; await asyncio.sleep(0)\nn = 0")
+    terminal.run("task = asyncio.create_task(busy()); await asyncio.sleep(0)")
+    terminal.run("before = n")
+    terminal.type(HALF)
+    expect_prompt_with(terminal, HALF)
+    terminal.run("'")
+    assert out(terminal.run("n > before, half")) == "(True, 'typed')"
+
+
+def test_the_prompt_costs_nothing_while_nothing_happens(terminal: Terminal) -> None:
+    terminal.run(
+        "import time; selects = []; select = loop._selector.select\n"
+        "def counted(timeout): selects.append(time.monotonic()); return select(timeout)\n"
+        "loop._selector.select = counted; tasks = [asyncio.create_task(asyncio.sleep(3600)) for _ in range(100)]\n"
+        "await asyncio.sleep(0)"
+    )
+    terminal.run("began = time.monotonic()")
+    end = time.monotonic() + 3
+    while time.monotonic() < end:
+        terminal.look(0.1)
+    counted = int(out(terminal.run("sum(began + 0.5 < at < began + 2.5 for at in selects)")))
+    # prompt_toolkit looks at the size of the window twice a second.
+    assert 0 < counted <= 12
+
+
+HOOK = """\
+import select
+from IPython.terminal.pt_inputhooks import register
+turns, calls = 0, []
+def hook(context):
+    global turns
+    while not select.select([context.fileno()], [], [], 0.01)[0]:
+        turns += 1
+        while calls: calls.pop()()
+register("test", hook)
+"""
+
+
+@pytest.mark.parametrize("setup", ["asyncio", "uvloop"])
+def test_a_gui_and_the_loop_both_run_while_the_prompt_waits(start: Start, setup: str) -> None:
+    terminal = start(setup=SETUPS[setup])
+    terminal.run(HOOK)
+    terminal.run("%gui test")
+    terminal.run(
+        "async def tick():\n    for n in range(3): await asyncio.sleep(0.1); print('tick', n, turns > n)\n    await rung.wait()\n    print('rung')\n"
+        "rung = asyncio.Event(); task = asyncio.create_task(tick()); await asyncio.sleep(0)"
+    )
+    terminal.type(HALF)
+    for n in range(3):
+        terminal.wait_for(f"\ntick {n} True\n")
+    expect_prompt_with(terminal, HALF)
+    # What the GUI schedules on the loop at rest.
+    terminal.run("'; calls.append(lambda: loop.call_soon(rung.set))")
+    terminal.wait_for("\nrung\n")
+    expect_prompt_with(terminal, "")
+    expect_alive(terminal)
+    terminal.run("%gui")
+    terminal.run("task = asyncio.create_task(tick()); await asyncio.sleep(0)")
+    terminal.wait(lambda: terminal.text.count("rung\n") > 1, "the task's end without the GUI")
+
+
+# -- what ends
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("loop._selector.select = None", "cannot run any more"),
+        ("loop._selector.close()", "cannot run any more"),
+        ("loop.close()", "was closed"),
+    ],
+)
+def test_a_loop_that_cannot_run_is_replaced(terminal: Terminal, code: str, said: str) -> None:
+    terminal.run(code)
+    assert f"ipyrunner: the notebook's loop {said}; a new one takes its place." in terminal.run("1 + 1")
+    terminal.run("async def say(): await asyncio.sleep(0.01); print('sa' + 'id')")
+    terminal.run("task = asyncio.create_task(say()); await asyncio.sleep(0)")
+    terminal.wait_for("\nsaid\n")
+
+
+def test_restart_and_close_and_unload_leave_prompts_that_work(terminal: Terminal) -> None:
+    terminal.run("async def say(): await asyncio.sleep(0.01); print('sa' + 'id', kept)")
+    for number, code in enumerate(["%arunner restart", "%arunner close", "%reload_ext ipyrunner"]):
+        terminal.run(code)
+        terminal.run(f"kept = {number}; task = asyncio.create_task(say())")
+        terminal.wait_for(f"\nsaid {number}\n")
+    terminal.run("%unload_ext ipyrunner")
+    assert (
+        out(terminal.run("'prompt_for_code' in vars(get_ipython()), get_ipython().pt_app.app.pre_run_callables"))
+        == "(False, [])"
+    )
+    assert "True" in terminal.run("task.done()")
+
+
+@pytest.mark.parametrize("last", ["exit\r", CONTROL_D])
+def test_the_end_finalizes_tasks(either: Terminal, last: str) -> None:
+    either.run(
+        "async def left():\n    try: await asyncio.sleep(60)\n    finally: await asyncio.sleep(0.01); print('final' + 'ized')\n"
+    )
+    either.run("t = asyncio.create_task(left()); await asyncio.sleep(0)")
+    either.type(last)
+    assert either.wait_for_exit() == 0
+    assert "finalized" in either.text
+
+
+def test_embed(tmp_path: Path) -> None:
+    # Functions defined at such a prompt see the script's globals alone.
+    script = "import asyncio, IPython\nIPython.embed(using='asyncio', display_banner=False, confirm_exit=False)\nprint('after')\n"
+    (tmp_path / "script.py").write_text(script)
+    terminal = Terminal(tmp_path, "script.py")
+    try:
+        terminal.run("%load_ext ipyrunner")
+        terminal.run(
+            "async def say():\n    print('sa' + 'id')\n    try: await asyncio.sleep(60)\n    finally: print('cle' + 'an')"
+        )
+        terminal.run("task = asyncio.create_task(say())")
+        terminal.wait_for("\nsaid\n")
+        terminal.type(CONTROL_D)
+        assert terminal.wait_for_exit() == 0
+        assert terminal.text.endswith("after\nclean")
+    finally:
+        terminal.close()
+
+
+def test_the_end_waits_no_longer_than_shutdown_timeout(terminal: Terminal) -> None:
+    terminal.run("%config NotebookRunner.shutdown_timeout = 0.5")
+    terminal.run(
+        "async def stubborn():\n    while True:\n        try: await asyncio.sleep(60)\n        except asyncio.CancelledError: pass\n"
+        "task = asyncio.create_task(stubborn(), name='stubborn'); await asyncio.sleep(0)"
+    )
+    began = time.monotonic()
+    terminal.type("exit\r")
+    assert terminal.wait_for_exit() == 0
+    assert time.monotonic() - began < 5
+    assert "the task stubborn did not end before its loop was closed" in terminal.text
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_sigterm_and_sighup_end_it_on_the_spot_as_without_the_extension(terminal: Terminal, number: int) -> None:
+    os.kill(terminal.pid, number)
+    assert os.WTERMSIG(terminal.wait_for_exit()) == number

@@ -72,6 +72,7 @@ class NotebookRunner(LoggingConfigurable):
         """*outside* handles SIGINT while nothing runs in the notebook's loop."""
         self._outside = outside
         self._host: asyncio.AbstractEventLoop | None = None
+        self._host_options: dict[str, Any] = {}
         self._current: PersistentRunner | None = None
         # The kernel's Context as of the last cell: what differs from it at the next cell, the kernel has changed.
         self._kernel_context = contextvars.copy_context()
@@ -81,7 +82,7 @@ class NotebookRunner(LoggingConfigurable):
         self._past_interrupts = 0
         self._left_behind: list[asyncio.Task[Any]] = []
         self._pid = os.getpid()
-        # What is done when the kernel's loop is told to stop.
+        # What is done when the loop that runs this thread is told to stop.
         self.when_host_stops: Callable[[], None] = self.shutdown
         # What shows a failure in the loop, in the output of the cell that it comes from; None: asyncio does.
         self.show: Callable[[Failure], None] | None = None
@@ -118,13 +119,27 @@ class NotebookRunner(LoggingConfigurable):
                 )
                 loop = asyncio.new_event_loop()
             self._current = self._begin(loop)
-        if self._host is not None:
-            self._current.attach(self._host, poll=self.poll, ended=lambda: self.when_host_stops())
+        self._attach(self._current)
         return self._current
 
-    def attach(self, host: asyncio.AbstractEventLoop) -> None:
-        """Name the kernel's loop on this thread: from now on the notebook's loop runs inside it."""
-        self._host = host
+    def attach(self, host: asyncio.AbstractEventLoop, **options: Any) -> None:
+        """Name the loop that runs this thread (the kernel's, a prompt's): from now on the notebook's runs inside it.
+
+        The options are those of ``PersistentRunner.attach``.
+        """
+        self._host, self._host_options = host, options
+        if self._current is not None:
+            self._attach(self._current)
+
+    def detach(self) -> None:
+        """Forget the loop that :meth:`attach` has named: the notebook's rests until a cell or another loop runs it."""
+        self._host = None
+        if self._current is not None:
+            self._current.detach()
+
+    def _attach(self, current: PersistentRunner) -> None:
+        if self._host is not None:
+            current.attach(self._host, poll=self.poll, ended=lambda: self.when_host_stops(), **self._host_options)
 
     @property
     def present(self) -> PersistentRunner | None:

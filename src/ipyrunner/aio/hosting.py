@@ -28,7 +28,7 @@ from .interrupt import Interrupt, drives_loop
 from .peeking import can_watch, has_ready, is_stopping, next_timer, selector_fd
 from .running import NOTHING, running_as, running_loop
 
-__all__ = ["MOST_FAILURES", "Hosting"]
+__all__ = ["MOST_FAILURES", "Hosting", "hang_doorbell", "take_doorbell"]
 
 # Seconds. The longest slice bounds how late the host is, while somebody waits for the guest and while nobody does.
 _SHORTEST_SLICE = 0.001
@@ -48,7 +48,8 @@ class Hosting:
     that cannot run any more is left alone.
     *between* makes a context manager for each turn that nobody waits for; *left* is called before and after each turn.
     *ended* is called when the host is told to stop, before it does: while the interpreter is still whole (from 3.12 on
-    one that exits starts no threads). *poll* leaves the fds alone and takes turns in slices.
+    one that exits starts no threads). *poll* leaves the fds alone and takes turns in slices. *aside*: the host puts off
+    what it does until its queue is empty, as prompt_toolkit its drawing; stay out of it while there is something in it.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Hosting:
         left: Callable[[], None] = lambda: None,
         ended: Callable[[], None] = lambda: None,
         poll: bool = False,
+        aside: bool = False,
     ) -> None:
         self.host = host
         self.guest = guest
@@ -68,6 +70,7 @@ class Hosting:
         self._between = between
         self._left = left
         self._ended = ended
+        self._aside = aside
         # An empty one: in that of whoever starts us, the guest's error reports would go to the cell of then for ever.
         self._context = contextvars.Context()
         self._fd = None if poll or not can_watch(guest) else selector_fd(host)
@@ -154,15 +157,18 @@ class Hosting:
         if self.guest.is_closed():
             self.stop()
             return
+        passes = False
         try:
             if not is_stopping(self.host):
                 seconds = self._seconds()
-                self._passed = self._passed + 1 if seconds == 0 else 0
-                if seconds != 0 or self._passed > _PASSES:
-                    self._passed = 0
+                passes = seconds == 0 and self._passed < _PASSES
+                self._passed = self._passed + 1 if passes else 0
+                if not passes:
                     self._turn(seconds)
         finally:
-            if self._active:
+            if self._active and passes and self._aside:
+                self.host.call_later(_SHORTEST_SLICE, self._lead, context=self._context)
+            elif self._active:
                 self.host.call_soon(self._lead, context=self._context)
 
     @drives_loop
@@ -170,16 +176,16 @@ class Hosting:
         host, guest = self.host, self.guest
         timer: asyncio.TimerHandle | None = None
         self._gives_way = False
-        if seconds == 0:
-            self._give_way()  # one iteration, without waiting
-        else:
-            if self._fd is not None and not self._watching:
-                self._watching = True
-                guest.add_reader(self._fd, self._give_way)
-            if seconds is not None:
-                timer = guest.call_later(seconds, self._give_way)
-            self._hang_doorbell()
         try:
+            if seconds == 0:
+                self._give_way()  # one iteration, without waiting
+            else:
+                if self._fd is not None and not self._watching:
+                    guest.add_reader(self._fd, self._give_way)
+                    self._watching = True
+                if seconds is not None:
+                    timer = guest.call_later(seconds, self._give_way)
+                hang_doorbell(host, self._give_way)
             with running_as(NOTHING), self._idle():
                 guest.run_forever()
         except (KeyboardInterrupt, SystemExit) as exc:
@@ -194,8 +200,7 @@ class Hosting:
         else:
             self._failures = 0
         finally:
-            vars(host).pop("call_soon", None)
-            vars(host).pop("call_at", None)
+            take_doorbell(host)
             if timer is not None:
                 timer.cancel()
         self._left()
@@ -226,15 +231,22 @@ class Hosting:
             self._gives_way = True
             self.guest.stop()
 
-    def _hang_doorbell(self) -> None:
-        host = self.host
 
-        def call_soon(*args: Any, **kwargs: Any) -> asyncio.Handle:
-            self._give_way()
-            return type(host).call_soon(host, *args, **kwargs)
+def hang_doorbell(loop: asyncio.AbstractEventLoop, ring: Callable[[], None]) -> None:
+    """Until :func:`take_doorbell`, call *ring* before a callback or a timer is put on *loop*, which is at rest."""
 
-        def call_at(*args: Any, **kwargs: Any) -> asyncio.TimerHandle:
-            self._give_way()
-            return type(host).call_at(host, *args, **kwargs)
+    def call_soon(*args: Any, **kwargs: Any) -> asyncio.Handle:
+        ring()
+        return type(loop).call_soon(loop, *args, **kwargs)
 
-        vars(host).update(call_soon=call_soon, call_at=call_at)
+    def call_at(*args: Any, **kwargs: Any) -> asyncio.TimerHandle:
+        ring()
+        return type(loop).call_at(loop, *args, **kwargs)
+
+    vars(loop).update(call_soon=call_soon, call_at=call_at)
+
+
+def take_doorbell(loop: asyncio.AbstractEventLoop) -> None:
+    """Undo :func:`hang_doorbell`. Idempotent."""
+    vars(loop).pop("call_soon", None)
+    vars(loop).pop("call_at", None)

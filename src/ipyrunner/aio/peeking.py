@@ -31,6 +31,8 @@ __all__ = [
     "is_stopping",
     "next_timer",
     "selector_fd",
+    "selector_of",
+    "signal_fd",
     "task_context",
     "unseen",
     "waited_for_by",
@@ -42,11 +44,27 @@ _GROUP_ENDS = ("__aexit__", "_aexit")  # the second since 3.13
 _WAIT = getattr(getattr(asyncio.tasks, "_wait", None), "__code__", None)
 
 
+def selector_of(loop: asyncio.AbstractEventLoop) -> object:
+    """Return what the loop waits in, or None if there is no telling."""
+    selector: object = getattr(loop, "_selector", None)
+    return selector
+
+
 def selector_fd(loop: asyncio.AbstractEventLoop) -> int | None:
     """Return the fd that is readable when one of the loop's fds is (epoll, kqueue, devpoll), or None."""
-    fileno: Any = getattr(getattr(loop, "_selector", None), "fileno", None)
+    fileno: Any = getattr(selector_of(loop), "fileno", None)
     fd = fileno() if callable(fileno) else None
     return fd if isinstance(fd, int) and fd >= 0 else None
+
+
+def signal_fd(loop: asyncio.AbstractEventLoop) -> int | None:
+    """Return the fd that the loop's own signal handlers (``add_signal_handler``) learn of signals by, or None.
+
+    ``_csock`` has been there from 3.4 to 3.14; without it such handlers are called as long as nobody else takes the
+    wakeup fd.
+    """
+    fileno: Any = getattr(getattr(loop, "_csock", None), "fileno", None)
+    return fileno() if callable(fileno) else None
 
 
 def has_ready(loop: asyncio.AbstractEventLoop) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import signal
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +24,7 @@ from .scope import leave
 from .signalling import Outside, in_thread
 from .slowness import SlowCallbacks
 from .tasks import Tasks
+from .visiting import Visiting
 from .wakeup import Wakeup
 
 __all__ = ["PersistentRunner"]
@@ -94,21 +96,28 @@ class PersistentRunner:
             "this is a child process that os.fork() has made, and the loop is its parent's: use asyncio.run() here"
         )
 
-    def attach(
-        self, host: asyncio.AbstractEventLoop, *, poll: bool = False, ended: Callable[[], None] = lambda: None
-    ) -> None:
-        """Run the loop inside *host*, another loop of this thread, from now on; *poll* and *ended* see ``Hosting``."""
-        if self.hosting is None:
-            self.hosting = Hosting(
-                host,
-                self.loop,
-                escaped=self._on_escaped,
-                between=self._between_cells,
-                left=self._leave,
-                ended=ended,
-                poll=poll,
-            )
-            self.hosting.start()
+    def attach(self, host: asyncio.AbstractEventLoop, *, host_leads: bool = False, **options: Any) -> None:
+        """Run the loop inside *host*, another loop of this thread, from now on.
+
+        *host_leads*: the host runs something else while it waits, see ``Visiting``. The other options are Hosting's.
+        """
+        if self.hosting is not None or host is self.loop:
+            return
+        self.hosting = (Visiting if host_leads else Hosting)(
+            host,
+            self.loop,
+            escaped=self._on_escaped,
+            between=self._between_cells,
+            left=self._leave,
+            **options,
+        )
+        self.hosting.start()
+
+    def detach(self) -> None:
+        """Leave the host. A loop that could not run any more stays broken. Idempotent."""
+        if self.hosting is not None and self.hosting.active:
+            self.hosting.stop()
+            self.hosting = None
 
     def tell_slow(self, limit: float, *, name_file: Callable[[str], str]) -> None:
         """From now on tell of callbacks that hold the loop for *limit* seconds, see ``SlowCallbacks``; 0: of none."""
@@ -289,9 +298,11 @@ class PersistentRunner:
                 yield
         finally:
             self._interrupting_between_cells = None
+            if interrupt.presses:
+                self._wakeup.forget(signal.SIGINT)
             if interrupt.forced_in is not None:
                 _tell_forced(interrupt)
-            elif interrupt.presses:
+            elif interrupt.presses and not self._wakeup.passed_on:
                 self._outside.keep()
 
     @drives_loop

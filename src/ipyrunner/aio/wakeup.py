@@ -17,7 +17,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from .peeking import can_watch
+from .peeking import can_watch, signal_fd
 
 __all__ = ["Wakeup"]
 
@@ -28,6 +28,8 @@ class Wakeup:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._forward = -1
+        # Whether, in the present block or the last one, SIGINT has gone to another loop, too.
+        self.passed_on = False
         self._sockets: tuple[socket.socket, socket.socket] | None = None
         if can_watch(loop):
             self._sockets = socket.socketpair()
@@ -50,7 +52,7 @@ class Wakeup:
         if before == ours:  # a run inside a run, or at the end of the process after one that does not end
             yield
             return
-        self._forward = before
+        self._forward, self.passed_on = before, False
         try:
             yield
         finally:
@@ -58,6 +60,10 @@ class Wakeup:
             now = signal.set_wakeup_fd(before)
             if now != ours:
                 signal.set_wakeup_fd(now)
+
+    def forget(self, number: signal.Signals) -> None:
+        """Drop what has come of this signal and was not looked at."""
+        self._pass_on(self._read().replace(bytes([number]), b""))
 
     def close(self) -> None:
         """Stop watching. Idempotent."""
@@ -71,10 +77,24 @@ class Wakeup:
         writer.close()
 
     def _drain(self) -> None:
-        assert self._sockets is not None
-        with suppress(BlockingIOError, InterruptedError):
-            while signals := self._sockets[0].recv(4096):
-                if self._forward != -1:
-                    # That of a loop with signal handlers (add_signal_handler), the same one or another.
-                    with suppress(OSError):
-                        os.write(self._forward, signals)
+        signals = self._read()
+        self.passed_on = self.passed_on or (
+            signal.SIGINT in signals and self._forward not in (-1, signal_fd(self._loop))
+        )
+        self._pass_on(signals)
+
+    def _pass_on(self, signals: bytes) -> None:
+        # To whom the wakeup fd was before: another loop with signal handlers (a prompt's). And to those of our loop,
+        # whose wakeup fd may have been replaced since (by that prompt's).
+        for fd in {self._forward, signal_fd(self._loop)}:
+            if signals and fd not in (-1, None):
+                with suppress(OSError):
+                    os.write(fd, signals)
+
+    def _read(self) -> bytes:
+        signals = b""
+        if self._sockets is not None:
+            with suppress(BlockingIOError, InterruptedError):
+                while more := self._sockets[0].recv(4096):
+                    signals += more
+        return signals

@@ -20,6 +20,7 @@ from .debugging import debugger, leave_out_ours
 from .guarding import Guard
 from .gui import Gui
 from .magics import RunnerMagics
+from .prompting import Prompting
 from .replacing import Replacement
 from .reports import Reports
 from .routing import Routing
@@ -93,7 +94,7 @@ class Extension:
 
     def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
-        self._guard = Guard(shell)
+        self._guard = Prompting(shell) if Prompting.fits(shell) else Guard(shell)
         self.runner = NotebookRunner(parent=shell, outside=self._guard)
         self.runner.name_file = self._name_file
         host = kernel_loop(shell)
@@ -127,13 +128,13 @@ class Extension:
         shell.register_magics(*self._magics)
         self._timing = Timing(shell, self.runner, self._cells.in_charge)
         self._comms = Comms(shell, self.runner)
+        self.runner.when_host_stops = self._shutdown
         self._guard.begin(self.runner, self._cells.in_charge)
         self._termination = Termination(
             lambda: kernel_loop(shell),
             timeout=lambda: self.runner.shutdown_timeout,
             in_kernel=hasattr(shell, "kernel"),
         )
-        self.runner.when_host_stops = self._shutdown
         self._cancel_exit = at_exit(self._exit)
 
     def unload(self) -> None:

@@ -158,7 +158,7 @@ class RunnerMagics(Magics):
 
         origin = origin_of(contextvars.copy_context())
         name = arguments.name or ("background" if origin is None else origin.label)
-        coro = main()
+        coro: Any = main()
         coro.__qualname__ = "%%arun --background"  # what tables and reports call its function
         task = self._runner.get_loop().create_task(coro, name=name)
         cell = BackgroundCell(task, live=hasattr(self.shell, "kernel"))
