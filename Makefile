@@ -4,26 +4,26 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-# The dependency group that the tests run with: test, or oldest.
+# The dependency group that the tests run with: test, base (no front ends) or oldest (base with the oldest versions).
 GROUP ?= test
 # For pytest: make test ARGS='-k interrupts'.
 ARGS ?=
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench soak clean browser-test browser-oldest
+.PHONY: demo test check bench soak clean browser-test browser-base browser-oldest
 
 demo: $(VENV)/installed-demo
 	@echo "==> executing notebooks/quickstart.ipynb on a real kernel"
 	@$(BIN)/python notebooks/run.py notebooks/quickstart.ipynb
 
 test: $(VENV)/installed-$(GROUP) browser-$(GROUP)
-	@echo "==> running the tests on $$($(BIN)/python -V) with $$($(BIN)/python -c 'import ipykernel, IPython; print("ipykernel", ipykernel.__version__, "and IPython", IPython.__version__)') (about five minutes)"
+	@echo "==> running the tests on $$($(BIN)/python -V) with $$($(BIN)/python -c 'import ipykernel, IPython; print("ipykernel", ipykernel.__version__, "and IPython", IPython.__version__)') (about nine minutes)"
 	@$(BIN)/python -m pytest $(ARGS)
 
-# Chromium, where it is missing and can be had. The group `oldest` has no JupyterLab to look at.
+# Chromium, where it is missing and can be had. The other groups have no JupyterLab to look at.
 browser-test:
 	@tests/browser.sh
-browser-oldest:
+browser-base browser-oldest:
 
 check: $(VENV)/installed-check
 	@echo "==> format, lint and types"
