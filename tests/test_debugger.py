@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-import test_terminal
 from kernels import DEADLINE, RUNNER_KERNEL, Kernel, kernel
+from terminals import CONTROL_C, IPYTHON, Terminal
 
 TASKS = """
 async def inner(number):
@@ -111,19 +111,17 @@ def test_quitting_ends_the_cell_alone(debugged: Kernel) -> None:
 
 
 def test_after_continue_control_c_ends_later_cells_in_a_terminal(tmp_path: Path) -> None:
-    terminal = test_terminal.Terminal(tmp_path)
+    terminal = Terminal(tmp_path, *IPYTHON, "--simple-prompt")
     terminal.run("%load_ext ipyrunner")
     terminal.run("import asyncio, pdb; kept = 'kept'")
-    terminal.run("async def stopping():\n    pdb.set_trace()\n    return 'value' * 2\n")
-    terminal.seen = ""
-    terminal.type("await stopping()\n")
+    terminal.run("async def stopping():\n    pdb.set_trace()\n    return 'value' * 2\n\n")
+    terminal.begin("await stopping()")
     terminal.wait_for("stopping()\n-> ")
     terminal.type("c\n")
     assert "valuevalue" in terminal.finish()
-    terminal.seen = ""
-    terminal.type("print('g' + 'o'); await asyncio.sleep(60)\n")
-    terminal.wait_for("go\n")
-    terminal.type("\x03")
+    terminal.begin("print('g' + 'o'); await asyncio.sleep(60)")
+    terminal.wait_for("\ngo")
+    terminal.type(CONTROL_C)
     assert "KeyboardInterrupt" in terminal.finish()
     assert "kept" in terminal.run("kept")
     terminal.close()

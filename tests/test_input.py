@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from kernels import Kernel
 from setups import SETUPS
-from test_terminal import Terminal
+from terminals import CONTROL_C, CONTROL_D, IPYTHON, Terminal
 
 TICKING = """
 import asyncio, getpass, ipyrunner
@@ -175,9 +175,9 @@ def test_a_plain_cells_own_loop_may_ask(asked: Kernel) -> None:
 # -- in a terminal
 
 
-@pytest.fixture
-def terminal(tmp_path: Path) -> Any:
-    started = Terminal(tmp_path)
+@pytest.fixture(params=["prompt", "simple"])
+def terminal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Terminal]:
+    started = Terminal(tmp_path, *IPYTHON, *(["--simple-prompt"] if request.param == "simple" else []))
     started.run("%load_ext ipyrunner")
     started.run("import asyncio, ipyrunner; loop = asyncio.get_event_loop(); kept = 'kept'")
     yield started
@@ -185,39 +185,30 @@ def terminal(tmp_path: Path) -> Any:
 
 
 def test_in_a_terminal(terminal: Terminal) -> None:
-    terminal.seen = ""
-    terminal.type(
-        "async def say():\n    await asyncio.sleep(0.01); print('go' + 'es on')\n\n",
-    )
-    terminal.finish()
-    terminal.seen = ""
-    terminal.type("t = asyncio.create_task(say()); answer = await ipyrunner.input('na' + 'me? ')\n")
-    terminal.wait_for("name? ")
+    terminal.run("async def say():\n    await asyncio.sleep(0.01); print('go' + 'es on')\n\n")
+    terminal.begin("t = asyncio.create_task(say()); answer = await ipyrunner.input('na' + 'me? ')")
+    terminal.wait_for("\nname?")
     terminal.wait_for("goes on")
     terminal.type("Ada\n")
     terminal.finish()
     assert "'Ada'" in terminal.run("answer")
     # Ctrl-C ends the waiting, and takes nothing of what is typed next.
-    terminal.seen = ""
-    terminal.type("await ipyrunner.input('na' + 'me? ')\n")
-    terminal.wait_for("name? ")
-    terminal.type("\x03")
+    terminal.begin("await ipyrunner.input('ti' + 'tle? ')")
+    terminal.wait_for("\ntitle?")
+    terminal.type(CONTROL_C)
     assert "KeyboardInterrupt" in terminal.finish()
     assert "kept" in terminal.run("kept")
     assert "True" in terminal.run("await asyncio.sleep(0.01); asyncio.get_running_loop() is loop")
-    # Ctrl-D.
-    terminal.seen = ""
-    terminal.type("await ipyrunner.input('na' + 'me? ')\n")
-    terminal.wait_for("name? ")
-    terminal.type("\x04")
+    terminal.begin("await ipyrunner.input('ci' + 'ty? ')")
+    terminal.wait_for("\ncity?")
+    terminal.type(CONTROL_D)
     assert "EOFError" in terminal.finish()
     assert "kept" in terminal.run("kept")
 
 
 def test_a_password_in_a_terminal_is_not_shown(terminal: Terminal) -> None:
-    terminal.seen = ""
-    terminal.type("answer = await ipyrunner.input('sec' + 'ret? ', password=True)\n")
-    terminal.wait_for("secret? ")
+    terminal.begin("answer = await ipyrunner.input('sec' + 'ret? ', password=True)")
+    terminal.wait_for("\nsecret?")
     terminal.type("hidden\n")
     assert "hidden" not in terminal.finish()
     assert "'hidden'" in terminal.run("answer")
