@@ -10,20 +10,20 @@ GROUP ?= test
 ARGS ?=
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench soak clean browser-test browser-base browser-oldest
+.PHONY: demo test check bench soak clean programs-test programs-base programs-oldest
 
 demo: $(VENV)/installed-demo
 	@echo "==> executing notebooks/quickstart.ipynb on a real kernel"
 	@$(BIN)/python notebooks/run.py notebooks/quickstart.ipynb
 
-test: $(VENV)/installed-$(GROUP) browser-$(GROUP)
+test: $(VENV)/installed-$(GROUP) programs-$(GROUP)
 	@echo "==> running the tests on $$($(BIN)/python -V) with $$($(BIN)/python -c 'import ipykernel, IPython; print("ipykernel", ipykernel.__version__, "and IPython", IPython.__version__)') (about nine minutes)"
 	@$(BIN)/python -m pytest $(ARGS)
 
-# Chromium, where it is missing and can be had. The other groups have no JupyterLab to look at.
-browser-test:
-	@tests/browser.sh
-browser-base browser-oldest:
+# Chromium and Xvfb, where they are missing and can be had. The other groups have no JupyterLab to look at.
+programs-test:
+	@tests/programs.sh
+programs-base programs-oldest:
 
 check: $(VENV)/installed-check
 	@echo "==> format, lint and types"
