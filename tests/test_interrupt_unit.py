@@ -220,6 +220,27 @@ def test_what_handles_a_forced_interrupt_goes_on(runner: NotebookRunner) -> None
     assert runner.run(main()) == "saved"
 
 
+def test_the_press_after_one_that_was_handled_is_a_first_one(runner: NotebookRunner) -> None:
+    log = []
+
+    async def main() -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+            spin(60)
+        except KeyboardInterrupt:
+            log.append("saved")
+        try:
+            signal.raise_signal(signal.SIGINT)
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.3)  # after a second press it would be given up by now
+            log.append("cleaned up")
+
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(main())
+    assert log == ["saved", "cleaned up"]
+
+
 def test_the_main_task_is_cancelled_when_it_does_not_wait_for_what_was_forced(runner: NotebookRunner) -> None:
     log: list[str] = []
 

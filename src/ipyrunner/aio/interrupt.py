@@ -14,7 +14,7 @@ The second SIGINT cancels once more, and is forced after a tenth of a second if 
 that is not done a tenth of a second after the loop has answered is given up: it stays in the loop, the cell ends.
 
 A press has one effect, as in a script: code that has got its KeyboardInterrupt may catch it, save what it has, or await
-its clean-up, and is left alone until the next press. So is a main task that waits for that code.
+its clean-up, and is left alone until the next press, which counts as a first one. So is a main task that waits for that code.
 
 What still fails: a callback that catches KeyboardInterrupt and goes on keeps the loop until the next press. A call into
 C that never looks at signals cannot be interrupted by anything.
@@ -294,13 +294,14 @@ class Interrupt:
         if self._over:
             return
         self.presses += 1
-        if self.presses > 2 and not self._question.answered:
+        unspent = self.presses - self._spent
+        if unspent > 2 and not self._question.answered:
             return  # a watcher is at it; one after the other, each beginning anew, would never get to its end
         question = self._question = _Question()
         self._asked = time.monotonic()
         # Wakes the loop from select(), and touches nothing of it but its queue.
         self._loop.call_soon_threadsafe(self._answer, question, self.presses)
-        grace = self._grace if self.presses == 1 else min(self._grace, _LAST_CHANCE)
+        grace = self._grace if unspent == 1 else min(self._grace, _LAST_CHANCE)
         in_thread(self._watch, question, grace)
 
     @uninterruptible
@@ -316,7 +317,7 @@ class Interrupt:
         except RecursionError:  # tasks that wait for each other in a circle: none of them can be cancelled
             self._abandon()
             return
-        if press > 1:
+        if press - self._spent > 1:
             self._loop.call_later(_LAST_CHANCE, self._abandon)
 
     def cancel(self) -> None:
