@@ -58,7 +58,7 @@ def test_two_background_cells_with_the_same_body_have_tracebacks_of_their_own(sh
     shared.ok(f"%%arun --background --name second -o b\n{body}")
     shared.ok("go.set(); await asyncio.wait([a, b]);")
     shared._pump(lambda: "ZeroDivisionError: " in first.stderr, 30, lambda: "traceback")
-    assert "line 3" in first.stderr
+    assert "----> 3 1 / 0" in first.stderr
     assert "second" not in first.stderr
 
 
