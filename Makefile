@@ -18,7 +18,7 @@ demo: $(VENV)/installed-demo
 
 test: $(VENV)/installed-$(GROUP) programs-$(GROUP)
 	@echo "==> running the tests on $$($(BIN)/python -V) with $$($(BIN)/python -c 'import ipykernel, IPython; print("ipykernel", ipykernel.__version__, "and IPython", IPython.__version__)') (about nine minutes)"
-	@$(BIN)/python -m pytest $(ARGS)
+	@TEST_GROUP=$(GROUP) $(BIN)/python -m pytest $(ARGS)
 
 # Chromium and Xvfb, where they are missing and can be had. The other groups have no JupyterLab to look at.
 programs-test:
