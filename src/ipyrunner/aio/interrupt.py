@@ -14,7 +14,8 @@ The second SIGINT cancels once more, and is forced after a tenth of a second if 
 that is not done a tenth of a second after the loop has answered is given up: it stays in the loop, the cell ends.
 
 A press has one effect, as in a script: code that has got its KeyboardInterrupt may catch it, save what it has, or await
-its clean-up, and is left alone until the next press, which counts as a first one. So is a main task that waits for that code.
+its clean-up, and is left alone until the next press, which counts as a first one. So is a main task that waits for that
+code.
 
 What still fails: a callback that catches KeyboardInterrupt and goes on keeps the loop until the next press. A call into
 C that never looks at signals cannot be interrupted by anything.
