@@ -294,7 +294,7 @@ def test_output_between_cells_is_in_the_next_one(client: Any, tmp_path: Path) ->
     printed = saved.output("'next'")
     assert printed.lstrip("x") == "line 0\nline 1\nline 2\nof a thread\nnext\n"
     assert 900 < printed.count("x") < 1000  # a thousand pieces are kept
-    assert "the last 1000 pieces are kept" in saved.output("'next'", "stderr")
+    assert "the last pieces are kept (1000 at most)" in saved.output("'next'", "stderr")
     assert saved.output("'next'", "display_data") == "shown"
     starts = saved.number("# starts")
     assert f"the task task c of In[{starts}] (fail) failed" in saved.output("'next'", "stderr")
@@ -335,3 +335,20 @@ def test_a_timeout_without_an_interrupt(client: Any, tmp_path: Path) -> None:
     with pytest.raises(CellTimeoutError):
         client(made, timeout_func=lambda cell: 2 if "leave('cell')" in cell.source else None).execute()
     assert sorted((tmp_path / "left").read_text().split()) == ["cell", "generator", "task"]
+
+
+@pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
+def test_what_event_hooks_print_is_in_the_notebook_once(client: Any, kernel: str) -> None:
+    # They are called when the code of the cell has ended, as matplotlib's, which shows the figures.
+    register = (
+        "from IPython.display import display\ndef hook(*result): print('hooked'); display('shown')\n"
+        "get_ipython().events.register('post_run_cell', hook)"
+    )
+    made = notebook(
+        kernel, register, "'a plain one'", "import asyncio; await asyncio.sleep(0); 'one that awaits'", "'last'"
+    )
+    client(made).execute()
+    saved = Saved(made)
+    for text in ("'a plain one'", "'one that awaits'", "'last'"):
+        assert saved.output(text) == "hooked\n"
+        assert saved.output(text, "display_data") == "'shown'"

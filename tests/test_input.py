@@ -146,6 +146,19 @@ def test_a_task_whose_cell_has_ended_is_refused(asked: Kernel) -> None:
     assert re.search(r"In\[\d+\] has ended, and front ends show no question", cell.traceback)
 
 
+def test_a_question_ends_with_its_cell(asked: Kernel) -> None:
+    cell = asked.begin(
+        "t = asyncio.create_task(ipyrunner.input('left? ')); await asyncio.sleep(0.05)", allow_stdin=True
+    )
+    asked.wait_for_question(cell, "left? ")
+    asked.finish(cell)
+    assert asked.run("await asyncio.wait([t]); t.exception()").value.startswith("RuntimeError('In[")
+    following = asked.begin("await ipyrunner.input('next? ')", allow_stdin=True)
+    asked.wait_for_question(following, "next? ")
+    asked.answer("yes")
+    assert asked.finish(following).value == "'yes'"
+
+
 def test_a_front_end_that_cannot_be_asked(asked: Kernel) -> None:
     for code in ["await ipyrunner.input()", "await asyncio.sleep(0); input()"]:
         assert asked.run(code, allow_stdin=False).ename == "StdinNotImplementedError"

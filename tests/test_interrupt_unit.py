@@ -208,6 +208,33 @@ def test_clean_up_after_a_forced_interrupt_may_await(runner: NotebookRunner, wai
     assert log == ["cleaned up", "main"]
 
 
+@pytest.mark.parametrize("kind", ["tasks", "callbacks"])
+def test_several_that_do_not_yield_need_one_press(runner: NotebookRunner, kind: str) -> None:
+    log = []
+
+    def spin_forever() -> None:
+        try:
+            spin(60)
+        finally:
+            log.append("ended")
+
+    async def stuck() -> None:
+        spin_forever()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_soon(signal.raise_signal, signal.SIGINT)
+        if kind == "callbacks":
+            for _ in range(3):
+                loop.call_soon(spin_forever)
+            await asyncio.sleep(60)
+        await asyncio.gather(*[stuck() for _ in range(3)])
+
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(main())
+    assert log == ["ended"] * 3
+
+
 def test_what_handles_a_forced_interrupt_goes_on(runner: NotebookRunner) -> None:
     async def main() -> str:
         try:

@@ -218,13 +218,18 @@ def test_sigint_ends_the_prompt_alone(start: Start, setup: str) -> None:
 
 
 def test_a_busy_loop_leaves_the_prompt_alive(terminal: Terminal) -> None:
-    terminal.run("async def busy():\n    global n\n    while True: n += 1; await asyncio.sleep(0)\nn = 0")
+    terminal.run(
+        "async def busy():\n    global n\n    while True:\n        n += 1; await asyncio.sleep(0)\n"
+        "        if n == marked: print('mo' + 'ving')\nn = marked = 0"
+    )
     terminal.run("task = asyncio.create_task(busy()); await asyncio.sleep(0)")
-    terminal.run("before = n")
+    terminal.run("marked = n + 100")
     terminal.type(HALF)
     expect_prompt_with(terminal, HALF)
+    terminal.wait_for("moving")
+    expect_prompt_with(terminal, HALF)
     terminal.run("'")
-    assert out(terminal.run("n > before, half")) == "(True, 'typed')"
+    assert out(terminal.run("task.done(), half")) == "(False, 'typed')"
 
 
 def test_the_prompt_costs_nothing_while_nothing_happens(terminal: Terminal) -> None:

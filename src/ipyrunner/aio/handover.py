@@ -21,8 +21,8 @@ def hand_over(loop: asyncio.AbstractEventLoop, call: Callable[[], object], *, pa
 
     def run() -> None:
         if claim.acquire(blocking=False):
-            begun.set()
             try:
+                begun.set()
                 call()
             finally:
                 ended.set()

@@ -135,6 +135,16 @@ def _is_user_code(frame: FrameType, loop: asyncio.AbstractEventLoop) -> bool:
     return not code.co_filename.startswith(_ASYNCIO) or bool(code.co_flags & _COROUTINE)
 
 
+def _running(frame: FrameType, loop: asyncio.AbstractEventLoop) -> object:
+    """Return what the loop runs in *frame*: the task, or of a callback its Handle, where loops have such frames."""
+    task = asyncio.current_task(loop)
+    if task is not None:
+        return task
+    while frame.f_code is not _HANDLE_RUN and frame.f_back is not None and frame.f_back.f_code not in _DRIVERS:
+        frame = frame.f_back
+    return frame.f_locals["self"] if frame.f_code is _HANDLE_RUN else frame
+
+
 class Interrupt:
     """Take SIGINT over for one main task; a context manager, entered before the task is made.
 
@@ -177,9 +187,9 @@ class Interrupt:
         self._question = _Question()
         self._question.answered = True
         self._asked = 0.0
-        # How many of the presses the last forced interrupt has answered, and the task that it was forced into, if any.
+        # How many of the presses were answered by forced interrupts, and what these were forced into.
         self._spent = 0
-        self._forced_into: asyncio.Task[Any] | None = None
+        self._forced: list[object] = []
         self._lock = threading.Lock()
 
     def __enter__(self) -> Interrupt:
@@ -198,6 +208,7 @@ class Interrupt:
     def __exit__(self, *exc: object) -> None:
         with self._lock:
             self._over = True
+        self._forced.clear()
         # signal.signal() runs the handlers of pending signals first, and ours ignores them from here on.
         if self.handles_signals:
             signal.signal(signal.SIGINT, self._previous)
@@ -254,8 +265,8 @@ class Interrupt:
         if self._sent:
             self._sent = False
             if not self._question.answered:
-                self._force(frame)
                 self._wait = _RETRY
+                self._force(frame)
             return
         if not self._question.answered and time.monotonic() - self._asked > self._grace + _LAST_CHANCE:
             # The watcher has had no chance either: C code that looks at signals (re) but keeps the GIL.
@@ -265,8 +276,15 @@ class Interrupt:
     def _force(self, frame: FrameType | None) -> None:
         """Raise KeyboardInterrupt if *frame*, which the signal has found, is user code that the loop runs."""
         if frame is not None and running_loop() is self._loop and _is_user_code(frame, self._loop):
-            self._spent, self._forced_into = self.presses, asyncio.current_task(self._loop)
-            self._question.answered = True
+            self._wait = self._grace
+            running = _running(frame, self._loop)
+            if self._spent != self.presses:
+                self._spent, self._forced = self.presses, []
+            if not self.presses:  # watch_over() asks anew
+                self._question.answered = True
+            elif any(forced is running for forced in self._forced):
+                return  # it has its KeyboardInterrupt; the next one that does not yield has not
+            self._forced.append(running)
             code = frame.f_code
             name = "the cell" if code.co_name.startswith(("<module>", "<cell")) else code.co_qualname
             self.forced_at = name, linecache.getline(code.co_filename, frame.f_lineno).strip()
@@ -311,7 +329,8 @@ class Interrupt:
         question.answered = True
         if self._over or self.task is None or self.task.done():
             return
-        if press <= self._spent and self._forced_into is not None and depends_on(self.task, self._forced_into):
+        forced = [task for task in self._forced if isinstance(task, asyncio.Task)] if press <= self._spent else []
+        if any(depends_on(self.task, task) for task in forced):
             return  # it has its KeyboardInterrupt, or gets it from there
         try:
             self.cancel()

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import StdinNotImplementedError
 
-from ..aio.origins import origin_of
+from ..aio.origins import Origin, origin_of
 from .routing import Routing
 
 if TYPE_CHECKING:
@@ -55,11 +55,7 @@ class Asking:
 
     async def _ask_front_end(self, kernel: Any, prompt: str, password: bool) -> str:
         origin = origin_of(contextvars.copy_context())
-        if origin is not None and origin.over:
-            raise RuntimeError(
-                f"{origin.label} has ended, and front ends show no question of a cell that has ended: ask in a cell "
-                "that still runs (`await` this task in it), and hand the answer over"
-            )
+        _refuse_ended(origin)
         # Private: what the request of the last cell has allowed, since IPython 1.
         if not kernel._allow_stdin:
             raise StdinNotImplementedError(
@@ -82,6 +78,7 @@ class Asking:
             reply = self._receive(session, socket)
             if reply is None:
                 await asyncio.sleep(_LOOK)
+                _refuse_ended(origin)  # no answer comes any more, and the next question waits for this one
                 continue
             to = reply.get("parent_header", {}).get("msg_id")
             if to is None or to == question["header"]["msg_id"]:
@@ -100,9 +97,19 @@ class Asking:
                 self._shell.log.warning("ipyrunner: an invalid message on the stdin channel", exc_info=True)
 
 
+def _refuse_ended(origin: Origin | None) -> None:
+    if origin is not None and origin.over:
+        raise RuntimeError(
+            f"{origin.label} has ended, and front ends show no question of a cell that has ended: ask in a cell "
+            "that still runs (`await` this task in it), and hand the answer over"
+        )
+
+
 async def _ask_terminal(loop: asyncio.AbstractEventLoop, prompt: str, password: bool) -> str:
     if password:
         return getpass.getpass(prompt)  # blocks: it takes the terminal over
+    if not sys.stdin.isatty():  # what comes from a pipe may be in Python's buffer already, where no loop can watch it
+        return builtins.input(prompt)  # noqa: ASYNC250
     answered = asyncio.Event()
     try:
         fd = sys.stdin.fileno()

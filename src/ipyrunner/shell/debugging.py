@@ -26,12 +26,19 @@ __all__ = ["debugger", "leave_out_ours"]
 _OURS = Path(__file__).parent.parent
 
 
-def leave_out_ours(shell: InteractiveShell) -> None:
-    """Let the front end's debugger step over our code, from the next time that it is attached."""
+def leave_out_ours(shell: InteractiveShell) -> Callable[[], None]:
+    """Let the front end's debugger step over our code, from the next time it is attached; return what undoes it."""
     # Public in newer versions of ipykernel 6, and in 7; 6.17 shows its own frames too. Without debugpy: no debugger.
-    files = getattr(getattr(getattr(shell, "kernel", None), "debugger", None), "kernel_modules", None)
-    if files is not None:
-        files += [str(path) for path in _OURS.rglob("*.py") if str(path) not in files]
+    kernel_modules = getattr(getattr(getattr(shell, "kernel", None), "debugger", None), "kernel_modules", None)
+    files: list[str] = [] if kernel_modules is None else kernel_modules
+    ours = [str(path) for path in _OURS.rglob("*.py") if str(path) not in files]
+    files += ours
+
+    def undo() -> None:
+        for path in ours:
+            files.remove(path)
+
+    return undo
 
 
 def debugger(shell: InteractiveShell, original: Callable[..., None]) -> Callable[..., None]:

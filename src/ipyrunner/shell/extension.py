@@ -121,7 +121,7 @@ class Extension:
             # Private, since IPython 8.0: a terminal clears the user's variables there, before atexit's functions run.
             # Without it tasks are cleaned up at exit all the same, only later.
             self._replacements.append(Replacement(shell, "_atexit_once", self._close_before))
-        leave_out_ours(shell)
+        self._stop_leaving_out = leave_out_ours(shell)
         shell.ast_transformers.append(self._cells)
         shell.configurables.append(self.runner)
         self._magics = (RunnerMagics(shell, self.runner, self._cells), TaskMagics(shell, self.runner))
@@ -148,6 +148,7 @@ class Extension:
         self._cancel_exit()
         self._termination.restore()
         self._gui.stop()
+        self._stop_leaving_out()
         shell = self._shell
         for replacement in self._replacements:
             replacement.restore()

@@ -77,6 +77,10 @@ class Gui:
             elif self._handle_events is not None:  # `%arunner close`: the loop is made at its next use, not at once
                 with running_as(NOTHING):
                     self._handle_events()
+        except (SystemExit, KeyboardInterrupt) as exc:  # as with callbacks of the notebook's loop
+            print(
+                f"ipyrunner: {type(exc).__name__} in a callback of the toolkit does not end the kernel", file=sys.stderr
+            )
         finally:
             if self._handle_events is not None:
                 self._wait(loop)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextvars
 import functools
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Unwatched", "has_audience"]
 
-# So many writes and displays are kept for the next cell at most.
+# So many writes and displays are kept for the next cell at most, and so many characters of them.
 _MOST = 1000
+_LARGEST = 10_000_000
 
 
 def has_audience(shell: InteractiveShell) -> bool:
@@ -50,6 +52,7 @@ class _Kept(NamedTuple):
 
     send: Callable[[], Any]
     text: str
+    size: int
 
 
 class Unwatched:
@@ -64,7 +67,10 @@ class Unwatched:
         self._request: str | None = None
         self._context: contextvars.Context | None = None
         self._kept: deque[_Kept] = deque()
+        self._size = 0
         self._dropped = 0
+        # Whether the code of the cell has ended, and its request has not.
+        self._over = False
         self._streams: list[Subclassing] = []
         self._replacements: list[Replacement] = []
 
@@ -78,6 +84,7 @@ class Unwatched:
 
     def begin(self, context: contextvars.Context, *, silent: bool) -> None:
         """A cell begins, whose output goes where it does in *context*: print what has come since the last one."""
+        self._over = False
         # A terminal has no requests.
         self._request = context.run(self._routing.request_of, sys.stdout) if self.active else None
         if silent:  # whoever asks this way does not show it
@@ -86,11 +93,25 @@ class Unwatched:
         if self._dropped:
             print(f"ipyrunner: {self._take_dropped()}", file=sys.stderr)
         while self._kept:
-            context.copy().run(self._kept.popleft().send)
+            kept = self._kept.popleft()
+            self._size -= kept.size
+            context.copy().run(kept.send)
 
     def end(self) -> None:
-        """The code of the cell has ended: what comes now is for the next one."""
-        self._request = self._context = None
+        """The code of the cell has ended: what comes after its request is for the next one."""
+        self._over = True
+        if not self._replacements:
+            self._request = self._context = None
+
+    def _end_request(self, original: Callable[[], Any]) -> Callable[[], Any]:
+        # Event hooks print, and matplotlib shows its figures, when the code has ended and its request has not.
+        def post_handler_hook() -> Any:
+            # Requests nest, and those of subshells are on threads of their own.
+            if self._over and threading.current_thread() is threading.main_thread():
+                self._request = self._context = None
+            return original()
+
+        return post_handler_hook
 
     def is_stray(self) -> bool:
         """Return whether what is printed in the present Context is missed by who runs the cells."""
@@ -120,14 +141,17 @@ class Unwatched:
             if hasattr(stream, "set_parent"):
                 self._streams.append(Subclassing(stream, self._moved))
         publisher: Any = self._shell.display_pub
-        self._replacements.append(Replacement(publisher, "publish", self._publish))
+        self._replacements += [
+            Replacement(publisher, "publish", self._publish),
+            Replacement(self._shell.kernel, "post_handler_hook", self._end_request),
+        ]
 
     def _moved(self, own: Any) -> type:
         move = self._move
 
         class MovedStream(own):  # type: ignore[misc]
             def write(self, text: str) -> Any:
-                return move(self, text, functools.partial(own.write, self, text))
+                return move(self, text, len(text), functools.partial(own.write, self, text))
 
         return MovedStream
 
@@ -135,19 +159,22 @@ class Unwatched:
         def publish(*args: Any, **kwargs: Any) -> Any:
             data = args[0] if args else kwargs.get("data", {})
             text = f"{data.get('text/plain', '')}\n"
-            return self._move(self._shell.display_pub, text, functools.partial(original, *args, **kwargs))
+            size = sum(len(value) if isinstance(value, str) else len(text) for value in data.values())
+            return self._move(self._shell.display_pub, text, size, functools.partial(original, *args, **kwargs))
 
         return publish
 
-    def _move(self, output: Any, text: str, send: Callable[[], Any]) -> Any:
+    def _move(self, output: Any, text: str, size: int, send: Callable[[], Any]) -> Any:
         """Call *send*, which sends *text* to *output*, where it is seen; return what it returns."""
         if not self.active or self._is_own(output):
             return send()
         if self._context is not None:
             return self._context.copy().run(send)
-        self._kept.append(_Kept(send, text))
-        if len(self._kept) > _MOST:
-            self._kept.popleft()
+        if text:
+            self._kept.append(_Kept(send, text, size))
+            self._size += size
+        while len(self._kept) > _MOST or self._size > _LARGEST:
+            self._size -= self._kept.popleft().size
             self._dropped += 1
         return send()
 
@@ -156,4 +183,6 @@ class Unwatched:
 
     def _take_dropped(self) -> str:
         dropped, self._dropped = self._dropped, 0
-        return f"of the output between two cells the last {_MOST} pieces are kept; {dropped} before them are not"
+        return (
+            f"of the output between two cells the last pieces are kept ({_MOST} at most); {dropped} before them are not"
+        )

@@ -12,6 +12,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -169,12 +170,14 @@ class _Watch:
             return
         self._active = False
         source, self._source = self._source, None
-        if self._is_trait:
-            source.unobserve(self._on_change, self.name)
-        else:
-            getattr(source, f"on_{self.name}")(self._on_event, remove=True)
+        with suppress(ValueError):  # somebody has unregistered all observers
+            if self._is_trait:
+                source.unobserve(self._on_change, self.name)
+            else:
+                getattr(source, f"on_{self.name}")(self._on_event, remove=True)
         if self._has_comm:
-            source.unobserve(self._on_comm, "comm")
+            with suppress(ValueError):
+                source.unobserve(self._on_comm, "comm")
 
     def _on_change(self, change: Any) -> None:
         if self._active:
@@ -203,8 +206,7 @@ def comm_closed(comm_id: object) -> None:
 
 
 def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *args: Any) -> None:
-    # Closed by `%arunner restart`: whoever has waited there is gone.
-    if not loop.is_closed():
+    with suppress(RuntimeError):  # closed by `%arunner restart`: whoever has waited there is gone
         loop.call_soon_threadsafe(function, *args)
 
 
@@ -221,7 +223,8 @@ def _name(source: Any, name: str | None) -> str:
     if isinstance(source, type):
         raise TypeError(f"{source.__name__} is a class: pass an object of it, the widget that is displayed")
     traits = source.trait_names() if _has_traits(source) else []
-    events = [member[3:] for member in dir(type(source)) if member.startswith("on_") and member not in _NO_EVENTS]
+    members = [member for member in dir(type(source)) if member.startswith("on_") and member not in _NO_EVENTS]
+    events = [member[3:] for member in members if callable(getattr(type(source), member, None))]
     if not traits and not events:
         raise TypeError(
             f"{source!r} has no traits to watch: pass a widget, or another object with traitlets (traitlets.HasTraits)"
