@@ -237,3 +237,16 @@ def test_progress_without_tqdm_says_what_to_install(fresh: Kernel) -> None:
     cell = fresh.run("%%arun --progress\n1")
     assert cell.ename == "UsageError"
     assert "pip install tqdm" in cell.stderr
+
+
+def test_the_bar_of_widgets_is_gone_at_the_end(shared: Kernel) -> None:
+    shared.ok("import ipywidgets; tasks = []")
+    cell = shared.run(
+        "%%arun --progress\ntasks += [asyncio.create_task(asyncio.sleep(60)) for _ in range(3)]\n"
+        "await asyncio.sleep(0.15)",
+        allow_stdin=True,
+    )
+    states = [m["content"]["data"].get("state", {}) for m in cell.messages if m["msg_type"].startswith("comm_")]
+    assert any("bar_style" in state for state in states), cell
+    assert not any(state.get("bar_style") == "danger" for state in states)
+    shared.ok("for task in tasks: task.cancel()")

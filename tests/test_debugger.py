@@ -127,6 +127,22 @@ def test_after_continue_control_c_ends_later_cells_in_a_terminal(tmp_path: Path)
     terminal.close()
 
 
+def test_pdb_on_has_nothing_to_show_of_a_cell_that_was_given_up(debugged: Kernel) -> None:
+    debugged.ok("%pdb on")
+    cell = debugged.begin(
+        "over = asyncio.Event()\nwhile not over.is_set():\n    try: print('go'); await over.wait()\n"
+        "    except asyncio.CancelledError: print('ignored')"
+    )
+    debugged.wait_for(cell, "go")
+    debugged.interrupt()
+    debugged.wait_for(cell, "ignored")
+    debugged.interrupt()
+    assert debugged.finish(cell).ename == "KeyboardInterrupt"
+    assert "no frame to look at" in cell.stdout + debugged.ok("%debug").stdout
+    debugged.ok("%pdb off\nover.set()")
+    debugged.expect_alive()
+
+
 # -- the front end's
 
 CELL = """import asyncio

@@ -143,7 +143,7 @@ def test_a_task_whose_cell_has_ended_is_refused(asked: Kernel) -> None:
     )
     cell = asked.run("gate.set(); await task")
     assert cell.ename == "RuntimeError"
-    assert re.search(r"In\[\d+\] has ended, and front ends show no question", cell.traceback)
+    assert re.search(r"In\[\d+\] has ended, and no question", cell.traceback)
 
 
 def test_a_question_ends_with_its_cell(asked: Kernel) -> None:
@@ -216,6 +216,14 @@ def test_in_a_terminal(terminal: Terminal) -> None:
     terminal.wait_for("\ncity?")
     terminal.type(CONTROL_D)
     assert "EOFError" in terminal.finish()
+    assert "kept" in terminal.run("kept")
+
+
+def test_a_task_whose_cell_has_ended_leaves_the_prompt_its_keys(terminal: Terminal) -> None:
+    terminal.run("t = asyncio.create_task(ipyrunner.input('left? ')); await asyncio.sleep(0.1)")
+    assert "has ended" in terminal.run("await asyncio.wait([t]); str(t.exception())")
+    terminal.run("t = asyncio.create_task(ipyrunner.input('later? ')); None")
+    assert "has ended" in terminal.run("await asyncio.wait([t]); str(t.exception())")
     assert "kept" in terminal.run("kept")
 
 

@@ -17,6 +17,7 @@ import builtins
 import contextvars
 import getpass
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import StdinNotImplementedError
@@ -48,14 +49,14 @@ class Asking:
         if self._loop is not loop:  # the questions of another loop are gone with it
             self._loop, self._lock = loop, asyncio.Lock()
         kernel: Any = getattr(self._shell, "kernel", None)
-        async with self._lock:
-            if kernel is None:
-                return await _ask_terminal(loop, prompt, password)
-            return await self._ask_front_end(kernel, prompt, password)
-
-    async def _ask_front_end(self, kernel: Any, prompt: str, password: bool) -> str:
         origin = origin_of(contextvars.copy_context())
-        _refuse_ended(origin)
+        async with self._lock:
+            _refuse_ended(origin)
+            if kernel is None:
+                return await _ask_terminal(loop, origin, prompt, password)
+            return await self._ask_front_end(kernel, origin, prompt, password)
+
+    async def _ask_front_end(self, kernel: Any, origin: Origin | None, prompt: str, password: bool) -> str:
         # Private: what the request of the last cell has allowed, since IPython 1.
         if not kernel._allow_stdin:
             raise StdinNotImplementedError(
@@ -100,12 +101,12 @@ class Asking:
 def _refuse_ended(origin: Origin | None) -> None:
     if origin is not None and origin.over:
         raise RuntimeError(
-            f"{origin.label} has ended, and front ends show no question of a cell that has ended: ask in a cell "
+            f"{origin.label} has ended, and no question of a cell that has ended is shown: ask in a cell "
             "that still runs (`await` this task in it), and hand the answer over"
         )
 
 
-async def _ask_terminal(loop: asyncio.AbstractEventLoop, prompt: str, password: bool) -> str:
+async def _ask_terminal(loop: asyncio.AbstractEventLoop, origin: Origin | None, prompt: str, password: bool) -> str:
     if password:
         return getpass.getpass(prompt)  # blocks: it takes the terminal over
     if not sys.stdin.isatty():  # what comes from a pipe may be in Python's buffer already, where no loop can watch it
@@ -118,7 +119,10 @@ async def _ask_terminal(loop: asyncio.AbstractEventLoop, prompt: str, password: 
         return builtins.input(prompt)  # noqa: ASYNC250
     try:
         print(prompt, end="", flush=True)
-        await answered.wait()
+        while not answered.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(answered.wait(), _LOOK)
+            _refuse_ended(origin)  # the keys are the prompt's again
     finally:
         loop.remove_reader(fd)
     line = sys.stdin.readline()

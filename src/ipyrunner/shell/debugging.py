@@ -47,6 +47,9 @@ def debugger(shell: InteractiveShell, original: Callable[..., None]) -> Callable
     def debugger(force: bool = False) -> None:
         last = getattr(sys, "last_value", None)
         raised = [exc for exc in _leaves(last) if exc.__traceback__ is not None]
+        if last is not None and getattr(sys, "last_traceback", None) is None:
+            print(f"ipyrunner: there is no frame to look at: {describe(last)} comes from an interrupt, not from code")
+            return
         if not isinstance(last, BaseExceptionGroup) or not raised:
             original(force=force)
             return

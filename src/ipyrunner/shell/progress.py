@@ -57,6 +57,7 @@ class Progress:
         if self._timer is not None:
             self._timer.cancel()
         self._brood.__exit__()
+        self._bar.total = self._bar.n  # in notebooks tqdm keeps a bar that is not full, in red
         self._bar.close()
 
     def _update(self) -> None:

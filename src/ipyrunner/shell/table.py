@@ -109,13 +109,14 @@ class TaskTable(Sequence[TaskInfo]):
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{tail}"
 
     def _rows(self) -> tuple[list[tuple[str, ...]], list[str]]:
-        kinds: Counter[tuple[str, str, str | None]] = Counter()
+        kinds: Counter[tuple[str | None, ...]] = Counter()
         left: Counter[tuple[str, str, str | None]] = Counter()
         rows: list[tuple[str, ...]] = []
         for info in self._infos:
             kind = info.function, info.state, info.cell
-            kinds[kind] += 1
-            if len(rows) == _ROWS or (kinds[kind] > _ALIKE and len(self._infos) > _ROWS):
+            alike = (*kind, info.waits_for if info.state == "failed" else None)
+            kinds[alike] += 1
+            if len(rows) == _ROWS or (kinds[alike] > _ALIKE and len(self._infos) > _ROWS):
                 left[kind] += 1
                 continue
             cells = (str(info.number), info.name, info.state, info.cell or "-", age(info.age), info.waits_for)
