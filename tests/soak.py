@@ -156,6 +156,10 @@ pages * os.sysconf("SC_PAGE_SIZE")
 """
 
 
+# The history's database keeps up to two megabytes of its file in memory, which it takes thousands of cells to fill.
+OPTIONS = ["--HistoryManager.enabled=False"]
+
+
 @dataclass
 class Press:
     """When to press, in seconds after the request, and after that again."""
@@ -287,7 +291,7 @@ def main() -> int:
         del CELLS[name]
     failed = False
     for loop in arguments.loop or SETUPS:
-        with tempfile.TemporaryDirectory() as directory, kernel(Path(directory)) as k:
+        with tempfile.TemporaryDirectory() as directory, kernel(Path(directory), *OPTIONS) as k:
             prepare(k, loop)
             began = time.monotonic()
             result = soak(k, arguments.rounds, seed)
