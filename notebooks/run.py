@@ -51,7 +51,8 @@ class Run:
         """Run a cell; return whether it ended without an exception."""
         print(f"\nIn [{number}]:")
         print("\n".join(f"    {line}" for line in source.splitlines()), flush=True)
-        msg_id = self._client.execute(source)
+        # An error that is expected must not abort the next cell; one that is not ends the run here.
+        msg_id = self._client.execute(source, stop_on_error=False)
         self._numbers[msg_id] = self._shown = number
         while True:
             message = self._client.get_iopub_msg(timeout=self._timeout)

@@ -261,7 +261,9 @@ def kernel(
     name: str = "python3",
 ) -> Iterator[Kernel]:
     """A fresh kernel with the extension loaded; *by_message* interrupts it by message; *name* is its kernelspec's."""
-    manager = KernelManager(kernel_name=name)
+    # Not by TCP: a port that is free when the manager looks may be another test's when the kernel binds it.
+    sockets = {} if os.name == "nt" else {"transport": "ipc", "ip": str(Path(tmp_path) / "kernel")}
+    manager = KernelManager(kernel_name=name, **sockets)
     if by_message:
         manager.kernel_spec.interrupt_mode = "message"
     log = Path(tmp_path) / "kernel.log"
