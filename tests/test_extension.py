@@ -10,8 +10,11 @@ SNAPSHOT = """
 import signal
 def snapshot():
     shell = get_ipython()
-    owners = (shell, shell.events, shell.display_pub, sys.stdout, sys.stderr)
-    names = ("should_run_async", "run_cell_async", "showtraceback", "trigger", "publish", "set_parent")
+    owners = (shell, shell.events, shell.display_pub, shell.kernel, sys.stdout, sys.stderr)
+    names = (
+        "should_run_async", "run_cell_async", "run_code", "showtraceback", "debugger", "enable_gui", "trigger",
+        "publish", "set_parent", "flush", "pre_handler_hook", "post_handler_hook", "_cancel_on_sigint",
+    )
     return (
         {(i, name): vars(owner).get(name) for i, owner in enumerate(owners) for name in names},
         list(shell.ast_transformers),
@@ -20,6 +23,7 @@ def snapshot():
         dict(shell.kernel.shell_handlers),
         vars(shell.kernel.io_loop.asyncio_loop).get("call_soon"),
         [type(stream) for stream in (sys.stdout, sys.stderr)],
+        list(getattr(shell.kernel.debugger, "kernel_modules", ())),
     )
 import sys
 before = snapshot()

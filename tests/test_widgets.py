@@ -302,6 +302,20 @@ def test_any_object_with_traits() -> None:
     asyncio.run(main())
 
 
+def test_observers_that_somebody_has_unregistered() -> None:
+    async def main() -> None:
+        thing = Thing()
+        event, values = ipyrunner.event(thing, "number"), ipyrunner.changes(thing, "text")
+        thing.unobserve_all()
+        thing.observe(print, ["number", "text"])  # with none left there is nothing to look for ours in
+        event.cancel()
+        await asyncio.sleep(0)
+        await values.aclose()
+        assert watchers(thing) == 2
+
+    asyncio.run(main())
+
+
 def test_changes_of_other_threads_wake_the_loop() -> None:
     async def main() -> None:
         thing, steps = Thing(), threading.Barrier(2, timeout=10)
