@@ -9,6 +9,7 @@ import os
 import threading
 import warnings
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, NoReturn, TypeVar
 
 from traitlets import Any as AnyTrait
@@ -178,13 +179,14 @@ class NotebookRunner(LoggingConfigurable):
     def interrupt(self) -> None:
         """Do what the interrupt button does. From any thread.
 
-        A cell that awaits is cancelled; KeyboardInterrupt is raised in one that does not, by SIGINT to the main thread.
+        By SIGINT to the main thread: a cell that awaits is cancelled, KeyboardInterrupt is raised in one that does not.
         """
-        run = None if self._current is None else self._current.interrupting
-        if run is not None and run.handles_signals:
-            run.press()
-        else:
-            signal_main_thread()
+        signal_main_thread()
+        current = self._current
+        if current is not None:
+            # Where the signal is simulated (Windows) it does not end a select().
+            with suppress(RuntimeError):  # closed since
+                current.loop.call_soon_threadsafe(lambda: None)
 
     def restart(self) -> None:
         """Close the loop and start anew with a fresh loop and Context; the notebook's variables stay.

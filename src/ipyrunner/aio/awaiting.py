@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from types import FrameType
 from typing import Any, NamedTuple
 
-from .peeking import gathered_by, waited_for_by, waits_for
+from .peeking import gathered_by, is_task, waited_for_by, waits_for
 
 __all__ = ["Step", "awaited", "awaits", "depends_on", "innermost", "is_library"]
 
@@ -32,26 +32,34 @@ class Step(NamedTuple):
         return linecache.getline(self.filename, self.line).strip()
 
 
-def awaited(tasks: Iterable[asyncio.Task[Any]]) -> set[asyncio.Future[Any]]:
-    """Return the futures that *tasks* wait for at this moment, also by ``gather`` and ``asyncio.wait``."""
-    found: set[asyncio.Future[Any]] = set()
+def awaited(tasks: Iterable[asyncio.Task[Any]], *, raising: bool = False) -> Iterator[asyncio.Future[Any]]:
+    """Give the futures that *tasks* wait for, also by ``gather`` and ``asyncio.wait``.
+
+    *raising*: those alone whose exception is raised in the task. Between two of them the loop may run.
+    """
+    found: set[asyncio.Future[Any]] = set()  # of gather: they may be gathered themselves, and hold what they gather
     for task in tasks:
-        pending = [waits_for(task), *waited_for_by(_frames(task.get_coro()))]
+        pending = [waits_for(task), *waited_for_by(_frames(task.get_coro()), raising=raising)]
         while pending:
             future = pending.pop()
-            if future is not None and future not in found:
+            if future is None or future in found:
+                continue
+            yield future
+            if children := gathered_by(future, raising=raising):
                 found.add(future)
-                pending += gathered_by(future)
-    return found
+                pending += children
 
 
-def depends_on(task: asyncio.Task[Any], other: asyncio.Task[Any]) -> bool:
-    """Return whether *task* is *other*, or waits for it, also by other tasks and by a ``TaskGroup``."""
+def depends_on(task: asyncio.Task[Any], other: asyncio.Task[Any], *, raising: bool = False) -> bool:
+    """Return whether *task* is *other*, or waits for it, also by other tasks and by a ``TaskGroup``.
+
+    *raising*: so that the exception of *other* is raised in it.
+    """
     seen: set[asyncio.Task[Any]] = set()
     pending = {task}
     while pending and other not in pending:
         seen |= pending
-        pending = {future for future in awaited(pending) if isinstance(future, asyncio.Task)} - seen
+        pending = {future for future in awaited(pending, raising=raising) if is_task(future)} - seen
     return other in pending
 
 

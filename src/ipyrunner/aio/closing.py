@@ -12,7 +12,7 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
-from .interrupt import uninterruptible
+from .user_code import uninterruptible
 
 __all__ = ["EXECUTOR_TIMEOUT", "finalize", "wind_up"]
 

@@ -20,15 +20,18 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import math
+import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
-from .interrupt import Interrupt, drives_loop
+from .callbacks import drives_loop, runs_nested
+from .interrupt import Interrupt
 from .peeking import can_watch, has_ready, is_stopping, next_timer, selector_fd
 from .running import NOTHING, running_as, running_loop
+from .user_code import uninterruptible
 
-__all__ = ["MOST_FAILURES", "Hosting", "hang_doorbell", "take_doorbell"]
+__all__ = ["Faults", "Hosting", "hang_doorbell", "take_doorbell"]
 
 # Seconds. The longest slice bounds how late the host is, while somebody waits for the guest and while nobody does.
 _SHORTEST_SLICE = 0.001
@@ -36,8 +39,28 @@ _LONGEST_SLICE = 0.02
 _LONGEST_IDLE_SLICE = 0.05
 # A host that has callbacks ready goes first, for so many of its iterations: a kernel request takes about ten.
 _PASSES = 10
-# A loop that raises so often, one time after the other, cannot run.
-MOST_FAILURES = 5
+# A loop that raises so often without having run a callback in between cannot run.
+_MOST_FAULTS = 5
+
+
+class Faults:
+    """Count what comes out of ``loop.run_forever``; once the loop has made progress, from the beginning."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._count = 0
+        self._context = contextvars.Context()
+
+    def add(self) -> bool:
+        """Count one more; return whether the loop cannot run."""
+        self._count += 1
+        with suppress(RuntimeError):  # closed
+            self._loop.call_soon(self._forget, context=self._context)
+        return self._count >= _MOST_FAULTS
+
+    @uninterruptible
+    def _forget(self) -> None:
+        self._count = 0
 
 
 class Hosting:
@@ -81,7 +104,7 @@ class Hosting:
         self._gives_way = False
         self._waiters: set[Callable[[], None]] = set()
         self._slow: float | None = None
-        self._failures = 0
+        self._faults = Faults(guest)
 
     @property
     def active(self) -> bool:
@@ -190,15 +213,12 @@ class Hosting:
                 guest.run_forever()
         except (KeyboardInterrupt, SystemExit) as exc:
             self._escaped(exc)
-        except Exception as exc:
+        except BaseException as exc:
             # A signal handler of the user's has raised in the loop's own code. Or the loop is broken (its selector, its
             # self-pipe), and to lead again and again would spin.
-            self._failures += 1
-            if self._failures == MOST_FAILURES:
+            if self._faults.add():
                 self.stop()
             self._escaped(exc)
-        else:
-            self._failures = 0
         finally:
             take_doorbell(host)
             if timer is not None:
@@ -227,9 +247,16 @@ class Hosting:
 
     def _give_way(self) -> None:
         # Once a turn: uvloop keeps a second stop() for its next run, which may be a run_until_complete() of the user's.
-        if not self._gives_way:
-            self._gives_way = True
-            self.guest.stop()
+        if self._gives_way:
+            return
+        if runs_nested(sys._getframe()):
+            # A callback has run the guest inside itself (nest_asyncio): stop() would end that run, with an error. The
+            # host waits for it, as for any callback that blocks.
+            self.pause()
+            self.guest.call_later(_LONGEST_IDLE_SLICE, self._give_way, context=self._context)
+            return
+        self._gives_way = True
+        self.guest.stop()
 
 
 def hang_doorbell(loop: asyncio.AbstractEventLoop, ring: Callable[[], None]) -> None:

@@ -1,70 +1,66 @@
-"""SIGINT for one main task of a loop that stays: cancel, escalate, hand back.
+"""SIGINT for one main task of a loop that stays: cancel, ask whether the loop lives, force what does not yield.
 
 The problem: ``asyncio.Runner`` can let a KeyboardInterrupt fly out of anywhere, because its loop is closed right after.
-A loop that stays must not lose a callback, a timer or a task to it; and one press must be enough, because headless
-clients press once.
+A loop that stays must not lose a callback, a timer or a task to it; and one interrupt must be enough, because headless
+clients interrupt once.
 
-The solution: the first SIGINT asks the loop, through ``call_soon_threadsafe``, to cancel the main task. That request
-is a ping as well. If the loop has not answered within *grace* seconds, the callback that it is in does not yield,
-and KeyboardInterrupt is forced into that callback: a watcher thread sends SIGINT to the main thread again until the
-handler finds it in user code, which is where raising costs the loop nothing. In the loop's own code it never raises.
-A loop that answers is never forced: a cell that does its asynchronous clean-up is not cut short.
+The solution: three jobs, three mechanisms.
 
-The second SIGINT cancels once more, and is forced after a tenth of a second if the loop does not answer; a main task
-that is not done a tenth of a second after the loop has answered is given up: it stays in the loop, the cell ends.
+* *Cancel.* The signal handler cancels the main task, as ``asyncio.Runner``'s does: behind a queue of busy tasks the
+  request would wait for all of them. Only while a task is in a step of its (the main task, or one that the cancellation
+  would be passed on to) it waits for the end of that step, for which it goes to the front of the loop's queue: a step
+  that does not end gets a KeyboardInterrupt instead, and one interrupt has one effect.
+* *Ask.* ``call_soon_threadsafe`` puts a question to the loop. A loop that has answered lives, and nothing in it is
+  forced any more: a cell that does its asynchronous clean-up is not cut short.
+* *Force.* The watchdog's thread looks every 10 ms which callback the loop is in (``Holder``). One that has itself held
+  the loop for *grace* seconds since the interrupt does not yield: SIGINT is sent again, until the handler finds user
+  code, which is where raising costs the loop nothing, and raises KeyboardInterrupt there.
 
-A press has one effect, as in a script: code that has got its KeyboardInterrupt may catch it, save what it has, or await
-its clean-up, and is left alone until the next press, which counts as a first one. So is a main task that waits for that
-code.
+A second SIGINT cancels once more; what the main task depends on has a tenth of a second then, and a main task that is
+not done a tenth of a second after the loop has answered is given up: it stays in the loop, the cell ends.
 
-What still fails: a callback that catches KeyboardInterrupt and goes on keeps the loop until the next press. A call into
-C that never looks at signals cannot be interrupted by anything.
+A forced KeyboardInterrupt may be caught: whoever catches it may save what it has, or await its clean-up, and is left
+alone until the next SIGINT, which counts as a first one. If it comes out of a task, and is not raised in the main task
+by what that awaits (``gather(return_exceptions=True)``, ``asyncio.wait``), the main task is cancelled. Raised where
+Python drops exceptions (``__del__``, a weakref's callback, a generator that is collected), it is raised again.
+
+Where the main task runs a loop inside itself (nest_asyncio), cancelling would do nothing before that has ended. The
+callback that should cancel raises KeyboardInterrupt instead, which comes out of the inner run.
+
+What still fails: a callback that catches KeyboardInterrupt and goes on keeps the loop until the next SIGINT. A call
+into C that never looks at signals cannot be interrupted by anything. On a loop that does not show its queue (uvloop) the
+watchdog sees the end of a step, and one more callback may run.
 """
 
 from __future__ import annotations
 
-import _weakrefset
 import asyncio
 import contextvars
-import dis
-import inspect
 import linecache
-import os
-import selectors
+import math
 import signal
+import sys
 import threading
 import time
-import weakref
 from collections.abc import Callable
-from types import CodeType, FrameType
-from typing import Any, TypeVar
+from contextlib import suppress
+from types import FrameType
+from typing import Any
 
 from .awaiting import depends_on
-from .running import running_loop
-from .signalling import forget_before_debugger, in_thread, is_debuggers_handler, is_default_handler, signal_main_thread
+from .callbacks import CallbackCall, Holder, tasks_on_stack
+from .main_task import MainTask
+from .peeking import call_first, is_stepping
+from .signalling import forget_before_debugger, is_debuggers_handler, is_default_handler, signal_main_thread
+from .unraisable import when_dropped
+from .user_code import is_user_code, uninterruptible
+from .watchdog import watchdog
 
-__all__ = ["Interrupt", "drives_loop", "is_callback", "is_driver", "is_forced", "uninterruptible"]
+__all__ = ["Interrupt", "is_forced"]
 
-_RETRY = 0.01
+# Seconds: between two looks of the watchdog; what a second SIGINT leaves.
+_LOOK = 0.01
 _LAST_CHANCE = 0.1
-
-_ASYNCIO = os.path.dirname(asyncio.__file__) + os.sep
-_OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
-# Weak references and finalizers swallow what is raised in them, and asyncio keeps its tasks in a WeakSet.
-_PROTECTED = (_OURS, selectors.__file__, _weakrefset.__file__, weakref.__file__)
-_COROUTINE = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
-# Private: events.Handle._run calls each callback (3.4 to 3.14). On the line of that call the callback is running, or
-# has run; on the others it may be lost. Found nowhere, C functions used as callbacks cannot be forced.
-_HANDLE_RUN = asyncio.Handle._run.__code__
-_CALLBACK_LINES = {
-    i.positions.lineno for i in dis.get_instructions(_HANDLE_RUN) if i.argval == "run" and i.positions is not None
-}
-
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-_DRIVERS: set[CodeType] = set()
-_OUR_CALLBACKS: set[CodeType] = set()
-_CATCHING: set[CodeType] = set()
 
 
 class _Question:
@@ -73,88 +69,21 @@ class _Question:
     answered = False
 
 
-def drives_loop(function: _Function) -> _Function:
-    """Mark a function that calls ``loop.run_forever``.
-
-    The functions of a loop that is not written in Python (uvloop) have no frames: a C function that such a loop has
-    called shows as the driver's frame. That a forced interrupt is due there says that the loop does not poll.
-    """
-    _DRIVERS.add(function.__code__)
-    return function
-
-
-def uninterruptible(function: _Function) -> _Function:
-    """Mark a function that the loop calls for us: no interrupt is forced into it, nor into what it calls."""
-    _OUR_CALLBACKS.add(function.__code__)
-    return function
-
-
-def catches_interrupts(function: _Function) -> _Function:
-    """Mark a function that calls user code and catches what is raised in it, in uninterruptible ones as well."""
-    _CATCHING.add(function.__code__)
-    return function
-
-
-def is_driver(frame: FrameType) -> bool:
-    """Return whether the frame's function is marked by :func:`drives_loop`."""
-    return frame.f_code in _DRIVERS
-
-
-def is_callback(frame: FrameType) -> bool:
-    """Return whether a loop of asyncio's own calls a callback in the frame; its ``self`` is the Handle."""
-    return frame.f_code is _HANDLE_RUN
-
-
 def is_forced(exc: BaseException | None) -> bool:
     """Return whether *exc* was raised by an Interrupt, and not by the code that it came out of."""
-    return isinstance(getattr(exc, "forced_by", None), Interrupt)
+    return type(exc) is KeyboardInterrupt and isinstance(vars(exc).get("forced_by"), Interrupt)
 
 
-def _is_debugger(frame: FrameType) -> bool:
-    # Stopped at a breakpoint of a front end's debugger (debugpy). After a KeyboardInterrupt in there neither it nor the
-    # kernel answers any more: measured with a plain cell of the stock kernel. The cell is cancelled when it goes on.
-    return str(frame.f_globals.get("__name__", "")).startswith(("pydevd", "_pydevd"))
-
-
-def _is_user_code(frame: FrameType, loop: asyncio.AbstractEventLoop) -> bool:
-    code = frame.f_code
-    if code in _DRIVERS:
-        return not isinstance(loop, asyncio.BaseEventLoop)
-    if code is _HANDLE_RUN:
-        return frame.f_lineno in _CALLBACK_LINES
-    if code.co_filename.startswith(_PROTECTED) or code.co_name == "__del__":
-        return False
-    caller: FrameType | None = frame
-    while caller is not None and caller.f_code is not _HANDLE_RUN and caller.f_code not in _DRIVERS:
-        if caller.f_code in _CATCHING:
-            break
-        if caller.f_code in _OUR_CALLBACKS or _is_debugger(caller):
-            return False
-        caller = caller.f_back
-    # Coroutines of asyncio (sleep, wait_for, gather's callers) are the user's; its functions keep the loop's books.
-    return not code.co_filename.startswith(_ASYNCIO) or bool(code.co_flags & _COROUTINE)
-
-
-def _running(frame: FrameType, loop: asyncio.AbstractEventLoop) -> object:
-    """Return what the loop runs in *frame*: the task, or of a callback its Handle, where loops have such frames."""
-    task = asyncio.current_task(loop)
-    if task is not None:
-        return task
-    while frame.f_code is not _HANDLE_RUN and frame.f_back is not None and frame.f_back.f_code not in _DRIVERS:
-        frame = frame.f_back
-    return frame.f_locals["self"] if frame.f_code is _HANDLE_RUN else frame
-
-
-class Interrupt:
+class Interrupt(MainTask):
     """Take SIGINT over for one main task; a context manager, entered before the task is made.
 
     On the main thread alone, and only if *replaces* says so of the handler that is there; handed back only if the
-    handler still is ours. Elsewhere it does nothing.
+    handler still is ours. Elsewhere it does nothing. The handler raises nothing but what it forces.
 
     Parameters
     ----------
     loop : the main task's loop.
-    grace : seconds that the loop has to answer the first SIGINT.
+    grace : seconds that a callback may hold the loop after the first SIGINT.
     replaces : called with the present handler.
     """
 
@@ -165,6 +94,7 @@ class Interrupt:
         grace: float,
         replaces: Callable[[object], bool] = is_default_handler,
     ) -> None:
+        super().__init__()
         self.presses = 0
         self.abandoned = False
         # The function and the line of user code that the interrupt was forced into, if it was, and its Context.
@@ -174,28 +104,39 @@ class Interrupt:
         self._loop = loop
         self._grace = grace
         self._replaces = replaces
-        self.task: asyncio.Task[Any] | None = None
-        self._cancels = 0
-        self._reason: BaseException | None = None
         self._previous: Any = None
         self._handler: Callable[[int, FrameType | None], None] | None = None
         self._over = False
-        # Whether the next SIGINT is one that the watcher has sent.
+        self._lock = threading.Lock()
+        self._thread = threading.get_ident()
+        self._holder = Holder(loop, c_functions=True)
+        self._context = contextvars.Context()
+        # Whether the next SIGINT is one that the watchdog has sent.
         self._sent = False
-        self._wait = grace
-        # The last question to the loop, and when it was put. There was none yet.
+        # Whether a press has not had its effect yet, whether that waits for the end of a step, and for which one's.
+        self._due = False
+        self._waits = False
+        self._behind: CallbackCall | None = None
+        # The last question, and whether it has still to be put.
         self._question = _Question()
         self._question.answered = True
-        self._asked = 0.0
-        # How many of the presses were answered by forced interrupts, and what these were forced into.
+        self._asks = False
+        # Whether the watchdog looks, and the end of watch_over().
+        self._watched = False
+        self._until: float | None = None
+        self._within = 0.0
+        # How many of the presses were answered by forced interrupts, what these were forced into, and the one that will
+        # not be raised in the main task by itself.
         self._spent = 0
         self._forced: list[object] = []
-        self._lock = threading.Lock()
+        self._withheld: BaseException | None = None
+        self._unhook: Callable[[], None] = lambda: None
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
             previous = signal.getsignal(signal.SIGINT)
             if previous is not None and (self._replaces(previous) or is_debuggers_handler(previous)):
+                watchdog.start()
                 handler = self._on_sigint
                 try:
                     signal.signal(signal.SIGINT, handler)
@@ -208,9 +149,14 @@ class Interrupt:
     def __exit__(self, *exc: object) -> None:
         with self._lock:
             self._over = True
+        self._unhook()
         self._forced.clear()
-        # signal.signal() runs the handlers of pending signals first, and ours ignores them from here on.
+        self._holder.forget()
+        self._behind = None
         if self.handles_signals:
+            if hasattr(signal, "pthread_sigmask"):
+                # A system call: what the watchdog has sent arrives now at the latest, and our handler ignores it.
+                signal.pthread_sigmask(signal.SIG_BLOCK, ())
             signal.signal(signal.SIGINT, self._previous)
 
     @staticmethod
@@ -229,140 +175,209 @@ class Interrupt:
         if self.handles_signals:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
+    # -- the main task
+
     def attach(self, task: asyncio.Task[Any]) -> None:
         """Name the main task. If SIGINT came before it was made, it is cancelled."""
         self.task = task
         if self.presses:
+            self._due = False
             self.cancel()
 
-    def fail(self, exc: BaseException) -> None:
-        """Cancel the main task because of *exc*, which is to come out in the place of KeyboardInterrupt."""
-        if self.task is not None and not self.task.done():
-            self._reason = exc
-            self.cancel()
+    def came_out(self, exc: BaseException) -> None:
+        """Say that *exc*, which is forced, has come out of what it was forced into."""
+        if exc is self._withheld:
+            self._withheld = None
+            self.fail(exc)
 
-    def reason(self) -> BaseException:
-        """Return what takes the place of a cancellation that :meth:`claims` has claimed."""
-        reason, self._reason = self._reason, None
-        return KeyboardInterrupt() if reason is None else reason
+    # -- SIGINT
 
-    def claims(self, exc: BaseException | None) -> bool:
-        """Return whether *exc* is the cancellation that SIGINT asked for, and nobody else did.
+    def press(self) -> None:
+        """Do what SIGINT does, before the main task is made. On the main thread."""
+        self.presses += 1
+        self._due, self._waits = self.task is not None, False
+        if self.presses - self._spent == 1:
+            self._holder.forget()  # how long it took to handle the last one does not count
+        if self._question.answered:
+            self._question, self._asks = _Question(), True
+            self._ask()
+        if not self._watched:
+            self._watched = True
+            watchdog.call_later(_LOOK, self._watch)
 
-        It is answered once: the cancellation counts as handled from then on (``Task.uncancel``).
+    def watch_over(self, seconds: float) -> None:
+        """Until this is over: interrupt a callback that holds the loop for half of *seconds*. Cancels nothing.
+
+        When the seconds are up a tenth of a second without yielding is enough.
         """
-        if not isinstance(exc, asyncio.CancelledError) or not self._cancels or self.task is None:
-            return False
-        left = 0
-        for _ in range(self._cancels):
-            left = self.task.uncancel()
-        self._cancels = 0
-        return left == 0
+        self._within, self._until = seconds / 2, time.monotonic() + seconds
+        self._watched = True
+        watchdog.call_later(_LOOK, self._watch)
 
     def _on_sigint(self, signum: int, frame: FrameType | None) -> None:
         if self._over:
             return
-        if self._sent:
-            self._sent = False
-            if not self._question.answered:
-                self._wait = _RETRY
-                self._force(frame)
-            return
-        if not self._question.answered and time.monotonic() - self._asked > self._grace + _LAST_CHANCE:
-            # The watcher has had no chance either: C code that looks at signals (re) but keeps the GIL.
-            self._force(frame)
-        self.press()
-
-    def _force(self, frame: FrameType | None) -> None:
-        """Raise KeyboardInterrupt if *frame*, which the signal has found, is user code that the loop runs."""
-        if frame is not None and running_loop() is self._loop and _is_user_code(frame, self._loop):
-            self._wait = self._grace
-            running = _running(frame, self._loop)
-            if self._spent != self.presses:
-                self._spent, self._forced = self.presses, []
-            if not self.presses:  # watch_over() asks anew
-                self._question.answered = True
-            elif any(forced is running for forced in self._forced):
-                return  # it has its KeyboardInterrupt; the next one that does not yield has not
-            self._forced.append(running)
-            code = frame.f_code
-            name = "the cell" if code.co_name.startswith(("<module>", "<cell")) else code.co_qualname
-            self.forced_at = name, linecache.getline(code.co_filename, frame.f_lineno).strip()
-            self.forced_in = contextvars.copy_context()
-            forced = KeyboardInterrupt()
-            forced.forced_by = self  # type: ignore[attr-defined]
+        forced = None
+        try:
+            if self._sent:
+                self._sent = False
+            else:
+                self.press()
+            forced = self._take_step(frame)
+        except RecursionError:  # the code that is interrupted is deep in a recursion: look again when it is not
+            self._watched = True
+            watchdog.call_later(_LOOK, self._watch)
+        if forced is not None:
             raise forced
 
-    def watch_over(self, seconds: float) -> None:
-        """Until this is over: interrupt a callback that does not yield for half of *seconds*. In a thread of its own.
+    def _take_step(self, frame: FrameType | None) -> KeyboardInterrupt | None:
+        """In the handler: do what can be done at this moment; return what is to be raised in *frame*."""
+        if self._asks:
+            self._ask()
+        main = self.task if is_stepping(self.task) else None
+        held = self._holder.look(frame, task=main)
+        if self._due:
+            if main is None and asyncio.current_task(self._loop) is None:
+                self._cancel_due()
+            elif not self._waits:
+                self._waits, self._behind = True, held
+                call_first(self._loop, self._take_effect, self._context)
+            elif held is not self._behind:
+                # That step has ended, and the next one has begun meanwhile: the main task's own, or any other.
+                self._behind = held
+                if main is None:
+                    self._cancel_due()
+        if frame is None or held is None or held.seconds < self._patience(held) or not is_user_code(frame, self._loop):
+            return None
+        return self._force(frame, held)
 
-        When the seconds are up a tenth of a second without yielding is enough. The main task is not cancelled.
-        """
-        end = time.monotonic() + seconds
-        while not self._over:
-            question = self._question = _Question()
-            try:
-                self._loop.call_soon_threadsafe(setattr, question, "answered", True)
-            except RuntimeError:  # closed since
-                return
-            self._watch(question, min(seconds / 2, max(end - time.monotonic(), _RETRY)))
-            time.sleep(_RETRY)
+    def _ask(self) -> None:
+        try:
+            # Wakes the loop from select(), and touches nothing of it but its queue.
+            self._loop.call_soon_threadsafe(self._answer, self._question, context=self._context)
+        except RuntimeError:
+            if not self._loop.is_closed():
+                raise
+            self._question.answered = True
+        self._asks = False
 
-    def press(self) -> None:
-        """Do what SIGINT does. From any thread, and from signal handlers."""
-        if self._over:
-            return
-        self.presses += 1
-        unspent = self.presses - self._spent
-        if unspent > 2 and not self._question.answered:
-            return  # a watcher is at it; one after the other, each beginning anew, would never get to its end
-        question = self._question = _Question()
-        self._asked = time.monotonic()
-        # Wakes the loop from select(), and touches nothing of it but its queue.
-        self._loop.call_soon_threadsafe(self._answer, question, self.presses)
-        grace = self._grace if unspent == 1 else min(self._grace, _LAST_CHANCE)
-        in_thread(self._watch, question, grace)
+    def _cancel_due(self) -> None:
+        """In the handler. What cannot be cancelled here, the loop's answer decides about."""
+        if self.task is not None and not self.task.done():
+            with suppress(Exception):  # a circle of tasks (RecursionError), a task or a future of the user's
+                self.cancel()
+                self._due = False
+
+    def _patience(self, held: CallbackCall) -> float:
+        """Return the seconds that *held* may hold the loop."""
+        patience = self._grace if self.presses else math.inf
+        if self.presses - self._spent > 1 and self._is_dependent(self._running(held)):
+            patience = min(patience, _LAST_CHANCE)
+        if self._until is not None:
+            patience = min(patience, self._within, max(self._until - time.monotonic(), _LAST_CHANCE))
+        return patience
+
+    def _running(self, held: CallbackCall) -> object:
+        # A task is the same one in all of its steps.
+        task = asyncio.current_task(self._loop)
+        return task or (self.task if is_stepping(self.task) else held.callback)
+
+    def _is_dependent(self, running: Any, *, raising: bool = False) -> bool:
+        if self.task is None or not hasattr(running, "get_coro"):
+            return False
+        try:
+            return depends_on(self.task, running, raising=raising)
+        except Exception:  # tasks and futures of the user's, which may be anything
+            return False
+
+    def _force(self, frame: FrameType, held: CallbackCall) -> KeyboardInterrupt | None:
+        running = self._running(held)
+        if self._spent != self.presses:
+            self._spent, self._forced = self.presses, []
+        elif self.presses and any(forced is running for forced in self._forced):
+            return None  # it has its KeyboardInterrupt; the next one that does not yield has not
+        dependent = self._is_dependent(running)
+        if self._due and not dependent:
+            self._cancel_due()
+        due, self._due = self._due and dependent, False
+        self._forced.append(running)
+        since, held.since = held.since, time.monotonic()
+        code = frame.f_code
+        name = "the cell" if code.co_name.startswith(("<module>", "<cell")) else code.co_qualname
+        self.forced_at = name, linecache.getline(code.co_filename, frame.f_lineno).strip()
+        self.forced_in = contextvars.copy_context()
+        forced = self._make_forced(running if dependent else None)
+
+        def undo() -> None:  # the press has not been spent: the next look, in 10 ms, forces again
+            held.since = since
+            self._forced = [other for other in self._forced if other is not running]
+            self._due = due
+
+        self._unhook()
+        self._unhook = when_dropped(forced, undo)
+        return forced
+
+    def _make_forced(self, dependent: object) -> KeyboardInterrupt:
+        """Return what is raised in *dependent*, a task that the main task waits for, or in something else (None)."""
+        forced = KeyboardInterrupt()
+        forced.forced_by = self  # type: ignore[attr-defined]
+        if dependent is not None and dependent is not self.task and not self._is_dependent(dependent, raising=True):
+            self._withheld = forced
+        return forced
+
+    # -- in the loop
 
     @uninterruptible
-    def _answer(self, question: _Question, press: int) -> None:
-        """In the loop: what a SIGINT asks for. That it runs is the answer to the ping."""
+    def _take_effect(self) -> None:
+        """Cancel if that is due. In a run inside the main task, or inside what it waits for, raise instead."""
+        if not self._due or self._over or self.task is None or self.task.done():
+            return
+        self._due = False
+        outer = next(filter(self._is_dependent, tasks_on_stack(sys._getframe(), self._loop)), None)
+        if outer is not None:
+            self._spent, self._forced = self.presses, [outer]
+            raise self._make_forced(outer)
+        try:
+            self.cancel()
+        except Exception:  # tasks that wait for each other in a circle (RecursionError), a future of the user's
+            self._abandon()
+
+    @uninterruptible
+    def _answer(self, question: _Question) -> None:
+        """Answer the question. It was put before any callback that came to the queue after the press."""
         question.answered = True
         if self._over or self.task is None or self.task.done():
             return
-        forced = [task for task in self._forced if isinstance(task, asyncio.Task)] if press <= self._spent else []
-        if any(depends_on(self.task, task) for task in forced):
-            return  # it has its KeyboardInterrupt, or gets it from there
-        try:
-            self.cancel()
-        except RecursionError:  # tasks that wait for each other in a circle: none of them can be cancelled
-            self._abandon()
-            return
-        if press - self._spent > 1:
+        if self.presses - self._spent > 1:
             self._loop.call_later(_LAST_CHANCE, self._abandon)
+        self._take_effect()
 
-    def cancel(self) -> None:
-        """Cancel the main task on behalf of SIGINT."""
-        assert self.task is not None
-        self._cancels += 1
-        self.task.cancel()
-
+    @uninterruptible
     def _abandon(self) -> None:
         if not self._over and self.task is not None and not self.task.done():
             self.abandoned = True
             self.on_abandon()
 
-    def _watch(self, question: _Question, grace: float) -> None:
-        """In a thread: send SIGINT to the main thread as long as the loop does not answer."""
-        self._wait = grace
-        asked = time.monotonic()
-        while not question.answered and not self._over:
-            if time.monotonic() - asked < self._wait:
-                time.sleep(_RETRY)
-                continue
-            asked = time.monotonic()
+    # -- in the watchdog's thread
+
+    def _watch(self) -> float | None:
+        """Send SIGINT to the main thread if there is something to do there; return when to look again."""
+        if self._over:
+            return None
+        if self._question.answered and not self._asks and self._until is None:
+            self._watched = False
+            if self._question.answered:
+                return None
+            self._watched = True  # it has just been put
+        held = self._holder.look(
+            sys._current_frames().get(self._thread), task=self.task if is_stepping(self.task) else None
+        )
+        is_late = held is not None and held.seconds >= self._patience(held)
+        has_ended = self._due and self._waits and held is not self._behind
+        if is_late or has_ended or self._asks:
             with self._lock:
-                if self._over or question is not self._question or not self.handles_signals:
-                    return
+                if self._over or not self.handles_signals:
+                    return None
                 self._sent = True
-                self._wait = self._grace
                 signal_main_thread()
+        return _LOOK

@@ -4,7 +4,8 @@ asyncio has no public way to ask. These private names of ``asyncio.BaseEventLoop
 from 3.4 to 3.14: ``_selector`` (its ``fileno`` is public), ``_ready``, ``_scheduled`` and ``_stopping``. On a loop
 that lacks them (uvloop, Windows' proactor and ``select``) the answer is "cannot tell", and the caller polls.
 
-Of the future of a ``gather``, a ``_GatheringFuture``, ``_children``, of ``asyncio.wait`` the local ``fs`` of its
+Of the future of a ``gather``, a ``_GatheringFuture``, ``_children`` and, of these, ``_callbacks``: the closure of
+gather's own says whether it returns exceptions, without it none does. Of ``asyncio.wait`` the local ``fs`` of its
 ``tasks._wait``, both from 3.4 to 3.14; of a ``TaskGroup`` that ends ``_tasks``, from 3.11 to 3.14. Without them nothing
 is known to be waited for. Of tasks, C and Python ones, from 3.4 to 3.14: ``_fut_waiter``, ``_exception`` and
 ``_log_traceback``; of handles ``_context`` (3.7 to 3.11, public since). Tasks of a user's own factory may lack them:
@@ -17,18 +18,23 @@ import asyncio
 import contextvars
 import gc
 import sys
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable
 from types import FrameType
-from typing import Any
+from typing import Any, TypeGuard
 
 __all__ = [
+    "call_first",
     "can_watch",
     "cancel_ready",
     "exception_of",
     "gathered_by",
     "handle_context",
+    "has_begun",
     "has_ready",
+    "is_stepping",
     "is_stopping",
+    "is_task",
     "next_timer",
     "selector_fd",
     "selector_of",
@@ -72,6 +78,16 @@ def has_ready(loop: asyncio.AbstractEventLoop) -> bool:
     return bool(getattr(loop, "_ready", ()))
 
 
+def call_first(loop: asyncio.AbstractEventLoop, callback: Callable[[], object], context: contextvars.Context) -> None:
+    """Call *callback* in *loop* before all that is waiting for its turn; at all only on loops that show their queue.
+
+    From signal handlers, too: it is one append to a deque.
+    """
+    ready = getattr(loop, "_ready", None)
+    if isinstance(ready, deque):
+        ready.appendleft(asyncio.Handle(callback, (), loop, context))
+
+
 def cancel_ready(loop: asyncio.AbstractEventLoop) -> None:
     """Cancel the callbacks that are waiting for their turn; none on loops that do not show them."""
     for handle in tuple(getattr(loop, "_ready", ())):
@@ -94,22 +110,62 @@ def can_watch(loop: asyncio.AbstractEventLoop) -> bool:
     return type(loop).add_reader is not asyncio.AbstractEventLoop.add_reader
 
 
+def is_task(obj: object) -> TypeGuard[asyncio.Task[Any]]:
+    """Return whether *obj* is a task. nest_asyncio puts another class in the place of ``asyncio.Task``."""
+    return hasattr(type(obj), "get_coro") and hasattr(type(obj), "get_loop")
+
+
+def is_stepping(task: asyncio.Task[Any] | None) -> bool:
+    """Return whether the task is in a step of its, though it may not be the current one: a loop runs inside it."""
+    try:
+        coro = None if task is None else task.get_coro()
+        return any(getattr(coro, name, False) is True for name in ("cr_running", "gi_running"))
+    except Exception:  # of a factory of the user's, which may be anything
+        return False
+
+
+def has_begun(task: asyncio.Task[Any]) -> bool:
+    """Return whether the task has begun with its first step; True if there is no telling."""
+    frame = getattr(task.get_coro(), "cr_frame", None)
+    return not isinstance(frame, FrameType) or frame.f_lasti >= 0
+
+
 def waits_for(task: asyncio.Task[Any]) -> asyncio.Future[Any] | None:
     """Return the future that the task is suspended on; None if it is about to run, runs, or has ended."""
     waiter: asyncio.Future[Any] | None = getattr(task, "_fut_waiter", None)
     return waiter
 
 
-def gathered_by(future: asyncio.Future[Any]) -> list[asyncio.Future[Any]]:
-    """Return what the future of an ``asyncio.gather`` waits for; nothing for other futures."""
-    return list(future._children) if isinstance(future, _GATHERING) else []  # type: ignore[attr-defined]
+def gathered_by(future: asyncio.Future[Any], *, raising: bool = False) -> list[asyncio.Future[Any]]:
+    """Return what the future of an ``asyncio.gather`` waits for; nothing for other futures.
+
+    *raising*: nothing either for one that returns exceptions.
+    """
+    if not isinstance(future, _GATHERING):
+        return []
+    children = list(future._children)  # type: ignore[attr-defined]
+    return [] if raising and _returns_exceptions(future, children) else children
 
 
-def waited_for_by(frames: Iterable[FrameType]) -> list[asyncio.Future[Any]]:
-    """Return what an ``asyncio.wait`` or the end of a ``TaskGroup`` among the frames of a coroutine waits for."""
+def _returns_exceptions(gathering: object, children: list[asyncio.Future[Any]]) -> bool:
+    for child in children:
+        for callback, _ in getattr(child, "_callbacks", None) or ():
+            names = getattr(getattr(callback, "__code__", None), "co_freevars", ())
+            if "outer" in names and "return_exceptions" in names:
+                found = dict(zip(names, callback.__closure__, strict=True))
+                if found["outer"].cell_contents is gathering:
+                    return bool(found["return_exceptions"].cell_contents)
+    return False
+
+
+def waited_for_by(frames: Iterable[FrameType], *, raising: bool = False) -> list[asyncio.Future[Any]]:
+    """Return what an ``asyncio.wait`` or the end of a ``TaskGroup`` among the frames of a coroutine waits for.
+
+    *raising*: nothing of ``asyncio.wait``, which returns its futures as they are.
+    """
     found: list[asyncio.Future[Any]] = []
     for frame in frames:
-        if frame.f_code is _WAIT:
+        if frame.f_code is _WAIT and not raising:
             found += frame.f_locals.get("fs", ())
         elif frame.f_code.co_name in _GROUP_ENDS and isinstance(group := frame.f_locals.get("self"), asyncio.TaskGroup):
             found += getattr(group, "_tasks", ())

@@ -7,21 +7,22 @@ import contextvars
 import signal
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from .callbacks import drives_loop, is_from_callback
 from .closing import wind_up
 from .contexts import carry_back
 from .exiting import end_child, in_forked_children
 from .failures import Failures, Show
-from .hosting import MOST_FAILURES, Hosting
-from .interrupt import Interrupt, drives_loop
+from .hosting import Faults, Hosting
+from .interrupt import Interrupt, is_forced
 from .origins import origin_of
 from .peeking import cancel_ready
 from .runner import as_coroutine
 from .running import NOTHING, running_as, running_loop
 from .scope import leave
-from .signalling import Outside, in_thread
+from .signalling import Outside
 from .slowness import SlowCallbacks
 from .tasks import Tasks
 from .visiting import Visiting
@@ -265,8 +266,7 @@ class PersistentRunner:
             # Not by create_task: the user's task factory is no part of this.
             task = asyncio.Task(wind_up(timeout, late), loop=self.loop, name="ipyrunner: close")
             interrupt.attach(task)
-            with suppress(RuntimeError):  # an interpreter that exits starts no threads
-                in_thread(interrupt.watch_over, timeout)
+            interrupt.watch_over(timeout)
             self._drive(task, interrupt)
         if task.done() and not task.cancelled():
             task.result()
@@ -307,7 +307,7 @@ class PersistentRunner:
 
     @drives_loop
     def _drive(self, task: asyncio.Task[Any], interrupt: Interrupt) -> None:
-        finished, failures = False, 0
+        finished, faults = False, Faults(self.loop)
 
         def finish(_: object = None) -> None:
             nonlocal finished
@@ -322,13 +322,10 @@ class PersistentRunner:
                 self.loop.run_forever()
             except (KeyboardInterrupt, SystemExit) as exc:
                 self._on_escaped(exc)
-            except Exception as exc:  # as in Hosting
-                failures += 1
-                if failures == MOST_FAILURES:
+            except BaseException as exc:  # as in Hosting
+                if faults.add():
                     raise
                 self._on_escaped(exc)
-            else:
-                failures = 0
             self._leave()
 
     def _outcome(self, task: asyncio.Task[_T], interrupt: Interrupt, context: contextvars.Context) -> _T:
@@ -367,12 +364,20 @@ class PersistentRunner:
 
     def _on_escaped(self, exc: BaseException) -> None:
         run = self.interrupting
+        if is_forced(exc):
+            if run is not None:
+                run.came_out(exc)
+            return
+        waits = run is not None and run.task is not None and not run.task.done()
+        if run is not None and waits and not is_from_callback(exc, self.loop):
+            run.fail(exc)  # a signal handler of the user's has raised it in the loop's own code
+            return
         if isinstance(exc, KeyboardInterrupt):
-            # Forced by us, or raised by a task, which holds it. Or by a handler that the user has put in our place.
+            # Raised by a task, which holds it. Or by a handler that the user has put in our place.
             if run is not None and not run.handles_signals:
                 run.fail(exc)
             return
-        if not isinstance(exc, SystemExit) and run is not None and run.task is not None and not run.task.done():
+        if run is not None and waits and not isinstance(exc, SystemExit):
             run.fail(exc)
             return
         task = self.tasks.holder_of(exc)
@@ -390,7 +395,5 @@ class PersistentRunner:
 def _tell_forced(interrupt: Interrupt) -> None:
     """Say what the interrupt was forced into, in the output of the cell that started it."""
     if interrupt.forced_at is not None and interrupt.forced_in is not None:
-        function, line = interrupt.forced_at
-        interrupt.forced_in.run(
-            print, f"ipyrunner: the interrupt was forced into {function}, which did not yield: {line}"
-        )
+        where, line = interrupt.forced_at
+        interrupt.forced_in.run(print, f"ipyrunner: the interrupt was forced into {where}, which did not yield: {line}")

@@ -159,7 +159,7 @@ class Scope:
     def _judge(self) -> None:
         begin = self._loop.time()
         doubted, self._doubted = self._doubted, []
-        looked_at = awaited({*self._brood.running, *self._blocks()}) if unseen(doubted) else set()
+        looked_at = set(awaited({*self._brood.running, *self._blocks()})) if unseen(doubted) else set()
         for task in doubted:
             if unseen([task]) and task in looked_at:
                 self._doubted.append(task)  # gathered: looked at when all have ended

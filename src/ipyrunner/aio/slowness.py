@@ -4,10 +4,7 @@ The problem: asyncio's debug mode measures each callback, which costs every one 
 line that it was at, and logs. uvloop's does no more.
 
 The solution: a thread looks at the frames of the loop's thread, four times in each *limit*, and the loop pays nothing.
-On asyncio's own loops each call of a callback has a frame, so one frame seen twice is one callback all the time. Other
-loops (uvloop) have no such frames, and a coroutine shows the same frame in each of its steps. There the loop is asked
-as well: its answer, given between two callbacks, says that the callback has ended. It is asked only when it has been
-found in a callback: a loop at rest stays at rest.
+That it is one callback all the time, and not many, ``Holder`` says.
 
 What holds the loop for less than *limit* is never told, what holds it for one and a quarter of that always is, except:
 C code that keeps the GIL keeps the thread from looking, and what does nothing else is not seen; a C function that is a
@@ -23,14 +20,14 @@ import linecache
 import os
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from types import CodeType, FrameType
 
-from .interrupt import is_callback, is_driver, uninterruptible
-from .peeking import handle_context, task_context
+from .callbacks import CallbackCall, Holder, is_callback, is_driver
+from .peeking import handle_context, is_task, task_context
+from .user_code import uninterruptible
 
 __all__ = ["SlowCallbacks"]
 
@@ -41,23 +38,6 @@ _NOT_THE_USERS = (os.path.dirname(os.__file__) + os.sep, _OURS, "<frozen ")
 _PACKAGES = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
 
 _Place = tuple[CodeType, int]
-
-
-class _Held:
-    """One callback, from the first look at it on."""
-
-    __slots__ = ("first", "frame", "last", "places", "told")
-
-    def __init__(self, frame: FrameType) -> None:
-        # Held only while the callback runs: a frame keeps the variables of its function.
-        self.frame: FrameType | None = frame
-        self.first = self.last = time.monotonic()
-        self.places: Counter[_Place | None] = Counter()
-        self.told = False
-
-    @uninterruptible
-    def let_go(self) -> None:  # in the loop: the callback has ended
-        self.frame = None
 
 
 class SlowCallbacks:
@@ -72,9 +52,12 @@ class SlowCallbacks:
         self._loop = loop
         self._limit = limit
         self._name_file = name_file
-        self._has_frames = isinstance(loop, asyncio.BaseEventLoop)
         self._ident = threading.get_ident()
-        self._held: _Held | None = None
+        self._holder = Holder(loop)
+        # The callback of the last look: where it was seen, and whether it is told of.
+        self._held: CallbackCall | None = None
+        self._places: Counter[_Place] = Counter()
+        self._is_told = False
         self._told: set[tuple[str, int]] = set()
         self._over = False
         # Not an Event: its inner lock may be taken at the moment of a fork, for ever.
@@ -96,74 +79,63 @@ class SlowCallbacks:
             with suppress(RuntimeError):  # closed since
                 self._look()
         self._held = None
+        self._holder.forget()
 
     def _look(self) -> None:
-        # The one before and the other after: the thread may wait for the GIL in between, and time is never added.
-        now = time.monotonic()
-        frame, place = self._running()
-        held = self._held
-        if frame is None:
-            self._held = None
-            return
-        if held is None or held.frame is not frame:
-            held = self._held = _Held(frame)
-            if not self._has_frames:
-                self._loop.call_soon_threadsafe(held.let_go)
-        else:
-            held.last = now
-        held.places[place] += 1
-        if held.last - held.first >= self._limit and not held.told:
-            held.told = True
-            self._loop.call_soon_threadsafe(self._tell, held, context=self._context_of(frame))
-
-    def _running(self) -> tuple[FrameType | None, _Place | None]:
-        """Return the frame of the callback that the loop runs, if any, and where that is, if that says something."""
         frame = sys._current_frames().get(self._ident)
-        innermost, callback, outermost, place, ours = frame, None, None, None, False
-        while frame is not None and not is_driver(frame):
-            filename = frame.f_code.co_filename
-            if is_callback(frame):
-                callback = frame
-            if place is None and _is_users(filename):
-                place = frame.f_code, frame.f_lineno
-            ours = ours or filename.startswith(_OURS)
-            outermost, frame = frame, frame.f_back
-        found = callback if self._has_frames else outermost
-        if frame is None or found is None or innermost is None:
-            return None, None
-        # What we do in the loop, or around a cell, is nothing of the user's; nor is the frame around a C function.
-        if place is None and not ours and not is_callback(innermost):
-            place = innermost.f_code, innermost.f_lineno
-        return found, place
+        held = self._holder.look(frame)
+        if held is not self._held:
+            self._held, self._places, self._is_told = held, Counter(), False
+        place = _place(frame)
+        if held is None or held.callback is None:
+            return
+        if place is not None:
+            self._places[place] += 1
+        if held.seconds >= self._limit and not self._is_told:
+            self._is_told = True
+            context = self._context_of(held.callback)
+            self._loop.call_soon_threadsafe(self._tell, held, self._places, context=context)
 
-    def _context_of(self, frame: FrameType) -> contextvars.Context | None:
+    def _context_of(self, callback: object) -> contextvars.Context | None:
         context = None
-        if self._has_frames:
-            context = handle_context(frame.f_locals["self"])  # None when it has just ended
-        else:
-            task = asyncio.current_task(self._loop)
-            if task is not None and getattr(task.get_coro(), "cr_frame", None) is frame:
-                context = task_context(task)
+        if is_task(callback):
+            context = task_context(callback)
+        elif isinstance(callback, FrameType) and is_callback(callback):
+            context = handle_context(callback.f_locals["self"])  # None when it has just ended
         return None if context is None else context.copy()  # it may be entered at this moment
 
     @uninterruptible
-    def _tell(self, held: _Held) -> None:
+    def _tell(self, held: CallbackCall, places: Counter[_Place]) -> None:
         """In the loop, when the callback has ended."""
         held.let_go()
-        place = held.places.most_common(1)[0][0]
-        if self._over or place is None:
+        if self._over or not places:
             return
-        code, line = place
+        code, line = places.most_common(1)[0][0]
         if (function := (code.co_filename, code.co_firstlineno)) in self._told:
             return
         self._told.add(function)
         name = "the cell" if code.co_name.startswith(("<module>", "<cell")) else f"{code.co_qualname}()"
         print(
-            f"ipyrunner: {name} held the event loop for {held.last - held.first:.2f} s, and nothing else ran: "
+            f"ipyrunner: {name} held the event loop for {held.seconds:.2f} s, and nothing else ran: "
             f"{linecache.getline(code.co_filename, line).strip()}  ({self._name_file(code.co_filename)}, line {line}; "
             f"NotebookRunner.slow_callback: {self._limit:g} s)",
             file=sys.stderr,
         )
+
+
+def _place(frame: FrameType | None) -> _Place | None:
+    """Return where the callback is that is run in *frame*, if that says something."""
+    innermost, ours = frame, False
+    while frame is not None and not is_driver(frame):
+        filename = frame.f_code.co_filename
+        if _is_users(filename):
+            return frame.f_code, frame.f_lineno
+        ours = ours or filename.startswith(_OURS)
+        frame = frame.f_back
+    # What we do in the loop, or around a cell, is nothing of the user's; nor is the frame around a C function.
+    if innermost is None or ours or frame is innermost or is_callback(innermost):
+        return None
+    return innermost.f_code, innermost.f_lineno
 
 
 def _is_users(filename: str) -> bool:

@@ -67,7 +67,10 @@ class ControlC:
             self._fd = self._terminal.fileno()
         if os.isatty(self._fd):
             wait, self._wake = os.pipe()
-            in_thread(self._watch, wait)
+            try:
+                in_thread(self._watch, wait)
+            except RuntimeError:  # no more threads
+                os.close(wait)
 
     def stop(self) -> None:
         """Let the thread end, which nobody waits for: the prompt leaves the raw mode by itself. Idempotent."""

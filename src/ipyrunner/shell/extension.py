@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..aio.exiting import at_exit
 from ..aio.running import running_loop
+from ..aio.watchdog import watchdog
 from ..notebook import NotebookRunner
 from .asking import Asking
 from .atasks import TaskMagics, table
@@ -164,6 +165,7 @@ class Extension:
                 for name in names:
                     shell.magics_manager.magics[kind].pop(name, None)
         self._comms.restore()
+        watchdog.stop()
         asyncio.set_event_loop(kernel_loop(shell))
 
     def _name_file(self, filename: str) -> str:

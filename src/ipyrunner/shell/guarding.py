@@ -33,8 +33,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..aio.exiting import in_forked_children
 from ..aio.holding import Held
-from ..aio.interrupt import uninterruptible
-from ..aio.signalling import Outside, in_thread, is_default_handler, signal_main_thread
+from ..aio.signalling import Outside, is_default_handler, signal_main_thread
+from ..aio.user_code import uninterruptible
+from ..aio.watchdog import watchdog
 from .replacing import Replacement
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ class Guard(Outside):
                 return
             self._request += 1
             self._pressed = self._sent = False
+            watchdog.start()
             if not self._before:
                 self._forget_display()
             # Another runner of cells (%autoawait trio) takes SIGINT over from Python's handler alone.
@@ -219,14 +221,15 @@ class Guard(Outside):
             self._pressed = False
             raise KeyboardInterrupt
         self._pressed = True
-        in_thread(self._send_again, self._request, self._grace())
+        request = self._request
 
-    def _send_again(self, request: int, grace: float) -> None:
-        """In a thread: does the press meet nothing that it could end?"""
-        time.sleep(grace)
-        if self._pressed and self._request == request:
-            self._sent = True
-            signal_main_thread()
+        def send_again() -> None:
+            """In the watchdog's thread: does the press meet nothing that it could end?"""
+            if self._pressed and self._request == request:
+                self._sent = True
+                signal_main_thread()
+
+        watchdog.call_later(self._grace(), send_again)
 
 
 def _codes(shell: Any, kernel: Any) -> tuple[set[CodeType], CodeType]:

@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from ..aio.signalling import in_thread, signal_main_thread
+from ..aio.signalling import signal_main_thread
+from ..aio.watchdog import watchdog
 
 __all__ = ["CLEAN_UP", "Termination", "interrupt_until_idle"]
 
@@ -37,18 +38,20 @@ def interrupt_until_idle(host: asyncio.AbstractEventLoop, *, after: float) -> No
 
     Returns at once. From any thread.
     """
-    answered = threading.Event()
+    answered: list[bool] = []
     try:
-        host.call_soon_threadsafe(answered.set)
+        host.call_soon_threadsafe(answered.append, True)
     except RuntimeError:  # it is closed
         return
-    in_thread(_watch, host, answered, after)
+    pauses = itertools.chain([CLEAN_UP], itertools.repeat(PATIENCE))
 
-
-def _watch(host: asyncio.AbstractEventLoop, answered: threading.Event, after: float) -> None:
-    seconds = itertools.chain([after, CLEAN_UP], itertools.repeat(PATIENCE))
-    while not answered.wait(next(seconds)) and host.is_running():
+    def watch() -> float | None:
+        if answered or not host.is_running():
+            return None
         signal_main_thread()
+        return next(pauses)
+
+    watchdog.call_later(after, watch)
 
 
 _terminations: weakref.WeakSet[Termination] = weakref.WeakSet()
@@ -107,6 +110,7 @@ class Termination:
         )
         if self._active:
             _register()
+            watchdog.start()
             _terminations.add(self)
             signal.signal(signal.SIGTERM, self._on_sigterm)
 
@@ -146,11 +150,11 @@ class Termination:
         if not first or host is None or not host.is_running():
             self._die()
         else:
-            in_thread(self._send_again)
+            # A process that is not the kernel's alone, or catches every interrupt, ends all the same.
+            watchdog.call_later(self._timeout() + _LEFT, _send_again)
             interrupt_until_idle(host, after=PATIENCE)
             host.call_soon_threadsafe(host.stop)
 
-    def _send_again(self) -> None:
-        """In a thread: end a process that is not the kernel's alone, or catches every interrupt."""
-        time.sleep(self._timeout() + _LEFT)
-        os.kill(os.getpid(), signal.SIGTERM)
+
+def _send_again() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
