@@ -5,9 +5,9 @@ and not many short ones, and the loop must not pay for that.
 
 The solution: look at the frames of the loop's thread, more than once. On asyncio's own loops each call of a callback
 has a frame, so one frame seen twice is one callback all the time. Other loops (uvloop) have no such frames, and a
-coroutine shows the same one in each of its steps. There the loop is asked as well, when it is seen in a callback for the first
-time: loops keep the order, so its answer comes before the next step of that task, and says that the callback has ended.
-A loop at rest is not asked.
+coroutine shows the same one in each of its steps. There the loop is asked as well, when it is seen in a callback for
+the first time: loops keep the order, so its answer comes before the next step of that task, and says that the callback
+has ended. A loop at rest is not asked.
 
 A loop that somebody runs inside a callback (nest_asyncio; a greenlet of its own, as sync Playwright has) belongs to
 that callback. In a greenlet the frames of whoever has switched to it cannot be seen; the task is still the current one.

@@ -27,14 +27,28 @@ class Failure(NamedTuple):
     context: contextvars.Context
 
 
+# What uvloop (0.14 to 0.22) says of an exception of a signal handler, which it calls in a callback of its own. With
+# other words it is reported as what a callback has raised.
+_UVLOOP_SIGNALS = "Exception in callback Loop._read_from_self"
+
 Show = Callable[[Failure], None]
 
 
 class Failures:
-    """Show by *show*, in the Context of what has failed, what *loop* reports, until :meth:`close`."""
+    """Show by *show*, in the Context of what has failed, what *loop* reports, until :meth:`close`.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, show: Show) -> None:
+    *raised* is called with what signal handlers raise in the loop's own code, where a loop (uvloop) reports that.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        show: Show,
+        *,
+        raised: Callable[[BaseException], None] = lambda exc: None,
+    ) -> None:
         self._loop = loop
+        self._raised = raised
         self._show = show
         self._reports: list[tuple[dict[str, Any], contextvars.Context]] = []
         self._context = contextvars.Context()
@@ -61,6 +75,10 @@ class Failures:
                     type(self._loop).default_exception_handler(self._loop, failure.report)
 
     def _take(self, report: dict[str, Any]) -> None:
+        exc = report.get("exception")
+        if report.get("message") == _UVLOOP_SIGNALS and isinstance(exc, BaseException):
+            self._raised(exc)
+            return
         context = context_of(report)
         # A copy: the Context may be entered at this moment.
         self._reports.append((report, contextvars.copy_context() if context is None else context.copy()))

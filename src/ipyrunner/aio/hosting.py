@@ -161,7 +161,7 @@ class Hosting:
                 done.set_result(None)
 
         task.add_done_callback(release)
-        interrupt.on_abandon = release
+        interrupt.on_release = release
         self._waiters.add(release)
         try:
             while not done.done():

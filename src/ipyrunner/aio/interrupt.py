@@ -28,8 +28,8 @@ Where the main task runs a loop inside itself (nest_asyncio), cancelling would d
 callback that should cancel raises KeyboardInterrupt instead, which comes out of the inner run.
 
 What still fails: a callback that catches KeyboardInterrupt and goes on keeps the loop until the next SIGINT. A call
-into C that never looks at signals cannot be interrupted by anything. On a loop that does not show its queue (uvloop) the
-watchdog sees the end of a step, and one more callback may run.
+into C that never looks at signals cannot be interrupted by anything. On a loop that does not show its queue the watchdog
+sees the end of a step, and one more callback may run.
 """
 
 from __future__ import annotations
@@ -50,9 +50,10 @@ from typing import Any
 from .awaiting import depends_on
 from .callbacks import CallbackCall, Holder, tasks_on_stack
 from .main_task import MainTask
-from .peeking import call_first, is_stepping
+from .peeking import is_stepping
+from .ready_queue import ReadyQueue
 from .signalling import forget_before_debugger, is_debuggers_handler, is_default_handler, signal_main_thread
-from .unraisable import when_dropped
+from .unraisable import call_at_next_line, when_dropped
 from .user_code import is_user_code, uninterruptible
 from .watchdog import watchdog
 
@@ -74,6 +75,13 @@ def is_forced(exc: BaseException | None) -> bool:
     return type(exc) is KeyboardInterrupt and isinstance(vars(exc).get("forced_by"), Interrupt)
 
 
+def _user_frame(frame: FrameType | None, loop: asyncio.AbstractEventLoop) -> FrameType | None:
+    """Return the innermost frame of user code from *frame* on."""
+    while frame is not None and not is_user_code(frame, loop):
+        frame = frame.f_back
+    return frame
+
+
 class Interrupt(MainTask):
     """Take SIGINT over for one main task; a context manager, entered before the task is made.
 
@@ -85,6 +93,7 @@ class Interrupt(MainTask):
     loop : the main task's loop.
     grace : seconds that a callback may hold the loop after the first SIGINT.
     replaces : called with the present handler.
+    queue : the loop's queue; whoever runs the loop puts back what is set aside. Without it nothing goes first.
     """
 
     def __init__(
@@ -93,24 +102,20 @@ class Interrupt(MainTask):
         *,
         grace: float,
         replaces: Callable[[object], bool] = is_default_handler,
+        queue: ReadyQueue | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(loop, queue)
         self.presses = 0
-        self.abandoned = False
         # The function and the line of user code that the interrupt was forced into, if it was, and its Context.
         self.forced_at: tuple[str, str] | None = None
         self.forced_in: contextvars.Context | None = None
-        self.on_abandon: Callable[[], None] = lambda: None
-        self._loop = loop
         self._grace = grace
         self._replaces = replaces
         self._previous: Any = None
         self._handler: Callable[[int, FrameType | None], None] | None = None
-        self._over = False
         self._lock = threading.Lock()
         self._thread = threading.get_ident()
         self._holder = Holder(loop, c_functions=True)
-        self._context = contextvars.Context()
         # Whether the next SIGINT is one that the watchdog has sent.
         self._sent = False
         # Whether a press has not had its effect yet, whether that waits for the end of a step, and for which one's.
@@ -230,6 +235,11 @@ class Interrupt(MainTask):
         if forced is not None:
             raise forced
 
+    def _raise(self, frame: FrameType) -> None:
+        held = self._holder.look(frame, task=self.task if is_stepping(self.task) else None)
+        if held is not None and not self._over:
+            raise self._force(frame, held)
+
     def _take_step(self, frame: FrameType | None) -> KeyboardInterrupt | None:
         """In the handler: do what can be done at this moment; return what is to be raised in *frame*."""
         if self._asks:
@@ -241,13 +251,14 @@ class Interrupt(MainTask):
                 self._cancel_due()
             elif not self._waits:
                 self._waits, self._behind = True, held
-                call_first(self._loop, self._take_effect, self._context)
+                if self._queue is not None:
+                    self._queue.call_first(self._take_effect)
             elif held is not self._behind:
                 # That step has ended, and the next one has begun meanwhile: the main task's own, or any other.
                 self._behind = held
                 if main is None:
                     self._cancel_due()
-        if frame is None or held is None or held.seconds < self._patience(held) or not is_user_code(frame, self._loop):
+        if frame is None or held is None or not self._is_late(held) or not is_user_code(frame, self._loop):
             return None
         return self._force(frame, held)
 
@@ -290,12 +301,17 @@ class Interrupt(MainTask):
         except Exception:  # tasks and futures of the user's, which may be anything
             return False
 
-    def _force(self, frame: FrameType, held: CallbackCall) -> KeyboardInterrupt | None:
+    def _is_late(self, held: CallbackCall | None) -> bool:
+        """Return whether *held* does not yield, and has not had its KeyboardInterrupt for this press."""
+        if held is None or held.seconds < self._patience(held):
+            return False
+        running = self._running(held) if self.presses and self._has_forced() else None
+        return running is None or not any(forced is running for forced in self._forced)
+
+    def _force(self, frame: FrameType, held: CallbackCall) -> KeyboardInterrupt:
         running = self._running(held)
         if self._spent != self.presses:
             self._spent, self._forced = self.presses, []
-        elif self.presses and any(forced is running for forced in self._forced):
-            return None  # it has its KeyboardInterrupt; the next one that does not yield has not
         dependent = self._is_dependent(running)
         if self._due and not dependent:
             self._cancel_due()
@@ -308,10 +324,12 @@ class Interrupt(MainTask):
         self.forced_in = contextvars.copy_context()
         forced = self._make_forced(running if dependent else None)
 
-        def undo() -> None:  # the press has not been spent: the next look, in 10 ms, forces again
+        def undo() -> None:
             held.since = since
             self._forced = [other for other in self._forced if other is not running]
             self._due = due
+            # What collects one object after the other is always in the middle of that when the watchdog looks.
+            call_at_next_line(_user_frame(sys._getframe(), self._loop), self._raise)
 
         self._unhook()
         self._unhook = when_dropped(forced, undo)
@@ -352,11 +370,8 @@ class Interrupt(MainTask):
             self._loop.call_later(_LAST_CHANCE, self._abandon)
         self._take_effect()
 
-    @uninterruptible
-    def _abandon(self) -> None:
-        if not self._over and self.task is not None and not self.task.done():
-            self.abandoned = True
-            self.on_abandon()
+    def _has_forced(self) -> bool:
+        return bool(self._forced) and self._spent == self.presses
 
     # -- in the watchdog's thread
 
@@ -372,9 +387,8 @@ class Interrupt(MainTask):
         held = self._holder.look(
             sys._current_frames().get(self._thread), task=self.task if is_stepping(self.task) else None
         )
-        is_late = held is not None and held.seconds >= self._patience(held)
         has_ended = self._due and self._waits and held is not self._behind
-        if is_late or has_ended or self._asks:
+        if self._is_late(held) or has_ended or self._asks:
             with self._lock:
                 if self._over or not self.handles_signals:
                     return None

@@ -1,26 +1,90 @@
-"""The main task of a run, and on whose behalf it was cancelled."""
+"""The main task of a run: on whose behalf it was cancelled, and that nobody waits for it longer than need be.
+
+An interrupted cell is to end now, whatever else is ready. What its cancellation has scheduled is put before all others,
+and what that has scheduled in its turn, until the task is done, or waits for something again: its clean-up.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import sys
+from collections.abc import Callable
 from typing import Any
+
+from .callbacks import runs_nested
+from .ready_queue import ReadyQueue
+from .user_code import uninterruptible
 
 __all__ = ["MainTask"]
 
+# So often what a cancellation has led to goes first.
+_STEPS = 100
+
 
 class MainTask:
-    """Cancel *task* on behalf of an interrupt, and know that cancellation again when it comes out."""
+    """Cancel :attr:`task` on behalf of an interrupt, and know that cancellation again when it comes out.
 
-    def __init__(self) -> None:
+    *queue* is that of *loop*; whoever runs the loop puts back what is set aside. Without it nothing goes first.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, queue: ReadyQueue | None) -> None:
         self.task: asyncio.Task[Any] | None = None
+        self.abandoned = False
+        # Called when nobody is to wait for the task any longer: it is given up, or it is done.
+        self.on_release: Callable[[], None] = lambda: None
+        self._loop = loop
+        self._queue = queue
+        self._context = contextvars.Context()
+        self._over = False
         self._cancels = 0
         self._reason: BaseException | None = None
+        # What was ready when the task was cancelled, and how many steps what has come of that has taken.
+        self._waiting = 0
+        self._steps = 0
 
     def cancel(self) -> None:
-        """Cancel the main task on behalf of SIGINT."""
+        """Cancel the task. What that schedules goes before all that is ready."""
         assert self.task is not None
         self._cancels += 1
+        if self._queue is None:
+            self.task.cancel()
+        else:
+            self._steps, self._waiting = 0, len(self._queue)
+            self._queue.put_first(self._cancel_and_follow)
+
+    def _cancel_and_follow(self) -> None:
+        assert self.task is not None
         self.task.cancel()
+        self._call_follow()
+
+    def _call_follow(self) -> None:
+        self._loop.call_soon(self._follow, context=self._context)
+
+    @uninterruptible
+    def _follow(self) -> None:
+        if self._over or self.task is None or self._queue is None:
+            return
+        self._steps += 1
+        if self.task.done():
+            # Not if something had to be forced: what is behind it may not yield either, and this press is for all of
+            # them. Nor in an inner run: whoever waits for that cannot put back.
+            if not self._has_forced() and not runs_nested(sys._getframe()):
+                self._queue.set_aside()
+                self.on_release()  # after that: a uvloop that is to stop puts this into its queue
+        elif len(self._queue) > self._waiting and self._steps < _STEPS:
+            self._queue.put_first(self._call_follow, waiting=self._waiting)
+
+    def _has_forced(self) -> bool:
+        """Return whether the interrupt that has cancelled has also been forced."""
+        return False
+
+    @uninterruptible
+    def _abandon(self) -> None:
+        """Give the task up, if it is not done."""
+        if not self._over and self.task is not None and not self.task.done():
+            self.abandoned = True
+            self.on_release()
 
     def fail(self, exc: BaseException) -> None:
         """Cancel the main task because of *exc*, which is to come out in the place of KeyboardInterrupt."""

@@ -2,7 +2,8 @@
 
 asyncio has no public way to ask. These private names of ``asyncio.BaseEventLoop`` are used here alone, all present
 from 3.4 to 3.14: ``_selector`` (its ``fileno`` is public), ``_ready``, ``_scheduled`` and ``_stopping``. On a loop
-that lacks them (uvloop, Windows' proactor and ``select``) the answer is "cannot tell", and the caller polls.
+that lacks them (uvloop, Windows' proactor and ``select``) the answer is "cannot tell", and the caller polls. uvloop (0.14
+to 0.22) has one deque, its queue, which the garbage collector shows.
 
 Of the future of a ``gather``, a ``_GatheringFuture``, ``_children`` and, of these, ``_callbacks``: the closure of
 gather's own says whether it returns exceptions, without it none does. Of ``asyncio.wait`` the local ``fs`` of its
@@ -19,12 +20,11 @@ import contextvars
 import gc
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Collection, Iterable
 from types import FrameType
 from typing import Any, TypeGuard
 
 __all__ = [
-    "call_first",
     "can_watch",
     "cancel_ready",
     "exception_of",
@@ -36,6 +36,7 @@ __all__ = [
     "is_stopping",
     "is_task",
     "next_timer",
+    "ready_callbacks",
     "selector_fd",
     "selector_of",
     "signal_fd",
@@ -73,24 +74,30 @@ def signal_fd(loop: asyncio.AbstractEventLoop) -> int | None:
     return fileno() if callable(fileno) else None
 
 
+def _ready_of(loop: asyncio.AbstractEventLoop) -> Collection[asyncio.Handle]:
+    ready: Collection[asyncio.Handle] = getattr(loop, "_ready", ())
+    return ready
+
+
+def ready_callbacks(loop: asyncio.AbstractEventLoop) -> deque[Any] | None:
+    """Return the queue of what the loop calls next; None if there is no telling."""
+    ready = _ready_of(loop)
+    if isinstance(ready, deque):
+        return ready
+    if type(loop).__module__.partition(".")[0] == "uvloop":
+        found = [held for held in gc.get_referents(loop) if type(held) is deque]
+        return found[0] if len(found) == 1 else None
+    return None
+
+
 def has_ready(loop: asyncio.AbstractEventLoop) -> bool:
     """Return whether callbacks are waiting for the loop's next iteration; False if there is no telling."""
-    return bool(getattr(loop, "_ready", ()))
-
-
-def call_first(loop: asyncio.AbstractEventLoop, callback: Callable[[], object], context: contextvars.Context) -> None:
-    """Call *callback* in *loop* before all that is waiting for its turn; at all only on loops that show their queue.
-
-    From signal handlers, too: it is one append to a deque.
-    """
-    ready = getattr(loop, "_ready", None)
-    if isinstance(ready, deque):
-        ready.appendleft(asyncio.Handle(callback, (), loop, context))
+    return bool(_ready_of(loop))
 
 
 def cancel_ready(loop: asyncio.AbstractEventLoop) -> None:
     """Cancel the callbacks that are waiting for their turn; none on loops that do not show them."""
-    for handle in tuple(getattr(loop, "_ready", ())):
+    for handle in tuple(_ready_of(loop)):
         handle.cancel()
 
 

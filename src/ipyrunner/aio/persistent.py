@@ -13,12 +13,13 @@ from typing import Any, TypeVar
 from .callbacks import drives_loop, is_from_callback
 from .closing import wind_up
 from .contexts import carry_back
-from .exiting import end_child, in_forked_children
+from .exiting import end_child_in_loop, in_forked_children, refuse_copy
 from .failures import Failures, Show
 from .hosting import Faults, Hosting
 from .interrupt import Interrupt, is_forced
 from .origins import origin_of
 from .peeking import cancel_ready
+from .ready_queue import ReadyQueue
 from .runner import as_coroutine
 from .running import NOTHING, running_as, running_loop
 from .scope import leave
@@ -57,7 +58,7 @@ class PersistentRunner:
         self.loop = loop
         self.context = context
         self.tasks = Tasks(loop, torn=self._on_escaped)
-        self._failures = None if show is None else Failures(loop, show)
+        self._failures = None if show is None else Failures(loop, show, raised=self._on_signal_raised)
         self.hosting: Hosting | None = None
         # The SIGINT handling of the run that goes on, and of the last one.
         self.interrupting: Interrupt | None = None
@@ -67,7 +68,8 @@ class PersistentRunner:
         self.given_up: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
         self._grace = grace
         self._outside = Outside() if outside is None else outside
-        self._wakeup = Wakeup(loop)
+        self._wakeup = Wakeup(loop, raised=self._on_signal_raised)
+        self._queue = ReadyQueue(loop)
         self._slowness: SlowCallbacks | None = None
         self._in_context = False
         # Whether a cell is being awaited in the host's loop.
@@ -90,12 +92,7 @@ class PersistentRunner:
             cancel_ready(self.loop)
             self.loop.stop()
         else:
-            vars(self.loop)["run_forever"] = self._refuse_copy
-
-    def _refuse_copy(self) -> None:
-        raise RuntimeError(
-            "this is a child process that os.fork() has made, and the loop is its parent's: use asyncio.run() here"
-        )
+            vars(self.loop)["run_forever"] = refuse_copy
 
     def attach(self, host: asyncio.AbstractEventLoop, *, host_leads: bool = False, **options: Any) -> None:
         """Run the loop inside *host*, another loop of this thread, from now on.
@@ -274,7 +271,7 @@ class PersistentRunner:
     @contextmanager
     def _interrupt(self) -> Iterator[Interrupt]:
         before = self.interrupting
-        interrupt = Interrupt(self.loop, grace=self._grace(), replaces=self._outside.replaces)
+        interrupt = Interrupt(self.loop, grace=self._grace(), replaces=self._outside.replaces, queue=self._queue)
         with self._wakeup.on_signals(), interrupt:
             self.interrupting = interrupt
             if self._outside.take():
@@ -316,7 +313,7 @@ class PersistentRunner:
                 self.loop.stop()
 
         task.add_done_callback(finish)
-        interrupt.on_abandon = finish
+        interrupt.on_release = finish
         while not finished:
             try:
                 self.loop.run_forever()
@@ -351,16 +348,11 @@ class PersistentRunner:
             raise
 
     def _leave(self) -> None:
-        """End the process if it is a child that has forked off in the loop."""
+        """Before and after each run of the loop: put back what an interrupt has set aside; end a forked child."""
+        self._queue.put_back()
         if self._is_copy:
             task = None if self.interrupting is None else self.interrupting.task
-            unfinished = task is not None and not task.done()
-            if unfinished:
-                print(
-                    "ipyrunner: this is the child process of os.fork(), and ends here: the event loop is its parent's. "
-                    "Use asyncio.run() in it, or the multiprocessing module."
-                )
-            end_child(int(unfinished))
+            end_child_in_loop(unfinished=task is not None and not task.done())
 
     def _on_escaped(self, exc: BaseException) -> None:
         run = self.interrupting
@@ -368,26 +360,31 @@ class PersistentRunner:
             if run is not None:
                 run.came_out(exc)
             return
-        waits = run is not None and run.task is not None and not run.task.done()
-        if run is not None and waits and not is_from_callback(exc, self.loop):
-            run.fail(exc)  # a signal handler of the user's has raised it in the loop's own code
+        if not is_from_callback(exc, self.loop):
+            self._on_signal_raised(exc)
             return
         if isinstance(exc, KeyboardInterrupt):
             # Raised by a task, which holds it. Or by a handler that the user has put in our place.
             if run is not None and not run.handles_signals:
                 run.fail(exc)
             return
-        if run is not None and waits and not isinstance(exc, SystemExit):
-            run.fail(exc)
+        if not isinstance(exc, SystemExit):
+            self._on_signal_raised(exc)  # callbacks keep all others
             return
         task = self.tasks.holder_of(exc)
         if task is not None:
             return  # reported as any other failure of a task
-        message = (
-            "SystemExit in a callback of the notebook's loop does not end the kernel"
-            if isinstance(exc, SystemExit)
-            else "an exception in the notebook's loop itself: of a signal handler, most likely"
-        )
+        self._report("SystemExit in a callback of the notebook's loop does not end the kernel", exc)
+
+    def _on_signal_raised(self, exc: BaseException) -> None:
+        """A signal handler of the user's has raised *exc* in the loop's own code, or in ours: the cell gets it."""
+        run = self.interrupting
+        if run is not None and run.task is not None and not run.task.done():
+            run.fail(exc)
+        elif not isinstance(exc, KeyboardInterrupt):
+            self._report("an exception in the notebook's loop itself: of a signal handler, most likely", exc)
+
+    def _report(self, message: str, exc: BaseException) -> None:
         # Not call_exception_handler: a handler of the user's may raise SystemExit again.
         self.loop.default_exception_handler({"message": message, "exception": exc})
 

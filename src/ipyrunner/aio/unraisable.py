@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
-__all__ = ["when_dropped"]
+__all__ = ["call_at_next_line", "when_dropped"]
 
 
 def when_dropped(exc: BaseException, call: Callable[[], None]) -> Callable[[], None]:
@@ -27,3 +29,26 @@ def when_dropped(exc: BaseException, call: Callable[[], None]) -> Callable[[], N
 
     sys.unraisablehook = unraisablehook
     return unhook
+
+
+def call_at_next_line(frame: FrameType | None, call: Callable[[FrameType], None]) -> None:
+    """Call *call* at the next line that *frame*, which runs, comes to: what it raises is raised there.
+
+    Nothing where a debugger traces already, or without a frame.
+    """
+    if frame is None or sys.gettrace() is not None:
+        return
+    traced = frame
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        if frame is not traced:
+            return None
+        if event in ("line", "return"):
+            sys.settrace(None)
+            frame.f_trace = None
+        if event == "line":
+            call(frame)
+        return trace
+
+    frame.f_trace = trace
+    sys.settrace(trace)

@@ -4,8 +4,8 @@ The problem: a signal handler can neither wait nor, at any moment, start a threa
 limits their number, and an exception in a handler is raised in whatever code it has interrupted.
 
 The solution: one thread for the process, started before it is needed, which sleeps in ``queue.SimpleQueue.get``.
-``put`` is documented as reentrant: a handler may call it while it has interrupted another ``put``. Where the thread cannot be
-started nothing is called, and it is tried again at the next :meth:`Watchdog.start`.
+``put`` is documented as reentrant: a handler may call it while it has interrupted another ``put``. Where the thread
+cannot be started nothing is called, and it is tried again at the next :meth:`Watchdog.start`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,80 @@
+"""The callbacks of a loop that wait for their turn: what cannot wait behind them goes first.
+
+The problem: a loop calls what is ready in the order in which it came. Behind forty tasks that each compute for a third
+of a second the wakeup of a cancelled task comes after twelve seconds, and the loop runs to the end of its iteration
+even when it was told to stop.
+
+The solution: the queue is a deque, of which an iteration takes as many callbacks as there were at its beginning, one by
+one. What has just been put at its end may be moved to the front, and what is left may be set aside, with as many
+cancelled handles in its place; nothing is lost, and the order of the others stays.
+
+Where a loop does not show its queue nothing goes first, and nothing is set aside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+from typing import Any
+
+from .peeking import ready_callbacks
+
+__all__ = ["ReadyQueue"]
+
+
+class ReadyQueue:
+    """The queue of *loop*. On the loop's thread; :meth:`call_first` and :meth:`put_first` also in signal handlers."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._queue = ready_callbacks(loop)
+        self._context = contextvars.Context()
+        self._aside: list[Any] = []
+        self._filler: Any = None
+
+    def __len__(self) -> int:
+        return 0 if self._queue is None else len(self._queue)
+
+    def call_first(self, callback: Callable[[], object]) -> bool:
+        """Call *callback* before all that waits; return whether that can be done, and nothing otherwise."""
+        if self._queue is None:
+            return False
+        self.put_first(lambda: self._loop.call_soon(callback, context=self._context))
+        return True
+
+    def put_first(self, schedule: Callable[[], object], *, waiting: int | None = None) -> None:
+        """Call *schedule*, and put what that has scheduled before all that waits.
+
+        *waiting*: so many do wait; what is behind them goes first as well.
+        """
+        before = len(self) if waiting is None else waiting
+        schedule()
+        if self._queue is not None and len(self._queue) > before:
+            self._queue.rotate(len(self._queue) - before)
+
+    def set_aside(self) -> None:
+        """Let the loop call nothing more before :meth:`put_back`. In a callback; whoever runs the loop puts back."""
+        if self._queue is None or self._aside or not self._queue:
+            return
+        if self._filler is None:
+            self._filler = self._loop.call_soon(_nothing, context=self._context)
+            self._filler.cancel()
+            self._queue.pop()
+        self._aside = list(self._queue)
+        self._queue.clear()
+        self._queue.extend([self._filler] * len(self._aside))
+
+    def put_back(self) -> None:
+        """Put back what was set aside. Outside of the loop; idempotent."""
+        if self._aside and self._queue is not None:
+            later = [handle for handle in self._queue if handle is not self._filler]
+            aside, self._aside = self._aside, []
+            self._queue.clear()
+            self._queue.extend(aside + later)
+            if not self._loop.is_closed():
+                self._loop.call_soon(_nothing, context=self._context)  # uvloop looks at its queue when told
+
+
+def _nothing() -> None:
+    pass
