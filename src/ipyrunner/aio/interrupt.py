@@ -28,8 +28,8 @@ Where the main task runs a loop inside itself (nest_asyncio), cancelling would d
 callback that should cancel raises KeyboardInterrupt instead, which comes out of the inner run.
 
 What still fails: a callback that catches KeyboardInterrupt and goes on keeps the loop until the next SIGINT. A call
-into C that never looks at signals cannot be interrupted by anything. On a loop that does not show its queue the watchdog
-sees the end of a step, and one more callback may run.
+into C that never looks at signals cannot be interrupted by anything. On a loop that does not show its queue the
+watchdog sees the end of a step, and one more callback may run.
 """
 
 from __future__ import annotations
@@ -118,6 +118,8 @@ class Interrupt(MainTask):
         self._holder = Holder(loop, c_functions=True)
         # Whether the next SIGINT is one that the watchdog has sent.
         self._sent = False
+        # Whether one has come that could not be handled.
+        self._missed = False
         # Whether a press has not had its effect yet, whether that waits for the end of a step, and for which one's.
         self._due = False
         self._waits = False
@@ -147,7 +149,7 @@ class Interrupt(MainTask):
                     signal.signal(signal.SIGINT, handler)
                 except ValueError:  # an embedded interpreter without signals (gh-91880)
                     return self
-                self._handler, self._previous = handler, previous
+                self._handler, self._previous, self._put = handler, previous, watchdog.put
                 forget_before_debugger()  # that of an earlier cell
         return self
 
@@ -222,22 +224,23 @@ class Interrupt(MainTask):
     def _on_sigint(self, signum: int, frame: FrameType | None) -> None:
         if self._over:
             return
-        forced = None
+        forced, presses = None, self.presses
         try:
-            if self._sent:
+            if self._sent and not self._missed:
                 self._sent = False
             else:
+                self._missed = False
                 self.press()
             forced = self._take_step(frame)
-        except RecursionError:  # the code that is interrupted is deep in a recursion: look again when it is not
-            self._watched = True
-            watchdog.call_later(_LOOK, self._watch)
+        except RecursionError:  # the code that is interrupted is deep in a recursion: again when it is not
+            self.presses, self._missed, self._watched = presses, self.presses > presses, True
+            self._put((time.monotonic() + _LOOK, self._watch))
         if forced is not None:
             raise forced
 
     def _raise(self, frame: FrameType) -> None:
         held = self._holder.look(frame, task=self.task if is_stepping(self.task) else None)
-        if held is not None and not self._over:
+        if held is not None and not self._over and is_user_code(frame, self._loop):
             raise self._force(frame, held)
 
     def _take_step(self, frame: FrameType | None) -> KeyboardInterrupt | None:
@@ -379,7 +382,7 @@ class Interrupt(MainTask):
         """Send SIGINT to the main thread if there is something to do there; return when to look again."""
         if self._over:
             return None
-        if self._question.answered and not self._asks and self._until is None:
+        if self._question.answered and not (self._asks or self._missed) and self._until is None:
             self._watched = False
             if self._question.answered:
                 return None
@@ -388,7 +391,7 @@ class Interrupt(MainTask):
             sys._current_frames().get(self._thread), task=self.task if is_stepping(self.task) else None
         )
         has_ended = self._due and self._waits and held is not self._behind
-        if self._is_late(held) or has_ended or self._asks:
+        if self._is_late(held) or has_ended or self._asks or self._missed:
             with self._lock:
                 if self._over or not self.handles_signals:
                     return None

@@ -52,6 +52,8 @@ class MainTask:
         else:
             self._steps, self._waiting = 0, len(self._queue)
             self._queue.put_first(self._cancel_and_follow)
+            if self._queue.promote(self.task):  # about to begin, or to go on: it learns of it then
+                self._waiting -= 1
 
     def _cancel_and_follow(self) -> None:
         assert self.task is not None

@@ -2,8 +2,8 @@
 
 asyncio has no public way to ask. These private names of ``asyncio.BaseEventLoop`` are used here alone, all present
 from 3.4 to 3.14: ``_selector`` (its ``fileno`` is public), ``_ready``, ``_scheduled`` and ``_stopping``. On a loop
-that lacks them (uvloop, Windows' proactor and ``select``) the answer is "cannot tell", and the caller polls. uvloop (0.14
-to 0.22) has one deque, its queue, which the garbage collector shows.
+that lacks them (uvloop, Windows' proactor and ``select``) the answer is "cannot tell", and the caller polls. uvloop
+(0.14 to 0.22) has one deque, its queue, which the garbage collector shows.
 
 Of the future of a ``gather``, a ``_GatheringFuture``, ``_children`` and, of these, ``_callbacks``: the closure of
 gather's own says whether it returns exceptions, without it none does. Of ``asyncio.wait`` the local ``fs`` of its
@@ -40,6 +40,7 @@ __all__ = [
     "selector_fd",
     "selector_of",
     "signal_fd",
+    "steps",
     "task_context",
     "unseen",
     "waited_for_by",
@@ -90,6 +91,13 @@ def ready_callbacks(loop: asyncio.AbstractEventLoop) -> deque[Any] | None:
     return None
 
 
+def steps(handle: object, task: asyncio.Task[Any]) -> bool:
+    """Return whether *handle*, of a loop's queue, is a step of *task*: its callback is a method of the task."""
+    # Handles of uvloop show what they hold to the garbage collector alone. The callback may be anything of the user's.
+    methods = (held for held in gc.get_referents(handle) if type(held).__module__ in ("builtins", "_asyncio"))
+    return any(getattr(method, "__self__", None) is task for method in methods)
+
+
 def has_ready(loop: asyncio.AbstractEventLoop) -> bool:
     """Return whether callbacks are waiting for the loop's next iteration; False if there is no telling."""
     return bool(_ready_of(loop))
@@ -133,8 +141,11 @@ def is_stepping(task: asyncio.Task[Any] | None) -> bool:
 
 def has_begun(task: asyncio.Task[Any]) -> bool:
     """Return whether the task has begun with its first step; True if there is no telling."""
-    frame = getattr(task.get_coro(), "cr_frame", None)
-    return not isinstance(frame, FrameType) or frame.f_lasti >= 0
+    try:
+        coro: Any = task.get_coro()
+        return bool(coro.cr_suspended or coro.cr_running or coro.cr_frame is None)
+    except Exception:  # no coroutine of Python's; or a task of the user's, which may be anything
+        return True
 
 
 def waits_for(task: asyncio.Task[Any]) -> asyncio.Future[Any] | None:

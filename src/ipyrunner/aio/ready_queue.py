@@ -18,13 +18,13 @@ import contextvars
 from collections.abc import Callable
 from typing import Any
 
-from .peeking import ready_callbacks
+from .peeking import ready_callbacks, steps
 
 __all__ = ["ReadyQueue"]
 
 
 class ReadyQueue:
-    """The queue of *loop*. On the loop's thread; :meth:`call_first` and :meth:`put_first` also in signal handlers."""
+    """The queue of *loop*. On the loop's thread; :meth:`set_aside` and :meth:`put_back` not in signal handlers."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -52,6 +52,15 @@ class ReadyQueue:
         schedule()
         if self._queue is not None and len(self._queue) > before:
             self._queue.rotate(len(self._queue) - before)
+
+    def promote(self, task: asyncio.Task[Any]) -> bool:
+        """Put the next step of *task* before all that waits, if it waits itself; return whether it does."""
+        for index, handle in enumerate(() if self._queue is None else tuple(self._queue)):
+            if steps(handle, task) and self._queue is not None:
+                del self._queue[index]
+                self._queue.appendleft(handle)
+                return True
+        return False
 
     def set_aside(self) -> None:
         """Let the loop call nothing more before :meth:`put_back`. In a callback; whoever runs the loop puts back."""

@@ -32,7 +32,7 @@ def when_dropped(exc: BaseException, call: Callable[[], None]) -> Callable[[], N
 
 
 def call_at_next_line(frame: FrameType | None, call: Callable[[FrameType], None]) -> None:
-    """Call *call* at the next line that *frame*, which runs, comes to: what it raises is raised there.
+    """Call *call* at the next line that *frame*, which runs, or its caller comes to: what it raises is raised there.
 
     Nothing where a debugger traces already, or without a frame.
     """
@@ -41,14 +41,18 @@ def call_at_next_line(frame: FrameType | None, call: Callable[[FrameType], None]
     traced = frame
 
     def trace(frame: FrameType, event: str, argument: object) -> Any:
-        if frame is not traced:
+        nonlocal traced
+        if frame is not traced or event not in ("line", "return"):
+            return trace if frame is traced else None
+        frame.f_trace = None
+        if event == "return" and frame.f_back is not None:
+            traced = frame.f_back
+            traced.f_trace = trace
             return None
-        if event in ("line", "return"):
-            sys.settrace(None)
-            frame.f_trace = None
+        sys.settrace(None)
         if event == "line":
             call(frame)
-        return trace
+        return None
 
     frame.f_trace = trace
     sys.settrace(trace)

@@ -55,6 +55,11 @@ class Watchdog:
         """Have *call* called in *seconds*, and again as it says. From any thread and from signal handlers."""
         self._requests.put((time.monotonic() + seconds, call))
 
+    @property
+    def put(self) -> Callable[[_Request], None]:
+        """As :meth:`call_later`, for a time of ``time.monotonic``: a C function, which takes no frame of the stack."""
+        return self._requests.put
+
     def stop(self) -> None:
         """Let the thread end; what is due is forgotten. Idempotent; :meth:`start` begins anew."""
         with self._lock:

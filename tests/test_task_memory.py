@@ -1,0 +1,240 @@
+"""What the bookkeeping of tasks keeps: the pending ones, and nothing of those that have ended."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from ipyrunner.aio import tasks as tasks_module
+from ipyrunner.aio import unretrieved
+from ipyrunner.aio.tasks import Tasks
+from kernels import Kernel
+
+Loop = asyncio.AbstractEventLoop
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    made = asyncio.new_event_loop()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def books(loop: Loop) -> Iterator[Tasks]:
+    made = Tasks(loop, torn=lambda exc: pytest.fail(repr(exc)))
+    yield made
+    made.close()
+
+
+class Result:
+    """What a task returns; how many there are, and how many there were at most."""
+
+    alive: weakref.WeakSet[Result] = weakref.WeakSet()
+    most = 0
+
+    def __init__(self) -> None:
+        Result.alive.add(self)
+        Result.most = max(Result.most, len(Result.alive))
+
+
+@pytest.fixture(autouse=True)
+def _no_results() -> Iterator[None]:
+    Result.most = 0
+    yield
+    assert not Result.alive
+
+
+async def at_once() -> Result:
+    return Result()
+
+
+async def later() -> Result:
+    await asyncio.sleep(0.001)
+    return Result()
+
+
+async def one_after_the_other(work: Callable[[], Awaitable[Result]]) -> None:
+    for _ in range(100):
+        await asyncio.ensure_future(work())
+
+
+async def nobody_holds_them(work: Callable[[], Any]) -> None:
+    for _ in range(100):
+        asyncio.create_task(work())
+    await asyncio.sleep(0.05)
+
+
+async def without_a_pause(work: Callable[[], Any]) -> None:
+    for _ in range(1000):
+        asyncio.create_task(work())
+
+
+async def as_completed(work: Callable[[], Any]) -> None:
+    for n in range(100):
+        for task in asyncio.as_completed([work()]):
+            await task
+        if n % 10 == 0:
+            await asyncio.sleep(0)
+
+
+SHAPES = {
+    "one after the other, at once": (one_after_the_other, at_once),
+    "one after the other": (one_after_the_other, later),
+    "nobody holds them": (nobody_holds_them, at_once),
+    "as_completed": (as_completed, later),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_has_ended_is_not_kept(loop: Loop, books: Tasks, shape: str) -> None:
+    run, work = SHAPES[shape]
+    loop.run_until_complete(run(work))
+    assert Result.most <= 3
+
+
+@pytest.mark.parametrize("shape", [without_a_pause, one_after_the_other, nobody_holds_them])
+def test_eager_tasks_are_not_kept(loop: Loop, books: Tasks, shape: Callable[..., Any]) -> None:
+    if not hasattr(asyncio, "eager_task_factory"):
+        pytest.skip("eager tasks came with Python 3.12")
+    loop.set_task_factory(asyncio.eager_task_factory)
+    loop.run_until_complete(shape(at_once))
+    assert Result.most <= 3
+
+
+def test_tasks_that_nobody_holds_survive_a_collection_in_their_first_iteration(loop: Loop, books: Tasks) -> None:
+    waiting: weakref.WeakSet[asyncio.Future[None]] = weakref.WeakSet()
+    went_on: list[int] = []
+
+    async def lonely(n: int) -> None:
+        future = loop.create_future()
+        waiting.add(future)
+        if n % 100 == 50:
+            gc.collect()  # those after this one have not begun
+        await future
+        went_on.append(n)
+
+    async def main() -> None:
+        for n in range(300):
+            loop.create_task(lonely(n))
+        await asyncio.sleep(0)
+        gc.collect()
+        await asyncio.sleep(0)
+        gc.collect()
+        for future in list(waiting):
+            future.set_result(None)
+        del future
+        await asyncio.sleep(0.01)
+
+    loop.run_until_complete(main())
+    assert sorted(went_on) == list(range(300))
+    assert books._on_collection not in gc.callbacks
+
+
+def test_the_collector_is_watched_only_while_there_is_something_to_sort(loop: Loop, books: Tasks) -> None:
+    task = loop.create_task(later())  # in a cell without await: what is raised in there the collector drops
+    assert books._on_collection not in gc.callbacks
+
+    async def main() -> None:
+        asyncio.create_task(later())
+        assert books._on_collection in gc.callbacks
+        await asyncio.sleep(0.01)
+        assert books._on_collection not in gc.callbacks
+        await task
+
+    loop.run_until_complete(main())
+
+
+def test_many_new_tasks_are_sorted_some_at_a_time(loop: Loop, books: Tasks, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(books, "_watch_collector", lambda: None)  # each collection sorts some more
+    held: list[int] = []
+
+    async def main() -> None:
+        event = asyncio.Event()
+        waiting = [asyncio.create_task(event.wait()) for _ in range(5000)]
+        while len(books._live) < 5000:
+            held.append(len(books._live))
+            await asyncio.sleep(0)
+        event.set()
+        await asyncio.wait(waiting)
+
+    loop.run_until_complete(main())
+    assert max(b - a for a, b in zip(held, held[1:], strict=False)) <= tasks_module._SORTED
+    assert len(held) >= 5
+
+
+def test_many_sleepers_do_not_keep_the_loop_when_one_task_fails(
+    loop: Loop, books: Tasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unretrieved, "_STEP", 100)
+    reports, looks = [], []
+    loop.set_exception_handler(lambda _, context: reports.append(repr(context["exception"])))
+    advance = unretrieved.Unretrieved._advance
+    monkeypatch.setattr(
+        unretrieved.Unretrieved, "_advance", lambda self, survey: (looks.append(1), advance(self, survey))
+    )
+
+    async def fail() -> None:
+        raise ValueError("failed")
+
+    async def main() -> None:
+        event = asyncio.Event()
+        waiting = [asyncio.create_task(event.wait()) for _ in range(1000)]
+        failed = asyncio.create_task(fail())
+        async with asyncio.timeout(30):
+            while not reports:
+                await asyncio.sleep(0.001)
+        assert failed.done()
+        event.set()
+        await asyncio.wait(waiting)
+
+    loop.run_until_complete(main())
+    assert reports == ["ValueError('failed')"]
+    assert len(looks) >= 10
+
+
+def test_a_failure_is_told_though_cells_come_fast(shared: Kernel) -> None:
+    started = shared.ok(
+        "async def fail():\n    await asyncio.sleep(0)\n    raise ValueError('told')\nt = asyncio.create_task(fail())"
+    )
+    for n in range(2000):  # each comes as soon as the one before has ended
+        shared.ok(f"await asyncio.sleep(0); {n}")
+        if "ValueError: told" in started.stderr:
+            break
+    assert started.stderr.count("failed, and nobody awaits it") == 1
+
+
+def test_ended_tasks_are_let_go_though_cells_come_fast(shared: Kernel) -> None:
+    shared.ok(
+        "import weakref\nclass Result: pass\nalive = weakref.WeakSet()\n"
+        "async def work():\n    await asyncio.sleep(0)\n    result = Result(); alive.add(result)\n    return result"
+    )
+    for _ in range(50):
+        shared.ok("t = asyncio.create_task(work()); await t; None")
+    assert int(shared.ok("t = None; len(alive)").value or 99) <= 2
+
+
+def test_an_eager_task_that_fails_is_told(loop: Loop, books: Tasks) -> None:
+    if not hasattr(asyncio, "eager_task_factory"):
+        pytest.skip("eager tasks came with Python 3.12")
+    reports: list[str] = []
+    loop.set_exception_handler(lambda _, context: reports.append(repr(context["exception"])))
+    loop.set_task_factory(asyncio.eager_task_factory)
+
+    async def fail() -> None:
+        raise ValueError("failed")
+
+    async def main() -> None:
+        failed = asyncio.create_task(fail())
+        async with asyncio.timeout(30):
+            while not reports:
+                await asyncio.sleep(0.01)
+        assert failed.done()
+
+    loop.run_until_complete(main())
+    assert reports == ["ValueError('failed')"]
