@@ -6,6 +6,7 @@ import asyncio
 import gc
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -164,7 +165,7 @@ def test_many_new_tasks_are_sorted_some_at_a_time(loop: Loop, books: Tasks, monk
         await asyncio.wait(waiting)
 
     loop.run_until_complete(main())
-    assert max(b - a for a, b in zip(held, held[1:], strict=False)) <= tasks_module._SORTED
+    assert max(b - a for a, b in pairwise(held)) <= tasks_module._SORTED
     assert len(held) >= 5
 
 

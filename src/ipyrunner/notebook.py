@@ -17,6 +17,7 @@ from traitlets import Bool, Float, TraitError, observe, validate
 from traitlets.config import LoggingConfigurable
 from traitlets.utils.importstring import import_item
 
+from .aio.callbacks import lends_loop
 from .aio.contexts import carry_into
 from .aio.failures import Failure
 from .aio.holding import Held
@@ -184,9 +185,9 @@ class NotebookRunner(LoggingConfigurable):
         signal_main_thread()
         current = self._current
         if current is not None:
-            # Where the signal is simulated (Windows) it does not end a select().
+            # Where the signal is simulated (Windows) it does not end a select(); where it is blocked it does not come.
             with suppress(RuntimeError):  # closed since
-                current.loop.call_soon_threadsafe(lambda: None)
+                current.loop.call_soon_threadsafe(current.take_blocked_interrupt)
 
     def restart(self) -> None:
         """Close the loop and start anew with a fresh loop and Context; the notebook's variables stay.
@@ -319,6 +320,7 @@ class NotebookRunner(LoggingConfigurable):
                 torn = left.loop is not None and (left.loop is current.loop or left.loop.is_closed())
                 self._left = NOTHING if torn else left
 
+    @lends_loop
     def lend(self, call: Callable[[], _T]) -> _T:
         """Call with the notebook's loop counted as running, though it is at rest: for what the kernel calls."""
         present = None if self._current is None else self._current.loop

@@ -33,6 +33,7 @@ __all__ = [
     "is_driver",
     "is_from_callback",
     "is_in_call",
+    "lends_loop",
     "runs_nested",
     "runs_other_loop",
     "tasks_on_stack",
@@ -45,6 +46,7 @@ _CALLBACK_LINES = {
     i.positions.lineno for i in dis.get_instructions(_HANDLE_RUN) if i.argval == "run" and i.positions is not None
 }
 _DRIVERS: set[CodeType] = set()
+_LENDERS: set[CodeType] = set()
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -55,6 +57,12 @@ def drives_loop(function: _Function) -> _Function:
     called shows as the driver's frame. That a forced interrupt is due there says that the loop does not poll.
     """
     _DRIVERS.add(function.__code__)
+    return function
+
+
+def lends_loop(function: _Function) -> _Function:
+    """Mark a function that calls user code for which a loop counts as running: as a callback of the loop."""
+    _LENDERS.add(function.__code__)
     return function
 
 
@@ -139,11 +147,13 @@ class CallbackCall:
 class Holder:
     """What holds *loop*, recognised from one look to the next. Looks may come from several threads."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, c_functions: bool = False) -> None:
-        """*c_functions*: on a loop without frames, ask it also where it is at rest, or in a C function."""
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, everything: bool = False) -> None:
+        """*everything*: also what the loop is only lent to; and a loop without frames is asked where it shows none,
+        at rest or in a C function.
+        """
         self._loop = loop
         self._has_frames = isinstance(loop, asyncio.BaseEventLoop)
-        self._c_functions = c_functions
+        self._everything = everything
         self._held: CallbackCall | None = None
 
     def look(self, frame: FrameType | None, *, task: asyncio.Task[Any] | None = None) -> CallbackCall | None:
@@ -173,6 +183,8 @@ class Holder:
     def _callback(self, frame: FrameType | None) -> object | None:
         callback, outermost, other = None, None, False
         while frame is not None and frame.f_code not in _DRIVERS:
+            if frame.f_code in _LENDERS:
+                return frame if self._everything else None
             if callback is None and frame.f_code is _HANDLE_RUN:
                 callback = frame
             elif runs_other_loop(frame, self._loop):
@@ -182,4 +194,4 @@ class Holder:
             return asyncio.current_task(self._loop) if other else None
         if self._has_frames:
             return callback
-        return asyncio.current_task(self._loop) or outermost or (frame if self._c_functions else None)
+        return asyncio.current_task(self._loop) or outermost or (frame if self._everything else None)

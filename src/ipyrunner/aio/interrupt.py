@@ -35,8 +35,6 @@ watchdog sees the end of a step, and one more callback may run.
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import linecache
 import math
 import signal
 import sys
@@ -49,6 +47,7 @@ from typing import Any
 
 from .awaiting import depends_on
 from .callbacks import CallbackCall, Holder, tasks_on_stack
+from .forced import Forced
 from .main_task import MainTask
 from .peeking import is_stepping
 from .ready_queue import ReadyQueue
@@ -106,16 +105,15 @@ class Interrupt(MainTask):
     ) -> None:
         super().__init__(loop, queue)
         self.presses = 0
-        # The function and the line of user code that the interrupt was forced into, if it was, and its Context.
-        self.forced_at: tuple[str, str] | None = None
-        self.forced_in: contextvars.Context | None = None
+        # What the interrupt was forced into last, if it was.
+        self.forced: Forced | None = None
         self._grace = grace
         self._replaces = replaces
         self._previous: Any = None
         self._handler: Callable[[int, FrameType | None], None] | None = None
         self._lock = threading.Lock()
         self._thread = threading.get_ident()
-        self._holder = Holder(loop, c_functions=True)
+        self._holder = Holder(loop, everything=True)
         # Whether the next SIGINT is one that the watchdog has sent.
         self._sent = False
         # Whether one has come that could not be handled.
@@ -144,7 +142,7 @@ class Interrupt(MainTask):
             previous = signal.getsignal(signal.SIGINT)
             if previous is not None and (self._replaces(previous) or is_debuggers_handler(previous)):
                 watchdog.start()
-                handler = self._on_sigint
+                handler = self.on_sigint
                 try:
                     signal.signal(signal.SIGINT, handler)
                 except ValueError:  # an embedded interpreter without signals (gh-91880)
@@ -215,16 +213,17 @@ class Interrupt(MainTask):
     def watch_over(self, seconds: float) -> None:
         """Until this is over: interrupt a callback that holds the loop for half of *seconds*. Cancels nothing.
 
-        When the seconds are up a tenth of a second without yielding is enough.
+        When the seconds are up, two looks at the same callback are enough.
         """
         self._within, self._until = seconds / 2, time.monotonic() + seconds
         self._watched = True
         watchdog.call_later(_LOOK, self._watch)
 
-    def _on_sigint(self, signum: int, frame: FrameType | None) -> None:
+    def on_sigint(self, signum: int, frame: FrameType | None) -> None:
+        """Handle SIGINT."""
+        forced, presses = None, self.presses
         if self._over:
             return
-        forced, presses = None, self.presses
         try:
             if self._sent and not self._missed:
                 self._sent = False
@@ -288,7 +287,7 @@ class Interrupt(MainTask):
         if self.presses - self._spent > 1 and self._is_dependent(self._running(held)):
             patience = min(patience, _LAST_CHANCE)
         if self._until is not None:
-            patience = min(patience, self._within, max(self._until - time.monotonic(), _LAST_CHANCE))
+            patience = min(patience, self._within, max(self._until - time.monotonic(), _LOOK))
         return patience
 
     def _running(self, held: CallbackCall) -> object:
@@ -321,10 +320,7 @@ class Interrupt(MainTask):
         due, self._due = self._due and dependent, False
         self._forced.append(running)
         since, held.since = held.since, time.monotonic()
-        code = frame.f_code
-        name = "the cell" if code.co_name.startswith(("<module>", "<cell")) else code.co_qualname
-        self.forced_at = name, linecache.getline(code.co_filename, frame.f_lineno).strip()
-        self.forced_in = contextvars.copy_context()
+        self.forced = Forced.into(frame)
         forced = self._make_forced(running if dependent else None)
 
         def undo() -> None:

@@ -23,7 +23,7 @@ from .ready_queue import ReadyQueue
 from .runner import as_coroutine
 from .running import NOTHING, running_as, running_loop
 from .scope import leave
-from .signalling import Outside
+from .signalling import Outside, take_blocked
 from .slowness import SlowCallbacks
 from .tasks import Tasks
 from .visiting import Visiting
@@ -130,7 +130,7 @@ class PersistentRunner:
 
     @property
     def in_cell(self) -> bool:
-        """Whether the code that asks is run by a cell or by a task, or while a cell awaits: not by an idle kernel."""
+        """Whether the code that asks is run by a cell or by a task, or while a cell awaits."""
         return self.is_entered or self._awaiting
 
     @property
@@ -268,6 +268,12 @@ class PersistentRunner:
         if task.done() and not task.cancelled():
             task.result()
 
+    def take_blocked_interrupt(self) -> None:
+        """In the loop: if SIGINT was sent, and the user blocks it, interrupt the run that goes on all the same."""
+        run = self.interrupting
+        if run is not None and run.handles_signals and take_blocked():
+            run.on_sigint(signal.SIGINT, None)
+
     @contextmanager
     def _interrupt(self) -> Iterator[Interrupt]:
         before = self.interrupting
@@ -281,8 +287,9 @@ class PersistentRunner:
             finally:
                 self.interrupting, self.last_interrupt = before, interrupt
                 self.interrupts += interrupt.presses
-                if interrupt.forced_in is not None and origin_of(interrupt.forced_in) is not origin_of(self.context):
-                    _tell_forced(interrupt)
+                forced = interrupt.forced
+                if forced is not None and origin_of(forced.context) is not origin_of(self.context):
+                    forced.tell()
 
     @contextmanager
     def _between_cells(self) -> Iterator[None]:
@@ -297,8 +304,8 @@ class PersistentRunner:
             self._interrupting_between_cells = None
             if interrupt.presses:
                 self._wakeup.forget(signal.SIGINT)
-            if interrupt.forced_in is not None:
-                _tell_forced(interrupt)
+            if interrupt.forced is not None:
+                interrupt.forced.tell()
             elif interrupt.presses and not self._wakeup.passed_on:
                 self._outside.keep()
 
@@ -387,10 +394,3 @@ class PersistentRunner:
     def _report(self, message: str, exc: BaseException) -> None:
         # Not call_exception_handler: a handler of the user's may raise SystemExit again.
         self.loop.default_exception_handler({"message": message, "exception": exc})
-
-
-def _tell_forced(interrupt: Interrupt) -> None:
-    """Say what the interrupt was forced into, in the output of the cell that started it."""
-    if interrupt.forced_at is not None and interrupt.forced_in is not None:
-        where, line = interrupt.forced_at
-        interrupt.forced_in.run(print, f"ipyrunner: the interrupt was forced into {where}, which did not yield: {line}")

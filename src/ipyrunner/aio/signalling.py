@@ -16,6 +16,7 @@ __all__ = [
     "is_debuggers_handler",
     "is_default_handler",
     "signal_main_thread",
+    "take_blocked",
 ]
 
 
@@ -47,6 +48,14 @@ def signal_main_thread() -> None:
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
     else:
         _thread.interrupt_main()
+
+
+def take_blocked() -> bool:
+    """Return whether SIGINT has come and is blocked (``pthread_sigmask``), and take it. On the main thread."""
+    if not hasattr(signal, "sigpending") or signal.SIGINT not in signal.sigpending():
+        return False
+    signal.sigwait([signal.SIGINT])
+    return True
 
 
 def in_thread(function: Callable[..., object], *args: object) -> None:

@@ -85,9 +85,8 @@ class Tracebacks:
         if running is not None and running.claims(exc):
             interrupt = running.reason()
             interrupt = interrupt.with_traceback(interrupt.__traceback__ or exc.__traceback__)
-            if running.forced_at is not None:
-                function, line = running.forced_at
-                interrupt.add_note(f"ipyrunner: the interrupt was forced into {function}, which did not yield: {line}")
+            if running.forced is not None:
+                interrupt.add_note(str(running.forced))
             self._shown, exc = (exc, interrupt), interrupt
         _clean(exc)
         note = _hint(exc)

@@ -1,0 +1,32 @@
+"""What an interrupt was forced into."""
+
+from __future__ import annotations
+
+import contextvars
+import linecache
+from types import FrameType
+from typing import NamedTuple
+
+__all__ = ["Forced"]
+
+
+class Forced(NamedTuple):
+    """The function that did not yield, the text of the line that it was at, and its Context."""
+
+    function: str
+    line: str
+    context: contextvars.Context
+
+    @classmethod
+    def into(cls, frame: FrameType) -> Forced:
+        """Return what is known of *frame*, which runs in the present Context."""
+        code = frame.f_code
+        name = "the cell" if code.co_name.startswith(("<module>", "<cell")) else code.co_qualname
+        return cls(name, linecache.getline(code.co_filename, frame.f_lineno).strip(), contextvars.copy_context())
+
+    def __str__(self) -> str:
+        return f"ipyrunner: the interrupt was forced into {self.function}, which did not yield: {self.line}"
+
+    def tell(self) -> None:
+        """Say so in the output of the cell that has started it."""
+        self.context.run(print, self)

@@ -1,0 +1,185 @@
+"""Interrupts in a real kernel where the mechanisms meet: runs inside runs, no threads, signal handlers of the user's."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kernels import BEFORE, DEADLINE, RUNNER_KERNEL, Kernel, kernel
+from setups import SETUPS
+
+
+@pytest.fixture(params=[*SETUPS, "message"])
+def k(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kernel]:
+    by_message = request.param == "message"
+    with kernel(tmp_path, *[RUNNER_KERNEL] * by_message, by_message=by_message) as started:
+        started.ok(SETUPS.get(request.param, "") + "%config NotebookRunner.interrupt_grace = 0.3")
+        started.ok("%arunner restart")
+        started.ok(BEFORE)
+        yield started
+        started.expect_alive()
+
+
+def only(kernel: Kernel) -> None:
+    """Interrupt the kernel's process alone: a front end signals its child processes as well."""
+    os.kill(kernel.manager.provisioner.pid, signal.SIGINT)
+
+
+NEST = "try: import nest_asyncio2 as nest\nexcept ImportError: import nest_asyncio as nest\n"
+
+
+@pytest.mark.parametrize("where", ["main task", "child"])
+def test_one_interrupt_ends_a_run_inside_a_run(fresh: Kernel, where: str) -> None:
+    fresh.ok(NEST + "nest.apply()")
+    fresh.ok(
+        "log = []\nasync def inner():\n    try: await asyncio.sleep(60)\n    finally: log.append('inner')\n"
+        "async def outer():\n    await asyncio.sleep(0)\n    print('go')\n    asyncio.run(inner())"
+    )
+    cell = fresh.begin(
+        "try: await outer()\nfinally: await asyncio.sleep(0.01); log.append('outer')"
+        if where == "main task"
+        else "await asyncio.gather(outer(), asyncio.sleep(60), return_exceptions=True)"
+    )
+    fresh.interrupted(cell, "go")
+    assert cell.ename == "KeyboardInterrupt"
+    assert fresh.ok("log").value == ("['inner', 'outer']" if where == "main task" else "['inner']")
+    fresh.expect_alive()
+
+
+def test_the_kernel_leaves_a_run_inside_a_run_alone(fresh: Kernel) -> None:
+    # A message for the kernel stops the notebook's loop: not while somebody else runs it.
+    fresh.ok(NEST + "nest.apply()")
+    cell = fresh.begin("await asyncio.sleep(0); print('go'); asyncio.run(asyncio.sleep(1)); 'went on'")
+    fresh.wait_for(cell, "go")
+    request = fresh.track(fresh.client.session.msg("kernel_info_request", {}))
+    assert fresh.finish(cell).value == "'went on'"
+    fresh.finish(request)
+    fresh.expect_alive()
+
+
+GREENLET = """
+import greenlet
+other = asyncio.new_event_loop()
+def run():
+    other.call_soon(main.switch)
+    other.run_forever()
+main = greenlet.getcurrent()
+fiber = greenlet.greenlet(run)
+fiber.switch()
+"""
+
+
+def test_one_interrupt_ends_a_loop_in_a_greenlet(k: Kernel) -> None:
+    # As sync Playwright has one: begun in a cell without await, waited in by one that awaits.
+    pytest.importorskip("greenlet")
+    k.ok(GREENLET)
+    cell = k.begin("await asyncio.sleep(0)\nprint('go')\nfiber.switch()")
+    k.interrupted(cell, "go")
+    assert cell.ename == "KeyboardInterrupt"
+    k.ok("other.close()")
+
+
+def test_one_interrupt_ends_what_sync_playwright_waits_for(fresh: Kernel) -> None:
+    pytest.importorskip("playwright")
+    chromium = next((p for p in ("/usr/bin/chromium", "/usr/bin/google-chrome") if os.path.exists(p)), None)
+    if chromium is None:
+        pytest.skip("no Chromium here")
+    fresh.ok(
+        "from playwright.sync_api import sync_playwright\np = sync_playwright().start()\n"
+        f"page = p.chromium.launch(executable_path={chromium!r}, args=['--no-sandbox']).new_page()\n"
+        "page.set_content('<p>shown</p>')",
+        timeout=90,
+    )
+    cell = fresh.begin("await asyncio.sleep(0)\nprint('go')\npage.wait_for_selector('#never', timeout=0)")
+    fresh.wait_for(cell, "go")
+    only(fresh)
+    fresh.finish(cell)
+    assert cell.ename == "KeyboardInterrupt"
+    assert fresh.ok("await asyncio.sleep(0.01); id(asyncio.get_running_loop()) == loop_id, kept").value == (
+        "(True, 'kept')"
+    )
+
+
+NO_THREADS = """
+import _thread, threading
+def refuse(*args, **kwargs): raise RuntimeError("can't start new thread")
+for module, name in ((_thread, "start_new_thread"), (threading, "_start_new_thread"), (_thread, "start_joinable_thread"),
+                     (threading, "_start_joinable_thread")):
+    if hasattr(module, name): setattr(module, name, refuse)
+"""
+
+
+def test_where_no_thread_can_be_started(fresh: Kernel) -> None:
+    fresh.ok("%config NotebookRunner.interrupt_grace = 0.3")
+    ticking = "async def tick():\n    while True: await asyncio.sleep(0.01)\nt = asyncio.create_task(tick())"
+    fresh.ok(ticking)
+    fresh.ok(NO_THREADS)
+    for code in (
+        "print('go'); await asyncio.sleep(60)",
+        "import time; print('go'); time.sleep(60)",
+        "await asyncio.sleep(0); print('go')\nwhile True: pass",
+    ):
+        cell = fresh.begin(code)
+        fresh.interrupted(cell, "go")
+        assert cell.ename == "KeyboardInterrupt"
+        fresh.expect_alive()
+    for _ in range(6):  # between cells
+        only(fresh)
+        fresh.expect_alive()
+    # In the kernel's own code around a cell.
+    fresh.ok(
+        "import signal\ndef press(*args):\n    get_ipython().events.unregister('post_run_cell', press)\n"
+        "    signal.raise_signal(signal.SIGINT)\nget_ipython().events.register('post_run_cell', press)"
+    )
+    assert fresh.ok("'ran'").value == "'ran'"
+    assert fresh.ok("t.done()").value == "False"
+    fresh.expect_alive()
+
+
+def test_signal_handlers_that_raise_now_and_then_do_not_break_the_loop(k: Kernel) -> None:
+    started = k.ok(
+        "import signal\ncame = 0\ndef ring(*args):\n    global came\n    came += 1\n    raise ValueError(f'ring {came}')\n"
+        "signal.signal(signal.SIGUSR1, ring)\n"
+        "async def tick():\n    while True: await asyncio.sleep(0.01)\nt = asyncio.create_task(tick()); None"
+    )
+    k.ok("t.cancel(); await asyncio.sleep(0)")  # nothing that it could be raised in but the loop itself
+    for n in range(1, 8):
+        os.kill(k.manager.provisioner.pid, signal.SIGUSR1)
+        assert k.ok(f"while came < {n}: await asyncio.sleep(0.001)\ncame").value or True
+    assert "cannot run any more" not in started.stdout
+    k.expect_alive()
+
+
+def test_several_that_raise_while_the_kernel_is_idle(fresh: Kernel) -> None:
+    fresh.ok(
+        "import signal\ncame = 0\ndef ring(*args):\n    global came\n    came += 1\n    open(path, 'w').write(str(came))\n"
+        f"    raise ValueError(f'ring {{came}}')\npath = {str(fresh.log.parent / 'came')!r}\n"
+        "signal.signal(signal.SIGUSR1, ring)\nt = asyncio.create_task(asyncio.sleep(600)); None"
+    )
+    came = fresh.log.parent / "came"
+    for n in range(1, 8):
+        os.kill(fresh.manager.provisioner.pid, signal.SIGUSR1)
+        fresh.wait_until(lambda n=n: came.exists() and came.read_text() == str(n))
+    cell = fresh.ok("t.done()")
+    assert cell.value == "False"
+    assert cell.stdout == ""
+    fresh.expect_alive()
+
+
+def test_c_code_that_keeps_the_gil_needs_a_second_press(fresh: Kernel) -> None:
+    fresh.ok("%config NotebookRunner.interrupt_grace = 0.3\nimport re")
+    begun = fresh.log.parent / "begun"  # printing takes the GIL
+    cell = fresh.begin(f"await asyncio.sleep(0); open({str(begun)!r}, 'w').close()\nre.match('(a+)+$', 'a' * 60 + 'b')")
+    fresh.wait_until(begun.exists)
+    deadline = time.monotonic() + DEADLINE
+    while not (cell.idle and cell.reply):  # a press is lost where the cell has not come to it
+        assert time.monotonic() < deadline
+        only(fresh)
+        fresh.look(0.5)
+    assert cell.ename == "KeyboardInterrupt"
+    fresh.expect_alive()
