@@ -80,7 +80,49 @@ async def agen():
     for n in range(40):
         await asyncio.sleep(0.005)
         yield n
+
+# No result may be a KeyboardInterrupt that nobody here has raised.
+results = []
+
+async def crunch(n):
+    spin(0.02)
+    return n
+
+async def crunch_and_note(n):
+    try: results.append(await crunch(n))
+    except KeyboardInterrupt as exc: results.append(exc)
+
+busy_steps = 0
+
+async def busy(end):
+    global busy_steps
+    while time.monotonic() < end:
+        spin(0.02)
+        busy_steps += 1
+        await asyncio.sleep(0)
+    return busy_steps
+
+class Deleted:
+    def __del__(self): spin(0.005)
+
+class Alarm(BaseException): pass
+
+def ring(*args): raise Alarm
+
+signal.signal(signal.SIGALRM, ring)
 """
+# nest_asyncio changes asyncio for the whole process: a setup of its own.
+NEST = """
+try: import nest_asyncio2 as nest
+except ImportError: import nest_asyncio as nest
+nest.apply()
+"""
+LOOPS = {**SETUPS, "nested": ""}
+NESTED = {
+    "nested run": "await asyncio.sleep(0); asyncio.run(asyncio.sleep(0.1))",
+    "nested run in a child": "async def inner(): asyncio.run(asyncio.sleep(0.1))\nawait asyncio.gather(inner(), ask())",
+    "nested runs": "async def inner(n):\n    if n: asyncio.run(inner(n - 1))\n    else: await asyncio.sleep(0.1)\nawait inner(3)",
+}
 
 # Every cell ends by itself: a press that comes before it begins or after it has ended changes nothing.
 CELLS = {
@@ -120,11 +162,20 @@ CELLS = {
     "ends at once": "await asyncio.sleep(0)",
     "plain that ends at once": "1 + 1",
     "ends just then": "await asyncio.sleep(0.05); 1",
+    "busy gather": "await asyncio.gather(*[crunch(n) for n in range(20)]);",
+    "busy gather of results": "results += await asyncio.gather(*[crunch(n) for n in range(20)], return_exceptions=True)",
+    "busy TaskGroup": "async with asyncio.TaskGroup() as g:\n    for n in range(20): g.create_task(crunch_and_note(n))",
+    "busy wait": "await asyncio.wait([asyncio.create_task(crunch_and_note(n)) for n in range(5)]);",
+    "busy workers": "end = time.monotonic() + 0.3\nworkers = [asyncio.create_task(busy(end)) for _ in range(8)]\n"
+    "await asyncio.sleep(0.2)",
+    "__del__": "await asyncio.sleep(0)\nfor n in range(60): Deleted()",
+    "alarm": "signal.setitimer(signal.ITIMER_REAL, 0.05)\n"
+    "try: await asyncio.sleep(0.2)\nfinally: signal.setitimer(signal.ITIMER_REAL, 0)",
     "fails": "await asyncio.sleep(0.02); 1 / 0",
     "plain that fails": "1 / 0",
 }
 # What a cell may end as, besides "ok" and KeyboardInterrupt.
-ERRORS = {"fails": "ZeroDivisionError", "plain that fails": "ZeroDivisionError"}
+ERRORS = {"fails": "ZeroDivisionError", "plain that fails": "ZeroDivisionError", "alarm": "Alarm"}
 
 CHECK = """
 import asyncio
@@ -137,6 +188,10 @@ assert kept == "kept"
 async with asyncio.timeout(10):
     assert await ask() == b"echo\\n"
 assert server.is_serving()
+assert not [r for r in results if isinstance(r, BaseException) and not isinstance(r, asyncio.CancelledError)], results
+for worker in globals().pop("workers", ()):
+    assert await worker > 0, worker
+results.clear()
 """
 TIMERS = """
 ticking.cancel()
@@ -214,8 +269,8 @@ def fire(pid: int, press: Press) -> None:
             os.killpg(os.getpgid(pid), signal.SIGINT)
 
 
-def one_round(k: Kernel, pid: int, name: str, press: Press) -> Cell:
-    cell = k.begin(CELLS[name])
+def one_round(k: Kernel, pid: int, code: str, press: Press) -> Cell:
+    cell = k.begin(code)
     thread = threading.Thread(target=fire, args=(pid, press))
     thread.start()
     try:
@@ -227,13 +282,15 @@ def one_round(k: Kernel, pid: int, name: str, press: Press) -> Cell:
 
 def prepare(k: Kernel, loop: str) -> None:
     """Choose the loop of a fresh kernel. Tracebacks stay short: IPython keeps the syntax trees of all that they show."""
-    k.ok(SETUPS[loop] + "%config NotebookRunner.interrupt_grace = 0.1\n%xmode Plain")
+    k.ok(LOOPS[loop] + "%config NotebookRunner.interrupt_grace = 0.1\n%xmode Plain")
     k.ok("%arunner restart")
     k.ok(BEFORE)
+    if loop == "nested":
+        k.ok(NEST)
 
 
-def soak(k: Kernel, rounds: int, seed: int, *, verbose: bool = False) -> Soak:
-    """Run *rounds* rounds on a kernel that has run :data:`PRELUDE`; stop at the first hang or death."""
+def soak(k: Kernel, rounds: int, seed: int, *, cells: dict[str, str] = CELLS, verbose: bool = False) -> Soak:
+    """Run *rounds* rounds of *cells* on a kernel that has run :data:`PRELUDE`; stop at the first hang or death."""
     rng = random.Random(seed)
     result = Soak()
     pid = k.manager.provisioner.pid
@@ -242,12 +299,12 @@ def soak(k: Kernel, rounds: int, seed: int, *, verbose: bool = False) -> Soak:
     k.ok(PRELUDE)
     for n in range(rounds):
         if not names:
-            names = rng.sample(list(CELLS), len(CELLS))
+            names = rng.sample(list(cells), len(cells))
         name, press = names.pop(), Press.random(rng)
         where = f"seed {seed}, round {n}: {name}, {press}"
         result.rounds = n + 1
         try:
-            cell = one_round(k, pid, name, press)
+            cell = one_round(k, pid, cells[name], press)
             if cell.reply["status"] == "ok":
                 result.outcomes["ended"] += 1
             elif cell.reply["ename"] == "KeyboardInterrupt":
@@ -283,18 +340,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--rounds", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=None, help="by default another one each time")
-    parser.add_argument("--loop", choices=SETUPS, action="append", help="by default all of them")
-    parser.add_argument("--cell", choices=CELLS, action="append", help="by default all of them")
+    parser.add_argument("--loop", choices=LOOPS, action="append", help="by default all of them")
+    parser.add_argument("--cell", choices=[*CELLS, *NESTED], action="append", help="by default all of them")
     arguments = parser.parse_args()
     seed = random.randrange(10**6) if arguments.seed is None else arguments.seed
-    for name in set(CELLS) - set(arguments.cell or CELLS):
-        del CELLS[name]
     failed = False
-    for loop in arguments.loop or SETUPS:
+    for loop in arguments.loop or LOOPS:
+        kinds = {**CELLS, **(NESTED if loop == "nested" else {})}
+        kinds = {name: code for name, code in kinds.items() if name in (arguments.cell or kinds)}
         with tempfile.TemporaryDirectory() as directory, kernel(Path(directory), *OPTIONS) as k:
             prepare(k, loop)
             began = time.monotonic()
-            result = soak(k, arguments.rounds, seed)
+            result = soak(k, arguments.rounds, seed, cells=kinds)
             for fault in result.faults:
                 print(fault[:1000])
             # A few rounds are noise; what a long run takes for good is a leak.

@@ -7,15 +7,14 @@ from pathlib import Path
 import pytest
 
 from kernels import kernel
-from setups import SETUPS
-from soak import prepare, soak
+from soak import CELLS, LOOPS, NESTED, prepare, soak
 
 
-@pytest.mark.parametrize("loop", SETUPS)
+@pytest.mark.parametrize("loop", LOOPS)
 def test_random_interrupts_lose_nothing(tmp_path: Path, loop: str) -> None:
     with kernel(tmp_path) as k:
         prepare(k, loop)
-        result = soak(k, 40, seed=1)
+        result = soak(k, 50, seed=1, cells={**CELLS, **(NESTED if loop == "nested" else {})})
     assert result.faults == []
     assert result.outcomes["interrupted"] > 10
     assert result.timers.startswith("[0, ")
