@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
 import re
 import select
 import signal
@@ -23,6 +22,17 @@ ROWS, COLUMNS = 60, 110
 CONTROL_C, CONTROL_D, ESCAPE_ENTER = "\x03", "\x04", "\x1b\r"
 
 IPYTHON = ["-m", "IPython", "--no-banner", "--no-confirm-exit", "--colors=NoColor", "--HistoryManager.enabled=False"]
+
+
+# What makes the pseudo-terminal the program's own. SIGINT as a terminal has it, whoever has started the tests.
+_BEGIN = """
+import fcntl, os, signal, sys, termios
+os.setsid()
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+os.chdir(sys.argv[1])
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
 
 
 class _Screen(pyte.Screen):
@@ -45,13 +55,16 @@ class Terminal:
     """Python with *arguments* in a pseudo-terminal. Every wait has a deadline."""
 
     def __init__(self, home: Path, *arguments: str, prompt: str = "In [{}]: ", **env: str) -> None:
-        self.pid, self._fd = pty.fork()
-        if self.pid == 0:
-            # SIGINT as a terminal has it, whoever has started the tests.
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            here = {"IPYTHONDIR": str(home), "TERM": "xterm", "PYTHONWARNINGS": "ignore", "PROMPT_TOOLKIT_NO_CPR": ""}
-            os.chdir(home)
-            os.execve(sys.executable, [sys.executable, *arguments], {**os.environ, **here, **env})
+        here = {"IPYTHONDIR": str(home), "TERM": "xterm", "PYTHONWARNINGS": "ignore", "PROMPT_TOOLKIT_NO_CPR": ""}
+        self._fd, child = os.openpty()
+        # Not by pty.fork(): Python 3.15 warns of it in a process with threads.
+        self.pid = os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-c", _BEGIN, str(home), *arguments],
+            {**os.environ, **here, **env},
+            file_actions=[(os.POSIX_SPAWN_DUP2, child, fd) for fd in range(3)],
+        )
+        os.close(child)
         ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
         self.screen = _Screen(self._fd)
         self._stream = pyte.ByteStream(self.screen)
