@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from .origins import context_of, origin_of
+from .peeking import is_task
 
 __all__ = ["Failure", "Failures", "Show"]
 
@@ -37,7 +38,8 @@ Show = Callable[[Failure], None]
 class Failures:
     """Show by *show*, in the Context of what has failed, what *loop* reports, until :meth:`close`.
 
-    *raised* is called with what signal handlers raise in the loop's own code, where a loop (uvloop) reports that.
+    *raised* is called with what signal handlers raise in the loop's own code, where a loop (uvloop) reports that;
+    *failed* with each task whose failure is reported.
     """
 
     def __init__(
@@ -46,9 +48,11 @@ class Failures:
         show: Show,
         *,
         raised: Callable[[BaseException], None] = lambda exc: None,
+        failed: Callable[[asyncio.Task[Any]], None] = lambda task: None,
     ) -> None:
         self._loop = loop
         self._raised = raised
+        self._failed = failed
         self._show = show
         self._reports: list[tuple[dict[str, Any], contextvars.Context]] = []
         self._context = contextvars.Context()
@@ -79,6 +83,8 @@ class Failures:
         if report.get("message") == _UVLOOP_SIGNALS and isinstance(exc, BaseException):
             self._raised(exc)
             return
+        if is_task(task := report.get("task", report.get("future"))):
+            self._failed(task)
         context = context_of(report)
         # A copy: the Context may be entered at this moment.
         self._reports.append((report, contextvars.copy_context() if context is None else context.copy()))

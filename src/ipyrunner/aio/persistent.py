@@ -58,7 +58,9 @@ class PersistentRunner:
         self.loop = loop
         self.context = context
         self.tasks = Tasks(loop, torn=self._on_escaped)
-        self._failures = None if show is None else Failures(loop, show, raised=self._on_signal_raised)
+        self._failures = (
+            None if show is None else Failures(loop, show, raised=self._on_signal_raised, failed=self.tasks.is_reported)
+        )
         self.hosting: Hosting | None = None
         # The SIGINT handling of the run that goes on, and of the last one.
         self.interrupting: Interrupt | None = None

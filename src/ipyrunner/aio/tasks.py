@@ -6,8 +6,10 @@ hold all of them would keep what they return; a done callback for each makes a s
 The solution: a task that has ended is nobody's to keep. ``loop.create_task``, as an instance attribute, notes a weak
 reference, and nothing else. Before its first step a task is held by the loop's queue. Once per iteration, while there
 are new tasks, those that have begun are sorted, in the order of the queue: one that has ended is let go, and one that
-has not is held, with a done callback that lets it go. What is not sorted yet when the garbage collector begins is
-sorted then (``gc.callbacks``, only as long as there is something to sort).
+has not is kept by the future that it waits for: we hold that, and that holds the task. So nothing is held when it ends,
+and what it returns is gone at once. Right after it was woken it is looked at again; one that waits often is held itself
+from then on, with a done callback that lets it go in the next iteration. What is not sorted yet when the garbage
+collector begins is sorted then (``gc.callbacks``, only as long as there is something to sort).
 
 So a task that ends in its first steps costs a weak reference, and 100,000 that sleep cost nothing until they end.
 
@@ -29,12 +31,14 @@ from typing import Any, NamedTuple
 
 from .holding import Held
 from .origins import origin_of
-from .peeking import exception_of, has_begun, task_context
+from .peeking import exception_of, has_begun, is_task, task_context, waits_for
 from .unretrieved import Unretrieved
 from .user_code import catches_interrupts, uninterruptible
 
 __all__ = ["HISTORY", "Ended", "Started", "Tasks", "describe", "function_of", "state_of"]
 
+# So often a task is kept by what it waits for, a callback each time; then by itself, and a callback at its end.
+_WAITS = 8
 # So many new tasks are sorted in one iteration at most.
 _SORTED = 1000
 # So many of the tasks that have ended are remembered.
@@ -65,6 +69,27 @@ class Started(NamedTuple):
     at: float
 
 
+class _Entry:
+    """One pending task, and what keeps it from being collected: the future that it waits for, or the task itself."""
+
+    __slots__ = ("anchor", "at", "books", "number", "ref", "waits")
+
+    def __init__(self, books: Tasks, ref: weakref.ref[asyncio.Task[Any]], number: int, at: float) -> None:
+        self.books, self.ref, self.number, self.at = books, ref, number, at
+        self.anchor: asyncio.Future[Any] | None = None
+        self.waits = 0
+
+    @uninterruptible
+    def on_woken(self, _: asyncio.Future[Any]) -> None:
+        """In the loop, right after the step of the task that was woken: it has ended, or waits again."""
+        self.books._look_at(self)
+
+    @uninterruptible
+    def on_done(self, _: asyncio.Future[Any]) -> None:
+        """In the loop: the task has ended."""
+        self.books._look_at(self)
+
+
 class Tasks:
     """Keep the pending tasks of *loop*, from now until :meth:`close`. On the loop's thread."""
 
@@ -74,9 +99,9 @@ class Tasks:
         # Not sorted yet, with their times. By one append: between two an interrupt of a cell without await may come.
         self._new: deque[tuple[weakref.ref[asyncio.Task[Any]], float]] = deque()
         self._count = 0
-        # Those that have not ended, in the order of starting: their numbers, and when they were started.
-        self._live: dict[asyncio.Task[Any], tuple[int, float]] = {}
-        self._unretrieved = Unretrieved(loop, pending=self._live.keys, torn=torn)
+        # Those that have not ended, in the order of starting.
+        self._live: dict[weakref.ref[asyncio.Task[Any]], _Entry] = {}
+        self._unretrieved = Unretrieved(loop, pending=lambda: [task for task, _ in self._alive()], torn=torn)
         self._mains: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
         self._past: deque[Ended] = deque(maxlen=HISTORY)
         self._context = contextvars.Context()
@@ -103,15 +128,15 @@ class Tasks:
         """Return the tasks that have not ended, in the order of starting."""
         self._take()
         for task in asyncio.all_tasks(self._loop):
-            if task not in self._live:  # made by asyncio.Task(...)
-                self._hold(task, time.monotonic())
-        return [Started(task, number, at) for task, (number, at) in self._live.items() if not task.done()]
+            self._hold(task, time.monotonic())  # those made by asyncio.Task(...)
+        return [Started(task, entry.number, entry.at) for task, entry in self._alive() if not task.done()]
 
     def ended(self) -> list[Ended]:
         """Return the last tasks that have ended, in the order of ending. Not those that have vanished at once."""
         self._take()
-        for task in [task for task in self._live if task.done()]:
-            self._let_go(task)
+        for task, entry in self._alive():
+            if task.done():
+                self._let_go(entry, task)
         return list(self._past)
 
     def is_main(self, task: asyncio.Task[Any]) -> None:
@@ -126,7 +151,7 @@ class Tasks:
 
     def holder_of(self, exc: BaseException) -> asyncio.Task[Any] | None:
         """Return the task that has ended by *exc*."""
-        held = (*(ref() for ref, _ in self._new), *self._live)
+        held = [ref() for ref in (*(ref for ref, _ in self._new), *self._live)]
         return next((task for task in held if task is not None and exception_of(task) is exc), None)
 
     def watch(self, watcher: Watcher) -> Callable[[], None]:
@@ -221,28 +246,51 @@ class Tasks:
         finally:
             self._sorting = False
 
+    def _alive(self) -> list[tuple[asyncio.Task[Any], _Entry]]:
+        return [(task, entry) for ref, entry in tuple(self._live.items()) if (task := ref()) is not None]
+
     def _hold(self, task: asyncio.Task[Any], at: float) -> None:
-        if task in self._live:
-            return  # an interrupt has come before it was taken from the new ones
+        ref = weakref.ref(task)
+        if ref in self._live:
+            return  # or: an interrupt has come before it was taken from the new ones
         self._count += 1
-        self._live[task] = self._count, at
-        if task.done():
-            self._let_go(task)
+        entry = self._live[ref] = _Entry(self, ref, self._count, at)
+        self._look_at(entry)
+
+    def _look_at(self, entry: _Entry) -> None:
+        """Let the task go if it has ended; else keep it until it is woken, and later on until it has ended."""
+        entry.anchor, task = None, entry.ref()
+        if task is None:
+            self._live.pop(entry.ref, None)
+        elif task.done():
+            self._let_go(entry, task)
         else:
-            task.add_done_callback(self._let_go, context=self._context)
+            waiter = waits_for(task) if entry.waits < _WAITS else None
+            entry.waits += 1
+            # Others may wait for a task, and be woken between its end and our look.
+            if waiter is None or is_task(waiter):
+                entry.anchor = task
+                task.add_done_callback(entry.on_done, context=self._context)
+            else:
+                entry.anchor = waiter
+                waiter.add_done_callback(entry.on_woken, context=self._context)
 
     def _take(self) -> None:
         """Sort all new tasks."""
         with Held(then_raise=True):
             self._sort(all_of_them=True)
 
-    @uninterruptible
-    def _let_go(self, task: asyncio.Task[Any]) -> None:
-        number, at = self._live.pop(task, (0, 0.0))
-        if number:
+    def _let_go(self, entry: _Entry, task: asyncio.Task[Any]) -> None:
+        if self._live.pop(entry.ref, None) is not None:
             if task not in self._mains:
-                self._past.append(_remember(task, number, at, time.monotonic()))
+                self._past.append(_remember(task, entry.number, entry.at, time.monotonic()))
             self._unretrieved.add(task)
+
+    def is_reported(self, task: asyncio.Task[Any]) -> None:
+        """Remember *task*, which nobody held: asyncio reports its failure, and it vanishes."""
+        entry = self._live.get(weakref.ref(task))
+        if entry is not None and task.done():
+            self._let_go(entry, task)
 
     # -- the garbage collector
 
