@@ -105,7 +105,12 @@ def test_among_busy_tasks_only_the_running_one_goes_on(runner: NotebookRunner, w
     assert reached == []
 
 
-def test_busy_workers_of_other_cells_lose_nothing(runner: NotebookRunner) -> None:
+async def sleep_in_children() -> None:
+    await asyncio.gather(asyncio.sleep(60), asyncio.create_task(asyncio.sleep(60)))
+
+
+@pytest.mark.parametrize("waits", [lambda: asyncio.sleep(60), sleep_in_children], ids=["itself", "children"])
+def test_busy_workers_of_other_cells_lose_nothing(runner: NotebookRunner, waits: Callable[[], Any]) -> None:
     steps: list[int] = []
     pressed: list[int] = []
 
@@ -123,7 +128,7 @@ def test_busy_workers_of_other_cells_lose_nothing(runner: NotebookRunner) -> Non
 
     workers = runner.run(start())
     with pytest.raises(KeyboardInterrupt):
-        runner.run(asyncio.sleep(60))
+        runner.run(waits())
     # The cell has ended within the step that ran; the others were not called in between.
     assert pressed == [20]
     assert len(steps) == 20
@@ -200,14 +205,25 @@ def test_a_forced_interrupt_is_no_result(runner: NotebookRunner, way: str) -> No
     assert "tight" in [entry.name for entry in caught.traceback]
 
 
+torn: list[int] = []
+
+
+def finalize() -> None:
+    try:
+        spin(0.02)
+    except KeyboardInterrupt:
+        torn.append(1)
+        raise
+
+
 class Deleted:
     def __del__(self) -> None:
-        spin(0.02)
+        finalize()
 
 
 def by_weakref() -> None:
     dying = Crunch()
-    ref = weakref.ref(dying, lambda _: spin(0.02))
+    ref = weakref.ref(dying, lambda _: finalize())
     del dying
     assert ref() is None
 
@@ -217,7 +233,7 @@ def by_generator() -> None:
         try:
             yield 1
         finally:
-            spin(0.02)
+            finalize()
 
     next(generator())
 
@@ -230,6 +246,7 @@ def test_an_interrupt_that_python_drops_is_raised_again(
     runner: NotebookRunner, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     collect = DROPPED[kind]
+    torn.clear()
     hook = sys.unraisablehook
 
     async def main() -> str:
@@ -240,6 +257,7 @@ def test_an_interrupt_that_python_drops_is_raised_again(
 
     with pytest.raises(KeyboardInterrupt):
         runner.run(main())
+    assert len(torn) <= 1  # and not one after the other, until there is a moment in between
     assert sys.unraisablehook is hook
     assert sys.gettrace() is None or not sys.gettrace().__module__.startswith("ipyrunner")
     assert "ignored" not in capsys.readouterr().err

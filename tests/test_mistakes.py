@@ -218,7 +218,9 @@ SIGNALLED = "import signal\ndef handler(*args): raise ValueError('of a handler')
 @pytest.mark.parametrize("cell", ["print('go'); await asyncio.sleep(60)", "print('go')\n%arun asyncio.sleep(60)"])
 def test_a_signal_handler_that_raises_while_a_cell_waits(k: Kernel, cell: str) -> None:
     if "uvloop" in (k.ok("asyncio.get_event_loop()").value or ""):
-        pytest.skip("what is raised in socket.socketpair(), which uvloop calls when it begins to run, breaks it for good")
+        pytest.skip(
+            "what is raised in socket.socketpair(), which uvloop calls when it begins to run, breaks it for good"
+        )
     k.ok(SIGNALLED)
     for _ in range(7):  # each time, and not only the first ones
         shown = k.run("signal.setitimer(signal.ITIMER_REAL, 0.05);" + cell)

@@ -143,7 +143,9 @@ def test_where_no_thread_can_be_started(fresh: Kernel) -> None:
 
 def test_signal_handlers_that_raise_now_and_then_do_not_break_the_loop(k: Kernel) -> None:
     if "uvloop" in (k.ok("asyncio.get_event_loop()").value or ""):
-        pytest.skip("what is raised in socket.socketpair(), which uvloop calls when it begins to run, breaks it for good")
+        pytest.skip(
+            "what is raised in socket.socketpair(), which uvloop calls when it begins to run, breaks it for good"
+        )
     started = k.ok(
         "import signal\ncame = 0\ndef ring(*args):\n    global came\n    came += 1\n    raise ValueError(f'ring {came}')\n"
         "signal.signal(signal.SIGUSR1, ring)\n"

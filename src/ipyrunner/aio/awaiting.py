@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from .peeking import gathered_by, is_task, waited_for_by, waits_for
 
-__all__ = ["Step", "awaited", "awaits", "depends_on", "innermost", "is_library"]
+__all__ = ["Step", "awaited", "awaits", "dependencies", "depends_on", "innermost", "is_library"]
 
 # What is installed is not the user's; the user's own packages, installed editable, are elsewhere.
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
@@ -61,6 +61,16 @@ def depends_on(task: asyncio.Task[Any], other: asyncio.Task[Any], *, raising: bo
         seen |= pending
         pending = {future for future in awaited(pending, raising=raising) if is_task(future)} - seen
     return other in pending
+
+
+def dependencies(task: asyncio.Task[Any]) -> set[asyncio.Task[Any]]:
+    """Return the tasks that *task* waits for, as :func:`depends_on` has it, without itself."""
+    found: set[asyncio.Task[Any]] = set()
+    pending = {task}
+    while pending:
+        found |= pending
+        pending = {future for future in awaited(pending) if is_task(future)} - found
+    return found - {task}
 
 
 def is_library(filename: str) -> bool:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from .awaiting import dependencies
 from .callbacks import runs_nested
 from .ready_queue import ReadyQueue
 from .user_code import uninterruptible
@@ -20,6 +21,13 @@ __all__ = ["MainTask"]
 
 # So often what a cancellation has led to goes first.
 _STEPS = 100
+
+
+def _dependencies(task: asyncio.Task[Any]) -> set[asyncio.Task[Any]]:
+    try:
+        return dependencies(task)
+    except Exception:  # tasks and futures of the user's, which may be anything
+        return set()
 
 
 class MainTask:
@@ -49,33 +57,38 @@ class MainTask:
         self._cancels += 1
         if self._queue is None:
             self.task.cancel()
-        else:
-            self._steps, self._waiting = 0, len(self._queue)
-            self._queue.put_first(self._cancel_and_follow)
-            if self._queue.promote(self.task):  # about to begin, or to go on: it learns of it then
-                self._waiting -= 1
-
-    def _cancel_and_follow(self) -> None:
-        assert self.task is not None
-        self.task.cancel()
-        self._call_follow()
+            return
+        # In this order: the task's own step, if it is about to begin or to go on; what the cancellation schedules; a
+        # look whether it is done; the steps of the tasks that it waits for, which may be about to begin; and a look at
+        # what has come of that.
+        self._steps, waiting = 0, len(self._queue)
+        self._queue.put_first(self._call_follow)
+        first = self._queue.promote(_dependencies(self.task))
+        self._queue.call_first(self._release_if_done)
+        self._queue.put_first(self.task.cancel)
+        self._waiting = waiting - first - self._queue.promote([self.task])
 
     def _call_follow(self) -> None:
         self._loop.call_soon(self._follow, context=self._context)
 
     @uninterruptible
     def _follow(self) -> None:
-        if self._over or self.task is None or self._queue is None:
-            return
         self._steps += 1
-        if self.task.done():
-            # Not if something had to be forced: what is behind it may not yield either, and this press is for all of
-            # them. Nor in an inner run: whoever waits for that cannot put back.
-            if not self._has_forced() and not runs_nested(sys._getframe()):
-                self._queue.set_aside()
-                self.on_release()  # after that: a uvloop that is to stop puts this into its queue
-        elif len(self._queue) > self._waiting and self._steps < _STEPS:
+        if self._over or self._queue is None or self._release_if_done():
+            return
+        if len(self._queue) > self._waiting and self._steps < _STEPS:
             self._queue.put_first(self._call_follow, waiting=self._waiting)
+
+    @uninterruptible
+    def _release_if_done(self) -> bool:
+        if self._over or self._queue is None or self.task is None or not self.task.done():
+            return False
+        # Not if something had to be forced: what is behind it may not yield either, and this press is for all of
+        # them. Nor in an inner run: whoever waits for that cannot put back.
+        if not self._has_forced() and not runs_nested(sys._getframe()):
+            self._queue.set_aside()
+            self.on_release()  # after that: a uvloop that is to stop puts this into its queue
+        return True
 
     def _has_forced(self) -> bool:
         """Return whether the interrupt that has cancelled has also been forced."""

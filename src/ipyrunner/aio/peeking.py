@@ -40,7 +40,7 @@ __all__ = [
     "selector_fd",
     "selector_of",
     "signal_fd",
-    "steps",
+    "step_of",
     "task_context",
     "unseen",
     "waited_for_by",
@@ -91,11 +91,11 @@ def ready_callbacks(loop: asyncio.AbstractEventLoop) -> deque[Any] | None:
     return None
 
 
-def steps(handle: object, task: asyncio.Task[Any]) -> bool:
-    """Return whether *handle*, of a loop's queue, is a step of *task*: its callback is a method of the task."""
+def step_of(handle: object, ids: Collection[int]) -> bool:
+    """Return whether *handle*, of a loop's queue, is a step of a task with one of *ids*: a call of its method."""
     # Handles of uvloop show what they hold to the garbage collector alone. The callback may be anything of the user's.
     methods = (held for held in gc.get_referents(handle) if type(held).__module__ in ("builtins", "_asyncio"))
-    return any(getattr(method, "__self__", None) is task for method in methods)
+    return any(id(getattr(method, "__self__", None)) in ids for method in methods)
 
 
 def has_ready(loop: asyncio.AbstractEventLoop) -> bool:

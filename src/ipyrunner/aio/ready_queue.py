@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
-from .peeking import ready_callbacks, steps
+from .peeking import ready_callbacks, step_of
 
 __all__ = ["ReadyQueue"]
 
@@ -53,14 +53,21 @@ class ReadyQueue:
         if self._queue is not None and len(self._queue) > before:
             self._queue.rotate(len(self._queue) - before)
 
-    def promote(self, task: asyncio.Task[Any]) -> bool:
-        """Put the next step of *task* before all that waits, if it waits itself; return whether it does."""
-        for index, handle in enumerate(() if self._queue is None else tuple(self._queue)):
-            if steps(handle, task) and self._queue is not None:
-                del self._queue[index]
-                self._queue.appendleft(handle)
-                return True
-        return False
+    def promote(self, tasks: Collection[asyncio.Task[Any]]) -> int:
+        """Put the steps of *tasks* that wait before all that waits, in their order; return how many."""
+        queue, found = self._queue, list[Any]()
+        if queue is None or not tasks:
+            return 0
+        owners = {id(task) for task in tasks}
+        try:
+            for _ in range(len(queue)):  # other threads may append meanwhile
+                if step_of(queue[0], owners):
+                    found.append(queue.popleft())
+                else:
+                    queue.rotate(-1)
+        finally:
+            queue.extendleft(reversed(found))
+        return len(found)
 
     def set_aside(self) -> None:
         """Let the loop call nothing more before :meth:`put_back`. In a callback; whoever runs the loop puts back."""

@@ -1,0 +1,228 @@
+"""Small mechanisms that only show where two things meet: each of these fails when its mechanism is taken out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import math
+import os
+import signal
+import socket
+import sys
+import threading
+from typing import Any
+
+import pytest
+
+from ipyrunner.aio.closing import wind_up
+from ipyrunner.aio.failures import Failure, Failures
+from ipyrunner.aio.hosting import Faults, Hosting
+from ipyrunner.aio.lending import Lender
+from ipyrunner.aio.running import running_loop
+from ipyrunner.aio.wakeup import Wakeup
+from ipyrunner.aio.watchdog import watchdog
+from kernels import Kernel
+
+
+def test_to_the_host_the_guest_is_no_slow_callback() -> None:
+    guest = asyncio.new_event_loop()
+
+    async def main() -> tuple[float, float]:
+        host: Any = asyncio.get_running_loop()
+        host.set_debug(True)
+        before = host.slow_callback_duration
+        hosting = Hosting(host, guest, escaped=[].append)
+        hosting.start()
+        meanwhile = host.slow_callback_duration
+        hosting.stop()
+        assert host.slow_callback_duration == before
+        return before, meanwhile
+
+    before, meanwhile = asyncio.run(main())
+    assert before < meanwhile == math.inf
+    guest.close()
+
+
+def test_a_loop_that_makes_progress_is_not_broken() -> None:
+    loop = asyncio.new_event_loop()
+    faults = Faults(loop)
+    for _ in range(3):
+        assert not any(faults.add() for _ in range(4))
+        loop.run_until_complete(asyncio.sleep(0))
+    assert [faults.add() for _ in range(5)] == [False] * 4 + [True]
+    loop.close()
+    assert faults.add()
+
+
+def test_wakeups_nest_and_pass_on_what_comes() -> None:
+    loops = [asyncio.new_event_loop() for _ in range(2)]
+    outer, inner = (Wakeup(loop) for loop in loops)
+    reader, writer = socket.socketpair()
+    for end in (reader, writer):
+        end.setblocking(False)
+    before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    handler = signal.signal(signal.SIGUSR1, lambda *args: None)
+    try:
+        with outer.on_signals():
+            with inner.on_signals():
+                with inner.on_signals():  # a run inside a run
+                    os.kill(os.getpid(), signal.SIGUSR1)
+                # Still the inner one's: the block inside it has changed nothing.
+                os.kill(os.getpid(), signal.SIGUSR1)
+                loops[1].call_soon(loops[1].stop)
+                loops[1].run_forever()
+                loops[1].call_soon(loops[1].stop)
+                loops[1].run_forever()
+            loops[0].call_soon(loops[0].stop)
+            loops[0].run_forever()
+            loops[0].call_soon(loops[0].stop)
+            loops[0].run_forever()
+        assert reader.recv(10) == bytes([signal.SIGUSR1] * 2)
+        assert signal.set_wakeup_fd(writer.fileno()) == writer.fileno()
+    finally:
+        signal.signal(signal.SIGUSR1, handler)
+        signal.set_wakeup_fd(before)
+        for wakeup, loop in zip((outer, inner), loops, strict=True):
+            wakeup.close()
+            loop.close()
+        reader.close()
+        writer.close()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="3.11 swaps the code of create_task, and returns nothing")
+def test_only_the_loop_that_was_lent_is_taken_back() -> None:
+    lent, other = asyncio.new_event_loop(), asyncio.new_event_loop()
+    lender = Lender(lambda: lent)
+    seen: list[object] = []
+
+    async def nothing() -> None:
+        pass
+
+    async def main() -> None:
+        # Nothing is lent where a loop runs, and it goes on running.
+        task = asyncio.create_task(nothing())
+        seen.append(running_loop())
+        await task
+
+    with lender.lending():
+        task = asyncio.create_task(nothing())
+        assert task.get_loop() is lent
+        assert running_loop() is None
+        other.run_until_complete(main())
+    assert seen == [other]
+    lent.run_until_complete(task)
+    # What another loop has become meanwhile is not taken back either.
+    lender._lent = lent
+    asyncio._set_running_loop(other)
+    try:
+        lender._on_return(None, 0, None, None)
+        assert running_loop() is other
+    finally:
+        asyncio._set_running_loop(None)
+    for loop in (lent, other):
+        loop.close()
+
+
+def test_a_clean_up_that_goes_on_is_cancelled_again_only_when_half_of_the_time_is_over() -> None:
+    cancelled: dict[str, int] = {"short": 0, "endless": 0}
+    log: list[str] = []
+
+    async def cleans_up(name: str, seconds: float) -> None:
+        try:
+            await asyncio.sleep(600)
+        finally:
+            try:
+                await asyncio.sleep(seconds)
+                log.append(name)
+            except asyncio.CancelledError:
+                cancelled[name] += 1
+                raise
+
+    async def main() -> set[asyncio.Task[Any]]:
+        tasks = [asyncio.create_task(cleans_up(name, seconds)) for name, seconds in (("short", 0.05), ("endless", 600))]
+        await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()  # a manager interrupts before it shuts down
+        await asyncio.sleep(0)
+        late: set[asyncio.Task[Any]] = set()
+        await wind_up(5.0, late)
+        return late
+
+    loop = asyncio.new_event_loop()
+    late = loop.run_until_complete(main())
+    loop.close()
+    assert cancelled == {"short": 0, "endless": 1}
+    assert log == ["short"]
+    assert not late
+
+
+def test_a_failure_is_shown_though_its_context_is_entered() -> None:
+    loop = asyncio.new_event_loop()
+    var: contextvars.ContextVar[str] = contextvars.ContextVar("var", default="unset")
+    shown: list[str] = []
+
+    def show(failure: Failure) -> None:
+        shown.append(var.get())
+
+    failures = Failures(loop, show)
+
+    async def main() -> None:
+        var.set("of the task")
+        loop.call_exception_handler({"message": "of a library", "task": asyncio.current_task()})
+        failures.flush()  # at the end of a cell, say: the task's Context is the one that runs
+
+    loop.run_until_complete(main())
+    failures.close()
+    loop.close()
+    assert shown == ["of the task"]
+
+
+def test_a_press_of_an_earlier_request_does_nothing_in_a_later_one(fresh: Kernel) -> None:
+    # The press comes when the cell's code has ended, and is looked at again after the grace period: by then another
+    # request runs a hook, which would get it.
+    fresh.ok(
+        "import signal, threading\n%config NotebookRunner.interrupt_grace = 0.3\n"
+        "from ipyrunner.aio.watchdog import watchdog\nfrom ipyrunner.shell import extension\n"
+        "class Press:\n    count = 0\n"
+        "    def press(self, *args):\n"
+        "        get_ipython().events.unregister('post_run_cell', self.press)\n"
+        "        signal.raise_signal(signal.SIGINT)\n"
+        "    def wait(self, *args):\n"
+        "        get_ipython().events.unregister('post_run_cell', self.wait)\n"
+        "        # As if it had been pressed again, late, in this request: only the old look is due.\n"
+        "        looked = threading.Event(); watchdog.call_later(0.5, lambda: looked.set())\n"
+        "        owner = extension._extensions[get_ipython()]._guard\n"
+        "        owner._pressed = True\n"
+        "        try: looked.wait(30); self.count = 1\n"
+        "        finally: owner._pressed = False\n"
+        "press = Press(); None"
+    )
+    fresh.ok("get_ipython().events.register('post_run_cell', press.press)")
+    fresh.ok("get_ipython().events.register('post_run_cell', press.wait)")
+    assert fresh.ok("press.count").value == "1"
+    fresh.expect_alive()
+
+
+def test_the_watchdog_ends_with_the_unloading(fresh: Kernel) -> None:
+    find = "import threading\n[t.name for t in threading.enumerate() if 'watchdog' in t.name]"
+    assert fresh.ok(find).value == "['ipyrunner: watchdog']"
+    fresh.ok("dogs = [t for t in threading.enumerate() if 'watchdog' in t.name]\n%unload_ext ipyrunner")
+    assert fresh.ok("[dog.join(30) for dog in dogs]; [dog.is_alive() for dog in dogs]").value == "[False]"
+    fresh.ok("%load_ext ipyrunner")
+    fresh.ok("import asyncio; kept = 'kept'; loop_id = id(asyncio.get_event_loop())")
+    fresh.interrupted(fresh.begin("print('go'); await asyncio.sleep(60)"), "go")
+    fresh.expect_alive()
+
+
+def test_a_child_process_starts_a_watchdog_of_its_own() -> None:
+    assert watchdog.start()
+    called = threading.Event()
+    before = watchdog._requests
+    watchdog.after_fork()  # what os.fork calls in the child
+    try:
+        assert watchdog._requests is not before
+        assert watchdog.start()
+        watchdog.call_later(0, lambda: called.set())
+        assert called.wait(30)
+    finally:
+        before.put(None)
