@@ -263,9 +263,11 @@ def test_an_interrupt_that_python_drops_is_raised_again(
     assert "ignored" not in capsys.readouterr().err
 
 
+# On another thread: the main one's select() is woken by the wakeup fd, and the handler runs in the callback that reads it.
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["main thread", "another thread"])
 @pytest.mark.parametrize("base", [BaseException, Exception, SystemExit, KeyboardInterrupt])
 def test_what_a_signal_handler_raises_ends_the_cell_that_waits(
-    runner: NotebookRunner, base: type[BaseException]
+    runner: NotebookRunner, base: type[BaseException], elsewhere: bool
 ) -> None:
     alarm = type("Alarm", (base,), {})
 
@@ -284,8 +286,9 @@ def test_what_a_signal_handler_raises_ends_the_cell_that_waits(
     def send() -> None:
         assert rest.wait(30)
         threading.Event().wait(0.1)  # let the main thread enter select()
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+        signal.pthread_kill(threading.get_ident() if elsewhere else main_thread, signal.SIGUSR1)
 
+    main_thread = threading.get_ident()
     thread = threading.Thread(target=send)
     thread.start()
     try:

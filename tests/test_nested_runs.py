@@ -74,11 +74,13 @@ fiber.switch()
 """
 
 
-def test_one_interrupt_ends_a_loop_in_a_greenlet(k: Kernel) -> None:
+@pytest.mark.parametrize("where", ["await asyncio.sleep(0); wait()", "await asyncio.create_task(child())"])
+def test_one_interrupt_ends_a_loop_in_a_greenlet(k: Kernel, where: str) -> None:
     # As sync Playwright has one: begun in a cell without await, waited in by one that awaits.
     pytest.importorskip("greenlet")
     k.ok(GREENLET)
-    cell = k.begin("await asyncio.sleep(0)\nprint('go')\nfiber.switch()")
+    k.ok("def wait():\n    print('go')\n    fiber.switch()\nasync def child(): wait()")
+    cell = k.begin(where)
     k.interrupted(cell, "go")
     assert cell.ename == "KeyboardInterrupt"
     k.ok("other.close()")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from itertools import pairwise
@@ -87,7 +88,8 @@ async def as_completed(work: Callable[[], Any]) -> None:
 SHAPES = {
     "one after the other, at once": (one_after_the_other, at_once),
     "one after the other": (one_after_the_other, later),
-    "nobody holds them": (nobody_holds_them, at_once),
+    "nobody holds them, at once": (nobody_holds_them, at_once),
+    "nobody holds them": (nobody_holds_them, later),
     "as_completed": (as_completed, later),
 }
 
@@ -135,6 +137,50 @@ def test_tasks_that_nobody_holds_survive_a_collection_in_their_first_iteration(l
     loop.run_until_complete(main())
     assert sorted(went_on) == list(range(300))
     assert books._on_collection not in gc.callbacks
+
+
+def test_tasks_that_nobody_holds_survive_a_collection_in_another_thread(loop: Loop, books: Tasks) -> None:
+    waiting: weakref.WeakSet[asyncio.Future[None]] = weakref.WeakSet()
+
+    async def lonely() -> None:
+        future = loop.create_future()
+        waiting.add(future)
+        await future
+
+    async def collect() -> None:
+        thread = threading.Thread(target=gc.collect)
+        thread.start()
+        thread.join(30)
+
+    async def main() -> int:
+        for _ in range(10):
+            loop.create_task(lonely())
+        loop.create_task(collect())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        found = len(waiting)
+        for future in list(waiting):
+            future.set_result(None)
+        return found
+
+    assert loop.run_until_complete(main()) == 10
+
+
+def test_a_failure_is_told_while_other_tasks_keep_failing(loop: Loop, books: Tasks) -> None:
+    reports: list[str] = []
+    loop.set_exception_handler(lambda _, context: reports.append(repr(context["exception"])))
+
+    async def fail() -> None:
+        raise ValueError("failed")
+
+    async def main() -> None:
+        held = []
+        async with asyncio.timeout(30):
+            while not reports:
+                held.append(asyncio.create_task(fail()))
+                await asyncio.sleep(0.005)
+
+    loop.run_until_complete(main())
 
 
 def test_the_collector_is_watched_only_while_there_is_something_to_sort(loop: Loop, books: Tasks) -> None:
