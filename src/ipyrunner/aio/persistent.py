@@ -70,7 +70,7 @@ class PersistentRunner:
         self.given_up: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
         self._grace = grace
         self._outside = Outside() if outside is None else outside
-        self._wakeup = Wakeup(loop, raised=self._on_signal_raised)
+        self._wakeup = Wakeup(loop)
         self._queue = ReadyQueue(loop)
         self._slowness: SlowCallbacks | None = None
         self._in_context = False

@@ -14,7 +14,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from .peeking import can_watch, signal_fd
@@ -23,16 +23,10 @@ __all__ = ["Wakeup"]
 
 
 class Wakeup:
-    """A socket that *loop* watches, until :meth:`close`; nothing where it cannot (Windows' proactor has its own).
+    """A socket that *loop* watches, until :meth:`close`; nothing where it cannot (Windows' proactor has its own)."""
 
-    Python may run the handlers of signals in the callback that reads from it. *raised* is called with what they raise.
-    """
-
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, *, raised: Callable[[BaseException], None] = lambda exc: None
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._raised = raised
         self._forward = -1
         # Whether, in the present block or the last one, SIGINT has gone to another loop, too.
         self.passed_on = False
@@ -41,10 +35,7 @@ class Wakeup:
             self._sockets = socket.socketpair()
             for end in self._sockets:
                 end.setblocking(False)
-            # A function would be interrupted before its first instruction, where it can catch nothing.
-            self._reading = self._read_on()
-            next(self._reading)
-            loop.add_reader(self._sockets[0].fileno(), self._reading.send, None)
+            loop.add_reader(self._sockets[0].fileno(), self._drain)
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
@@ -84,16 +75,6 @@ class Wakeup:
             self._loop.remove_reader(reader.fileno())
         reader.close()
         writer.close()
-
-    def _read_on(self) -> Generator[None, None, None]:
-        while True:
-            try:
-                yield
-                self._drain()
-            except GeneratorExit:
-                raise
-            except BaseException as exc:
-                self._raised(exc)
 
     def _drain(self) -> None:
         signals = self._read()
