@@ -24,12 +24,13 @@ CONTROL_C, CONTROL_D, ESCAPE_ENTER = "\x03", "\x04", "\x1b\r"
 IPYTHON = ["-m", "IPython", "--no-banner", "--no-confirm-exit", "--colors=NoColor", "--HistoryManager.enabled=False"]
 
 
-# What makes the pseudo-terminal the program's own. SIGINT as a terminal has it, whoever has started the tests.
+# What makes the pseudo-terminal the program's own. Signals as a terminal has them, whoever has started the tests.
 _BEGIN = """
 import fcntl, os, signal, sys, termios
 os.setsid()
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 os.chdir(sys.argv[1])
 os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 """

@@ -307,9 +307,9 @@ def test_deep_in_a_recursion_the_handler_raises_nothing(runner: NotebookRunner) 
         try:
             dig()
         except RecursionError:
-            # Almost as deep as a frame can be: the handler can be called, and what it calls cannot.
+            # Almost as deep as a frame can be: the handler can be called, and what that calls cannot.
             levels.append(1)
-            if len(levels) == 3:
+            if len(levels) == 5:
                 signal.raise_signal(signal.SIGINT)
             raise
 

@@ -34,6 +34,8 @@ __all__ = ["ControlC"]
 _PATIENCE = 0.2
 # How often a key that is not read is looked at: the prompt may have laid its input aside, to print something.
 _RETRY = 0.05
+# How often signals are turned off again.
+_TIMES = 4
 
 
 class HasFileno(Protocol):
@@ -105,7 +107,10 @@ class ControlC:
             return
         while not answered.wait(_PATIENCE) and not self._over:
             pass
-        while not self._set_signals(on=False):
+        # Several times: whoever has laid the input aside in between restores what was there before.
+        done = 0
+        while done < _TIMES:
+            done = done + 1 if self._set_signals(on=False) else 0
             time.sleep(_RETRY)
 
     def _set_signals(self, *, on: bool) -> bool:

@@ -31,6 +31,8 @@ PATIENCE = 0.1
 CLEAN_UP = 0.6
 # Seconds after SIGTERM and the runner's own time in which the process has to end, whatever catches the interrupts.
 _LEFT = 2.0
+# Seconds after which it is told once more: an interrupt may have been raised in the middle of its end.
+_AGAIN = 0.5
 
 
 def interrupt_until_idle(host: asyncio.AbstractEventLoop, *, after: float) -> None:
@@ -156,5 +158,6 @@ class Termination:
             host.call_soon_threadsafe(host.stop)
 
 
-def _send_again() -> None:
+def _send_again() -> float:
     os.kill(os.getpid(), signal.SIGTERM)
+    return _AGAIN
