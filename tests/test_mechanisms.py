@@ -18,6 +18,8 @@ from ipyrunner.aio.closing import wind_up
 from ipyrunner.aio.failures import Failure, Failures
 from ipyrunner.aio.hosting import Faults, Hosting
 from ipyrunner.aio.lending import Lender
+from ipyrunner.aio.main_task import MainTask
+from ipyrunner.aio.ready_queue import ReadyQueue
 from ipyrunner.aio.running import running_loop
 from ipyrunner.aio.wakeup import Wakeup
 from ipyrunner.aio.watchdog import watchdog
@@ -226,3 +228,25 @@ def test_a_child_process_starts_a_watchdog_of_its_own() -> None:
         assert called.wait(30)
     finally:
         before.put(None)
+
+
+def test_what_is_ready_is_set_aside_once() -> None:
+    # The second time nobody would put it back: the run that has waited is over.
+    loop = asyncio.new_event_loop()
+    queue = ReadyQueue(loop)
+    called: list[int] = []
+
+    async def main() -> None:
+        loop.call_soon(called.append, 1)
+        assert interrupted._release_if_done()
+        queue.put_back()
+        assert interrupted._release_if_done()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    interrupted = MainTask(loop, queue)
+    interrupted.task = loop.create_task(asyncio.sleep(0))
+    loop.run_until_complete(interrupted.task)
+    loop.run_until_complete(main())
+    assert called == [1]
+    loop.close()

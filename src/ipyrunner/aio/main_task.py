@@ -50,6 +50,7 @@ class MainTask:
         # What was ready when the task was cancelled, and how many steps what has come of that has taken.
         self._waiting = 0
         self._steps = 0
+        self._released = False
 
     def cancel(self) -> None:
         """Cancel the task. What that schedules goes before all that is ready."""
@@ -85,7 +86,8 @@ class MainTask:
             return False
         # Not if something had to be forced: what is behind it may not yield either, and this press is for all of
         # them. Nor in an inner run: whoever waits for that cannot put back.
-        if not self._has_forced() and not runs_nested(sys._getframe()):
+        if not self._released and not self._has_forced() and not runs_nested(sys._getframe()):
+            self._released = True  # once: nobody would put back a second time
             self._queue.set_aside()
             self.on_release()  # after that: a uvloop that is to stop puts this into its queue
         return True
