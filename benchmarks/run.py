@@ -142,9 +142,7 @@ async def group():
 def busy_interrupts(k: Kernel) -> None:
     k.ok(BUSY)
     for name, code in (("gather", "await asyncio.gather(*map(crunch, range(40)))"), ("TaskGroup", "await group()")):
-        times = []
-        for _ in range(10):
-            times.append(k.interrupted(k.begin(code), "go"))
+        times = [k.interrupted(k.begin(code), "go") for _ in range(10)]
         show(f"interrupt among 40 busy, {name}", times)
 
 
