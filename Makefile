@@ -35,9 +35,9 @@ bench: $(VENV)/installed-test
 	@echo "==> measuring against plain asyncio and the stock kernel"
 	@$(BIN)/python benchmarks/run.py
 
-# 2000 rounds on each loop; ROUNDS=... and SEED=... for others.
+# 2000 rounds on each loop, and with nest_asyncio; ROUNDS=... and SEED=... for others.
 soak: $(VENV)/installed-$(GROUP)
-	@echo "==> random interrupts into every kind of cell, on each loop (about thirteen minutes)"
+	@echo "==> random interrupts into every kind of cell, on each loop (about twenty minutes)"
 	@$(BIN)/python tests/soak.py --rounds $(or $(ROUNDS),2000) $(if $(SEED),--seed $(SEED))
 
 $(VENV)/installed-%: pyproject.toml | $(BIN)/python
