@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import math
 import os
 import signal
 import socket
 import sys
 import threading
+import weakref
 from typing import Any
 
 import pytest
+import uvloop
 
+from ipyrunner import NotebookRunner
 from ipyrunner.aio.closing import wind_up
 from ipyrunner.aio.failures import Failure, Failures
 from ipyrunner.aio.hosting import Faults, Hosting
@@ -24,6 +28,8 @@ from ipyrunner.aio.running import running_loop
 from ipyrunner.aio.wakeup import Wakeup
 from ipyrunner.aio.watchdog import watchdog
 from kernels import Kernel
+
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
 def test_to_the_host_the_guest_is_no_slow_callback() -> None:
@@ -250,3 +256,115 @@ def test_what_is_ready_is_set_aside_once() -> None:
     loop.run_until_complete(main())
     assert called == [1]
     loop.close()
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_nothing_is_lost_that_other_threads_schedule_while_cells_are_interrupted(name: str) -> None:
+    runner = NotebookRunner(loop_factory=LOOPS[name], interrupt_grace=5)
+    loop = runner.get_loop()
+    sent, called, over = 0, 0, threading.Event()
+
+    def count() -> None:
+        nonlocal called
+        called += 1
+
+    def flood() -> None:
+        nonlocal sent
+        while not over.wait(0.0001):
+            loop.call_soon_threadsafe(count)
+            sent += 1
+
+    async def busy() -> None:
+        while True:
+            await asyncio.sleep(0)
+
+    async def start() -> list[asyncio.Task[None]]:
+        return [asyncio.create_task(busy()) for _ in range(200)]
+
+    async def cell() -> None:
+        loop.call_later(0.002, signal.raise_signal, signal.SIGINT)
+        await asyncio.sleep(60)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread = threading.Thread(target=flood)
+    try:
+        runner.run(start())
+        thread.start()
+        for _ in range(100):
+            with pytest.raises(KeyboardInterrupt):
+                runner.run(cell())
+    finally:
+        over.set()
+        thread.join(30)
+        sys.setswitchinterval(interval)
+    runner.run(asyncio.sleep(0.05))
+    assert called == sent > 0
+    runner.close()
+    asyncio.set_event_loop(None)
+
+
+def test_an_interrupt_in_the_last_step_of_a_blocking_run_is_the_cells() -> None:
+    runner = NotebookRunner()
+
+    async def last() -> str:
+        signal.raise_signal(signal.SIGINT)
+        return "ended"
+
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(last())
+    assert runner.run(asyncio.sleep(0, "next")) == "next"
+    runner.close()
+    asyncio.set_event_loop(None)
+
+
+def test_what_the_last_run_has_returned_is_not_kept() -> None:
+    runner = NotebookRunner()
+
+    class Result:
+        pass
+
+    async def work() -> Result:
+        await asyncio.sleep(0)
+        return Result()
+
+    ref = weakref.ref(runner.run(work()))
+    runner.run(asyncio.sleep(0))  # what is left to do for the end of that task
+    gc.collect()
+    assert ref() is None
+    runner.close()
+    asyncio.set_event_loop(None)
+
+
+def test_many_and_eager_tasks_that_nobody_holds_survive_a_collection_at_once() -> None:
+    runner = NotebookRunner()
+    loop = runner.get_loop()
+    waiting: weakref.WeakSet[asyncio.Future[None]] = weakref.WeakSet()
+
+    async def lonely() -> None:
+        future = loop.create_future()
+        waiting.add(future)
+        await future
+
+    async def main(eager: bool) -> int:
+        if eager:
+            loop.set_task_factory(asyncio.eager_task_factory)
+        number = 10 if eager else 3000
+        for _ in range(number):
+            loop.create_task(lonely())
+        loop.set_task_factory(None)
+        if not eager:
+            await asyncio.sleep(0)
+        gc.collect()
+        found = len(waiting)
+        for future in list(waiting):
+            future.set_result(None)
+        del future
+        await asyncio.sleep(0.01)
+        return number - found
+
+    assert runner.run(main(eager=False)) == 0
+    if hasattr(asyncio, "eager_task_factory"):
+        assert runner.run(main(eager=True)) == 0
+    runner.close()
+    asyncio.set_event_loop(None)

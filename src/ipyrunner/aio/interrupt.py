@@ -174,6 +174,11 @@ class Interrupt(MainTask):
         """Whether our handler is in place: not on other threads, nor where the user has one."""
         return self._handler is not None and signal.getsignal(signal.SIGINT) is self._handler
 
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether SIGINT has come, and has neither cancelled anything nor been forced."""
+        return self.presses > self._spent and not self._cancels
+
     def after_fork(self) -> None:
         """In a child process: SIGINT is Python's again; the loop and its watchers are the parent's."""
         self._over = True
@@ -211,19 +216,16 @@ class Interrupt(MainTask):
             watchdog.call_later(_LOOK, self._watch)
 
     def watch_over(self, seconds: float) -> None:
-        """Until this is over: interrupt a callback that holds the loop for half of *seconds*. Cancels nothing.
-
-        When the seconds are up, two looks at the same callback are enough.
-        """
+        """Until this is over: interrupt what holds the loop for half of *seconds*; when they are up, for two looks."""
         self._within, self._until = seconds / 2, time.monotonic() + seconds
         self._watched = True
         watchdog.call_later(_LOOK, self._watch)
 
     def on_sigint(self, signum: int, frame: FrameType | None) -> None:
         """Handle SIGINT."""
-        forced, presses = None, self.presses
         if self._over:
             return
+        forced, presses = None, self.presses
         try:
             if self._sent and not self._missed:
                 self._sent = False

@@ -216,6 +216,8 @@ class PersistentRunner:
             self._drive(task, interrupt)
         if context is None:
             carry_back(copy)
+            if interrupt.is_unanswered:  # it came in the last step: it is for the cell that has called
+                raise KeyboardInterrupt
         return self._outcome(task, interrupt, copy)
 
     def run_cell(self, coro: Coroutine[Any, Any, _T], *, name: str | None = None) -> _T:
@@ -272,8 +274,7 @@ class PersistentRunner:
 
     def take_blocked_interrupt(self) -> None:
         """In the loop: if SIGINT was sent, and the user blocks it, interrupt the run that goes on all the same."""
-        run = self.interrupting
-        if run is not None and run.handles_signals and take_blocked():
+        if (run := self.interrupting) is not None and run.handles_signals and take_blocked():
             run.on_sigint(signal.SIGINT, None)
 
     @contextmanager
@@ -289,8 +290,7 @@ class PersistentRunner:
             finally:
                 self.interrupting, self.last_interrupt = before, interrupt
                 self.interrupts += interrupt.presses
-                forced = interrupt.forced
-                if forced is not None and origin_of(forced.context) is not origin_of(self.context):
+                if (forced := interrupt.forced) and origin_of(forced.context) is not origin_of(self.context):
                     forced.tell()
 
     @contextmanager
@@ -349,7 +349,9 @@ class PersistentRunner:
             )
             raise KeyboardInterrupt
         try:
-            return task.result()
+            result = task.result()
+            interrupt.task = None  # the last interrupt is kept, what the task returns is not
+            return result
         except asyncio.CancelledError as exc:
             if interrupt.claims(exc):
                 reason = interrupt.reason()

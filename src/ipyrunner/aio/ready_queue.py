@@ -77,17 +77,19 @@ class ReadyQueue:
             self._filler = self._loop.call_soon(_nothing, context=self._context)
             self._filler.cancel()
             self._queue.pop()
-        self._aside = list(self._queue)
-        self._queue.clear()
-        self._queue.extend([self._filler] * len(self._aside))
+        for _ in range(len(self._queue)):  # other threads may append meanwhile
+            self._aside.append(self._queue.popleft())
+        self._queue.extendleft([self._filler] * len(self._aside))
 
     def put_back(self) -> None:
         """Put back what was set aside. Outside of the loop; idempotent."""
         if self._aside and self._queue is not None:
-            later = [handle for handle in self._queue if handle is not self._filler]
+            for _ in range(len(self._queue)):
+                handle = self._queue.popleft()
+                if handle is not self._filler:
+                    self._queue.append(handle)
             aside, self._aside = self._aside, []
-            self._queue.clear()
-            self._queue.extend(aside + later)
+            self._queue.extendleft(reversed(aside))
             if not self._loop.is_closed():
                 self._loop.call_soon(_nothing, context=self._context)  # uvloop looks at its queue when told
 

@@ -107,7 +107,7 @@ class Tasks:
         self._context = contextvars.Context()
         self._thread = threading.get_ident()
         # Whether the loop will sort, whether somebody does, and what the garbage collector has to spare meanwhile.
-        self._armed = self._sorting = False
+        self._armed = self._sorting = self._watching = False
         self._spared: list[asyncio.Task[Any] | None] = []
         # Called with each new task, in the Context that starts it: only while somebody wants to know.
         self._watchers: list[Watcher] = []
@@ -146,7 +146,7 @@ class Tasks:
     def settle(self) -> None:
         """At the end of a cell: report what it can no longer look at."""
         with Held(then_raise=True):
-            self._sort()
+            self._sort(at_most=_SORTED)
             self._unretrieved.look()
 
     def holder_of(self, exc: BaseException) -> asyncio.Task[Any] | None:
@@ -191,8 +191,11 @@ class Tasks:
                 if task.done():  # eager: there may be any number of them before the loop comes to sort
                     self._unretrieved.add(task)
                     return task
+                if has_begun(task):  # eager as well: not in the order of the queue
+                    self._hold(task, now())
+                    return task
             append((ref(task), now()))
-            if not self._armed:
+            if not self._watching:
                 begin()
             # In debug mode, 3.4 to 3.15: where the task was created, without the frame of what creates it.
             if created := getattr(task, "_source_traceback", None):
@@ -210,10 +213,11 @@ class Tasks:
     # -- sorting
 
     def _begin(self) -> None:
-        if self._armed or self._loop.is_closed():
+        if self._loop.is_closed():
             return
-        self._loop.call_soon(self._sort_in_loop, context=self._context)
-        self._armed = True
+        if not self._armed:
+            self._loop.call_soon(self._sort_in_loop, context=self._context)
+            self._armed = True
         # Not in a cell without await: what an interrupt raises in there, the collector drops. Nothing begins meanwhile.
         if self._loop.is_running():
             self._watch_collector()
@@ -221,19 +225,19 @@ class Tasks:
     @uninterruptible
     def _sort_in_loop(self) -> None:
         self._armed = False
-        self._sort()
+        self._sort(at_most=_SORTED)
         if self._new:
             self._begin()
         else:
             self._unwatch_collector()
 
-    def _sort(self, *, all_of_them: bool = False) -> None:
+    def _sort(self, *, at_most: int | None = None, all_of_them: bool = False) -> None:
         """Sort the new tasks that have begun: tasks begin in the order of their making."""
         if self._sorting:
             return
         self._sorting = True
         try:
-            for _ in range(len(self._new) if all_of_them else min(_SORTED, len(self._new))):
+            for _ in range(len(self._new) if at_most is None else min(at_most, len(self._new))):
                 ref, at = self._new[0]
                 task = ref()
                 if task is None:
@@ -295,10 +299,12 @@ class Tasks:
     # -- the garbage collector
 
     def _watch_collector(self) -> None:
-        if self._on_collection not in gc.callbacks:
+        if not self._watching:
+            self._watching = True
             gc.callbacks.append(self._on_collection)
 
     def _unwatch_collector(self) -> None:
+        self._watching = False
         with suppress(ValueError):
             gc.callbacks.remove(self._on_collection)
 
