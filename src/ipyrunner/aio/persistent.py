@@ -350,7 +350,7 @@ class PersistentRunner:
             raise KeyboardInterrupt
         try:
             result = task.result()
-            interrupt.task = None  # the last interrupt is kept, what the task returns is not
+            interrupt.task = interrupt.task if interrupt.presses else None  # what it returns is not kept
             return result
         except asyncio.CancelledError as exc:
             if interrupt.claims(exc):
