@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import signal
 import socket
 import sys
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import pytest
 import uvloop
 
 from ipyrunner import NotebookRunner
+from ipyrunner.aio.callbacks import Holder
 from ipyrunner.aio.interrupt import Interrupt
 from ipyrunner.aio.user_code import uninterruptible
 from ipyrunner.aio.wakeup import Wakeup
@@ -383,3 +388,111 @@ def test_no_interrupt_is_forced_into_our_own_callbacks(runner: NotebookRunner) -
     with pytest.raises(KeyboardInterrupt):
         runner.run(main())
     assert log == ["whole"]
+
+
+def test_a_press_at_the_recursion_limit_is_not_lost(runner: NotebookRunner) -> None:
+    # There no handler can be called that is a Python function: RecursionError is raised in its place.
+    deep = pressed = False
+
+    def down() -> None:
+        nonlocal deep
+        try:
+            down()
+        except RecursionError:
+            deep = True
+            while not pressed:
+                pass
+            raise
+
+    def press() -> None:
+        nonlocal pressed
+        end = time.monotonic() + 30
+        while not deep and time.monotonic() < end:
+            time.sleep(0.001)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        pressed = True
+
+    async def main() -> None:
+        with contextlib.suppress(RecursionError):
+            down()
+        await asyncio.sleep(30)
+
+    thread = threading.Thread(target=press)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(main())
+    thread.join(30)
+    assert runner.interrupts == 1
+    assert runner.run(asyncio.sleep(0, "next")) == "next"
+
+
+def test_a_press_that_ended_its_run_by_a_recursion_error_is_not_the_next_ones(runner: NotebookRunner) -> None:
+    at_limit = threading.Event()
+
+    def down() -> None:
+        try:
+            down()
+        except RecursionError:
+            if not at_limit.is_set():
+                at_limit.set()
+                signal.raise_signal(signal.SIGINT)
+            raise
+
+    async def main() -> None:
+        down()
+
+    with contextlib.suppress(RecursionError, KeyboardInterrupt):
+        runner.run(main())
+    assert at_limit.is_set()
+    for _ in range(3):
+        assert runner.run(asyncio.sleep(0.01, "next")) == "next"
+
+
+def press() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def test_a_press_at_the_very_end_of_a_blocking_run_is_the_cells(runner: NotebookRunner) -> None:
+    def profile(frame: FrameType, event: str, argument: object) -> None:
+        # Called when the interrupt is over, and before the handler is handed back.
+        if event == "call" and frame.f_code is Holder.forget.__code__:
+            sys.setprofile(None)
+            press()
+
+    sys.setprofile(profile)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            runner.run(asyncio.sleep(0))
+    finally:
+        sys.setprofile(None)
+    assert runner.interrupts == 1
+    assert runner.run(asyncio.sleep(0, "next")) == "next"
+
+
+def test_a_press_in_the_last_step_hides_no_failure_and_keeps_no_result(runner: NotebookRunner) -> None:
+    class Result:
+        pass
+
+    shown: list[object] = []
+    runner.show = shown.append
+    made: weakref.WeakSet[Result] = weakref.WeakSet()
+
+    async def fails() -> None:
+        press()
+        raise ValueError("of the task")
+
+    async def returns() -> Result:
+        made.add(result := Result())
+        press()
+        return result
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        runner.run(fails())
+    assert isinstance(caught.value.__context__, ValueError)
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(returns())
+    del caught
+    gc.collect()
+    assert not made
+    runner.run(asyncio.sleep(0.3))
+    assert not shown

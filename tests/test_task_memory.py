@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import sys
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from itertools import pairwise
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -285,3 +288,122 @@ def test_an_eager_task_that_fails_is_told(loop: Loop, books: Tasks) -> None:
 
     loop.run_until_complete(main())
     assert reports == ["ValueError('failed')"]
+
+
+def put_off(loop: Loop, waiting: weakref.WeakSet[asyncio.Future[None]]) -> asyncio.Future[None]:
+    future = loop.create_future()
+    waiting.add(future)
+    return future
+
+
+def turn(loop: Loop, seconds: float) -> None:
+    end = loop.time() + seconds
+    while loop.time() < end:  # an interrupted run may have left a stop()
+        loop.call_at(end, loop.stop)
+        loop.run_forever()
+
+
+TORN = {
+    "as it is noted": Tasks._keep,
+    "as it is stored": Tasks._hold,
+    "as it is looked at": Tasks._look_at,
+    "as it is let go": Tasks._let_go,
+}
+
+
+@pytest.mark.parametrize("where", TORN)
+def test_an_interrupt_in_the_middle_of_the_books_loses_no_task(loop: Loop, books: Tasks, where: str) -> None:
+    # A cell without await runs the loop itself: KeyboardInterrupt may be raised between any two instructions.
+    code, reports = TORN[where].__code__, list[dict[str, Any]]()
+    loop.set_exception_handler(lambda _, report: reports.append(report))
+    torn = 0
+
+    waiting: weakref.WeakSet[asyncio.Future[None]] = weakref.WeakSet()
+    went_on: list[int] = []
+    failed: list[asyncio.Task[None]] = []
+
+    async def lonely(n: int) -> None:
+        for _ in range(3):
+            await put_off(loop, waiting)
+        went_on.append(n)
+
+    async def fails() -> None:
+        await asyncio.sleep(0.001)
+        raise ValueError
+
+    def interrupt(line: int) -> None:
+        """Raise KeyboardInterrupt at the *line*-th line of the function, and go on."""
+        nonlocal torn
+        lines = 0
+
+        def trace(frame: FrameType, event: str, argument: object) -> Any:
+            nonlocal lines, torn
+            if frame.f_code is not code:
+                return None
+            if event == "line":
+                lines += 1
+                if lines == line:
+                    torn += 1
+                    sys.settrace(None)
+                    raise KeyboardInterrupt
+            return trace
+
+        async def main() -> None:
+            loop.create_task(lonely(line))
+            failed.append(loop.create_task(fails()))
+            await asyncio.sleep(0.01)
+
+        gc.disable()  # in its callbacks nothing can be raised
+        sys.settrace(trace)
+        try:
+            with contextlib.suppress(KeyboardInterrupt):
+                loop.run_until_complete(main())
+        finally:
+            sys.settrace(None)
+            gc.enable()
+        for _ in range(3):
+            turn(loop, 0.005)
+            gc.collect()
+            while waiting:
+                waiting.pop().set_result(None)
+        turn(loop, 0.005)
+
+    for line in range(1, 20):
+        interrupt(line)
+    assert torn > 5
+    assert sorted(went_on) == list(range(1, 20))
+    turn(loop, 1.5)
+    told = [report["task"] for report in reports if "task" in report and "never retrieved" in report["message"]]
+    assert len(told) == len(failed)
+    assert set(told) == set(failed)
+
+
+def test_a_task_that_waits_again_survives_a_collection_before_the_look(loop: Loop, books: Tasks) -> None:
+    waiting: weakref.WeakSet[asyncio.Future[None]] = weakref.WeakSet()
+    went_on: list[int] = []
+
+    async def lonely() -> None:
+        for _ in range(2):
+            await put_off(loop, waiting)
+        went_on.append(1)
+
+    loop.create_task(lonely())
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.run_until_complete(asyncio.sleep(0))
+    (future,) = waiting
+    callbacks = future._callbacks
+    assert callbacks is not None
+    # Between the step of the task and our look: what the collector does there, a callback does.
+    later, context = callbacks[-1]
+    future.remove_done_callback(later)
+    future.add_done_callback(lambda _: gc.collect())
+    future.add_done_callback(later, context=context)
+    del later, callbacks, context
+    future.set_result(None)
+    del future
+    loop.run_until_complete(asyncio.sleep(0.01))
+    gc.collect()
+    for future in list(waiting):
+        future.set_result(None)
+    loop.run_until_complete(asyncio.sleep(0.01))
+    assert went_on == [1]

@@ -1,4 +1,4 @@
-"""What an interrupt was forced into."""
+"""A KeyboardInterrupt that was forced, and what it was forced into."""
 
 from __future__ import annotations
 
@@ -7,7 +7,21 @@ import linecache
 from types import FrameType
 from typing import NamedTuple
 
-__all__ = ["Forced"]
+__all__ = ["Forced", "forced_interrupt", "is_forced"]
+
+_MARK = "_forced_by_ipyrunner"
+
+
+def forced_interrupt() -> KeyboardInterrupt:
+    """Return what is raised in code that does not yield."""
+    forced = KeyboardInterrupt()
+    vars(forced)[_MARK] = True
+    return forced
+
+
+def is_forced(exc: BaseException | None) -> bool:
+    """Return whether *exc* was raised by an interrupt of ours, and not by the code that it came out of."""
+    return type(exc) is KeyboardInterrupt and _MARK in vars(exc)
 
 
 class Forced(NamedTuple):

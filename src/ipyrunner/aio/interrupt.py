@@ -47,16 +47,16 @@ from typing import Any
 
 from .awaiting import depends_on
 from .callbacks import CallbackCall, Holder, tasks_on_stack
-from .forced import Forced
+from .forced import Forced, forced_interrupt
 from .main_task import MainTask
 from .peeking import is_stepping
 from .ready_queue import ReadyQueue
 from .signalling import forget_before_debugger, is_debuggers_handler, is_default_handler, signal_main_thread
 from .unraisable import call_at_next_line, when_dropped
-from .user_code import is_user_code, uninterruptible
+from .user_code import is_user_code, uninterruptible, user_frame
 from .watchdog import watchdog
 
-__all__ = ["Interrupt", "is_forced"]
+__all__ = ["Interrupt"]
 
 # Seconds: between two looks of the watchdog; what a second SIGINT leaves.
 _LOOK = 0.01
@@ -69,16 +69,8 @@ class _Question:
     answered = False
 
 
-def is_forced(exc: BaseException | None) -> bool:
-    """Return whether *exc* was raised by an Interrupt, and not by the code that it came out of."""
-    return type(exc) is KeyboardInterrupt and isinstance(vars(exc).get("forced_by"), Interrupt)
-
-
-def _user_frame(frame: FrameType | None, loop: asyncio.AbstractEventLoop) -> FrameType | None:
-    """Return the innermost frame of user code from *frame* on."""
-    while frame is not None and not is_user_code(frame, loop):
-        frame = frame.f_back
-    return frame
+def _nothing() -> None:
+    pass
 
 
 class Interrupt(MainTask):
@@ -118,6 +110,8 @@ class Interrupt(MainTask):
         self._sent = False
         # Whether one has come that could not be handled.
         self._missed = False
+        # How often the handler was called, and how often it had been when the loop last saw SIGINT.
+        self._handled = self._noticed = 0
         # Whether a press has not had its effect yet, whether that waits for the end of a step, and for which one's.
         self._due = False
         self._waits = False
@@ -135,7 +129,7 @@ class Interrupt(MainTask):
         self._spent = 0
         self._forced: list[object] = []
         self._withheld: BaseException | None = None
-        self._unhook: Callable[[], None] = lambda: None
+        self._unhook: Callable[[], None] = _nothing
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
@@ -155,6 +149,7 @@ class Interrupt(MainTask):
         with self._lock:
             self._over = True
         self._unhook()
+        self._unhook = _nothing  # it has the exception
         self._forced.clear()
         self._holder.forget()
         self._behind = None
@@ -223,7 +218,10 @@ class Interrupt(MainTask):
 
     def on_sigint(self, signum: int, frame: FrameType | None) -> None:
         """Handle SIGINT."""
-        if self._over:
+        self._handled += 1
+        if self._over:  # about to be handed back; one that the watchdog has not sent counts
+            self.presses += not self._sent
+            self._sent = False
             return
         forced, presses = None, self.presses
         try:
@@ -238,6 +236,12 @@ class Interrupt(MainTask):
             self._put((time.monotonic() + _LOOK, self._watch))
         if forced is not None:
             raise forced
+
+    def notice(self) -> None:
+        """In the loop: SIGINT has come. At the recursion limit no handler can be called; then it is handled now."""
+        noticed, self._noticed = self._noticed, self._handled
+        if noticed == self._handled and self.handles_signals:
+            self.on_sigint(signal.SIGINT, None)
 
     def _raise(self, frame: FrameType) -> None:
         held = self._holder.look(frame, task=self.task if is_stepping(self.task) else None)
@@ -298,9 +302,9 @@ class Interrupt(MainTask):
         return task or (self.task if is_stepping(self.task) else held.callback)
 
     def _is_dependent(self, running: Any, *, raising: bool = False) -> bool:
-        if self.task is None or not hasattr(running, "get_coro"):
-            return False
         try:
+            if self.task is None or not hasattr(running, "get_coro"):
+                return False
             return depends_on(self.task, running, raising=raising)
         except Exception:  # tasks and futures of the user's, which may be anything
             return False
@@ -330,7 +334,7 @@ class Interrupt(MainTask):
             self._forced = [other for other in self._forced if other is not running]
             self._due = due
             # What collects one object after the other is always in the middle of that when the watchdog looks.
-            call_at_next_line(_user_frame(sys._getframe(), self._loop), self._raise)
+            call_at_next_line(user_frame(sys._getframe(), self._loop), self._raise)
 
         self._unhook()
         self._unhook = when_dropped(forced, undo)
@@ -338,8 +342,7 @@ class Interrupt(MainTask):
 
     def _make_forced(self, dependent: object) -> KeyboardInterrupt:
         """Return what is raised in *dependent*, a task that the main task waits for, or in something else (None)."""
-        forced = KeyboardInterrupt()
-        forced.forced_by = self  # type: ignore[attr-defined]
+        forced = forced_interrupt()
         if dependent is not None and dependent is not self.task and not self._is_dependent(dependent, raising=True):
             self._withheld = forced
         return forced

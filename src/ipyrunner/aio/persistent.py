@@ -10,13 +10,14 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from .callbacks import drives_loop, is_from_callback
+from .callbacks import drives_loop
 from .closing import wind_up
 from .contexts import carry_back
+from .escaped import settle_escaped, settle_signal
 from .exiting import end_child_in_loop, in_forked_children, refuse_copy
 from .failures import Failures, Show
 from .hosting import Faults, Hosting
-from .interrupt import Interrupt, is_forced
+from .interrupt import Interrupt
 from .origins import origin_of
 from .peeking import cancel_ready
 from .ready_queue import ReadyQueue
@@ -70,7 +71,7 @@ class PersistentRunner:
         self.given_up: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
         self._grace = grace
         self._outside = Outside() if outside is None else outside
-        self._wakeup = Wakeup(loop)
+        self._wakeup = Wakeup(loop, came=self._on_signals)
         self._queue = ReadyQueue(loop)
         self._slowness: SlowCallbacks | None = None
         self._in_context = False
@@ -216,9 +217,13 @@ class PersistentRunner:
             self._drive(task, interrupt)
         if context is None:
             carry_back(copy)
-            if interrupt.is_unanswered:  # it came in the last step: it is for the cell that has called
+        try:
+            return self._outcome(task, interrupt, copy)
+        finally:
+            if (
+                context is None and interrupt.is_unanswered
+            ):  # it came in the last step: it is for the cell that has called
                 raise KeyboardInterrupt
-        return self._outcome(task, interrupt, copy)
 
     def run_cell(self, coro: Coroutine[Any, Any, _T], *, name: str | None = None) -> _T:
         """Run *coro*, a cell that awaits, and block: where there is no kernel whose loop could go on meanwhile."""
@@ -281,17 +286,20 @@ class PersistentRunner:
     def _interrupt(self) -> Iterator[Interrupt]:
         before = self.interrupting
         interrupt = Interrupt(self.loop, grace=self._grace(), replaces=self._outside.replaces, queue=self._queue)
-        with self._wakeup.on_signals(), interrupt:
-            self.interrupting = interrupt
-            if self._outside.take():
-                interrupt.press()
-            try:
-                yield interrupt
-            finally:
-                self.interrupting, self.last_interrupt = before, interrupt
-                self.interrupts += interrupt.presses
-                if (forced := interrupt.forced) and origin_of(forced.context) is not origin_of(self.context):
-                    forced.tell()
+        try:
+            with self._wakeup.on_signals(), interrupt:
+                self.interrupting = interrupt
+                self._wakeup.forget(signal.SIGINT)  # what came in the last step of the run before
+                if self._outside.take():
+                    interrupt.press()
+                try:
+                    yield interrupt
+                finally:
+                    self.interrupting, self.last_interrupt = before, interrupt
+        finally:
+            self.interrupts += interrupt.presses
+            if (forced := interrupt.forced) and origin_of(forced.context) is not origin_of(self.context):
+                forced.tell()
 
     @contextmanager
     def _between_cells(self) -> Iterator[None]:
@@ -350,7 +358,7 @@ class PersistentRunner:
             raise KeyboardInterrupt
         try:
             result = task.result()
-            interrupt.task = interrupt.task if interrupt.presses else None  # what it returns is not kept
+            interrupt.task = None  # what it returns is not kept
             return result
         except asyncio.CancelledError as exc:
             if interrupt.claims(exc):
@@ -361,40 +369,17 @@ class PersistentRunner:
     def _leave(self) -> None:
         """Before and after each run of the loop: put back what an interrupt has set aside; end a forked child."""
         self._queue.put_back()
+        self.tasks.rest()
         if self._is_copy:
             task = None if self.interrupting is None else self.interrupting.task
             end_child_in_loop(unfinished=task is not None and not task.done())
 
     def _on_escaped(self, exc: BaseException) -> None:
-        run = self.interrupting
-        if is_forced(exc):
-            if run is not None:
-                run.came_out(exc)
-            return
-        if not is_from_callback(exc, self.loop):
-            self._on_signal_raised(exc)
-            return
-        if isinstance(exc, KeyboardInterrupt):
-            # Raised by a task, which holds it. Or by a handler that the user has put in our place.
-            if run is not None and not run.handles_signals:
-                run.fail(exc)
-            return
-        if not isinstance(exc, SystemExit):
-            self._on_signal_raised(exc)  # callbacks keep all others
-            return
-        task = self.tasks.holder_of(exc)
-        if task is not None:
-            return  # reported as any other failure of a task
-        self._report("SystemExit in a callback of the notebook's loop does not end the kernel", exc)
+        settle_escaped(exc, loop=self.loop, run=self.interrupting, holder_of=self.tasks.holder_of)
 
     def _on_signal_raised(self, exc: BaseException) -> None:
-        """A signal handler of the user's has raised *exc* in the loop's own code, or in ours: the cell gets it."""
-        run = self.interrupting
-        if run is not None and run.task is not None and not run.task.done():
-            run.fail(exc)
-        elif not isinstance(exc, KeyboardInterrupt):
-            self._report("an exception in the notebook's loop itself: of a signal handler, most likely", exc)
+        settle_signal(exc, self.loop, self.interrupting)
 
-    def _report(self, message: str, exc: BaseException) -> None:
-        # Not call_exception_handler: a handler of the user's may raise SystemExit again.
-        self.loop.default_exception_handler({"message": message, "exception": exc})
+    def _on_signals(self, signals: bytes) -> None:
+        if signal.SIGINT in signals and self.interrupting is not None:
+            self.interrupting.notice()

@@ -79,15 +79,22 @@ class _Entry:
         self.anchor: asyncio.Future[Any] | None = None
         self.waits = 0
 
-    @uninterruptible
-    def on_woken(self, _: asyncio.Future[Any]) -> None:
-        """In the loop, right after the step of the task that was woken: it has ended, or waits again."""
-        self.books._look_at(self)
+
+class _Look:
+    """Look at a task once: right after it was woken, or when it has ended. Holds it from the wakeup to the look."""
+
+    __slots__ = ("entry", "task")
+
+    def __init__(self, entry: _Entry, task: asyncio.Task[Any]) -> None:
+        self.entry, self.task = entry, task
 
     @uninterruptible
-    def on_done(self, _: asyncio.Future[Any]) -> None:
-        """In the loop: the task has ended."""
-        self.books._look_at(self)
+    def __call__(self, _: object) -> None:
+        try:
+            self.entry.books._look_at(self.entry, self.task)
+        except BaseException:  # a signal handler's, which is not ours; nobody else would look again
+            self.entry.books._look_at(self.entry, self.task)
+            raise
 
 
 class Tasks:
@@ -224,12 +231,14 @@ class Tasks:
 
     @uninterruptible
     def _sort_in_loop(self) -> None:
-        self._armed = False
-        self._sort(at_most=_SORTED)
-        if self._new:
-            self._begin()
-        else:
-            self._unwatch_collector()
+        try:
+            self._armed = False
+            self._sort(at_most=_SORTED)
+        finally:  # also if a signal handler, which is not ours, has raised in the middle
+            if self._new:
+                self._begin()
+            else:
+                self._unwatch_collector()
 
     def _sort(self, *, at_most: int | None = None, all_of_them: bool = False) -> None:
         """Sort the new tasks that have begun: tasks begin in the order of their making."""
@@ -257,27 +266,35 @@ class Tasks:
         ref = weakref.ref(task)
         if ref in self._live:
             return  # or: an interrupt has come before it was taken from the new ones
-        self._count += 1
-        entry = self._live[ref] = _Entry(self, ref, self._count, at)
-        self._look_at(entry)
-
-    def _look_at(self, entry: _Entry) -> None:
-        """Let the task go if it has ended; else keep it until it is woken, and later on until it has ended."""
-        entry.anchor, task = None, entry.ref()
-        if task is None:
-            self._live.pop(entry.ref, None)
-        elif task.done():
+        entry = _Entry(self, ref, self._count + 1, at)
+        if task.done():
             self._let_go(entry, task)
         else:
-            waiter = waits_for(task) if entry.waits < _WAITS else None
-            entry.waits += 1
-            # Others may wait for a task, and be woken between its end and our look.
-            if waiter is None or is_task(waiter):
-                entry.anchor = task
-                task.add_done_callback(entry.on_done, context=self._context)
-            else:
-                entry.anchor = waiter
-                waiter.add_done_callback(entry.on_woken, context=self._context)
+            self._keep(entry, task)
+            # Last: an interrupt may come between any two of these, and until then the task is still a new one.
+            self._live[ref] = entry
+        self._count = entry.number
+
+    def _keep(self, entry: _Entry, task: asyncio.Task[Any]) -> None:
+        """Keep the task until it is woken, and later on until it has ended."""
+        entry.anchor = task  # whatever raises in what follows
+        waiter = waits_for(task) if entry.waits < _WAITS else None
+        entry.waits += 1
+        # Others may wait for a task, and be woken between its end and our look.
+        if waiter is None or is_task(waiter):
+            task.add_done_callback(_Look(entry, task), context=self._context)
+        else:
+            waiter.add_done_callback(_Look(entry, task), context=self._context)
+            entry.anchor = waiter
+
+    def _look_at(self, entry: _Entry, task: asyncio.Task[Any]) -> None:
+        """Let the task go if it has ended; else keep it."""
+        if self._live.get(entry.ref) is not entry:
+            return  # torn apart when it was made; there is another one
+        if task.done():
+            self._let_go(entry, task)
+        else:
+            self._keep(entry, task)
 
     def _take(self) -> None:
         """Sort all new tasks."""
@@ -285,10 +302,11 @@ class Tasks:
             self._sort(all_of_them=True)
 
     def _let_go(self, entry: _Entry, task: asyncio.Task[Any]) -> None:
-        if self._live.pop(entry.ref, None) is not None:
-            if task not in self._mains:
-                self._past.append(_remember(task, entry.number, entry.at, time.monotonic()))
-            self._unretrieved.add(task)
+        # First, and once more if an interrupt comes before the rest: a failure that is suspected twice is told once.
+        self._unretrieved.add(task)
+        self._live.pop(entry.ref, None)
+        if task not in self._mains:
+            self._past.append(_remember(task, entry.number, entry.at, time.monotonic()))
 
     def is_reported(self, task: asyncio.Task[Any]) -> None:
         """Remember *task*, which nobody held: asyncio reports its failure, and it vanishes."""
@@ -303,8 +321,14 @@ class Tasks:
             self._watching = True
             gc.callbacks.append(self._on_collection)
 
+    def rest(self) -> None:
+        """When the loop comes to rest: what an interrupt raises in a plain cell, the garbage collector would drop."""
+        if self._watching:
+            self._sort()
+            self._unwatch_collector()
+
     def _unwatch_collector(self) -> None:
-        self._watching = False
+        self._watching, self._spared = False, []
         with suppress(ValueError):
             gc.callbacks.remove(self._on_collection)
 

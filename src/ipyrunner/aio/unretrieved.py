@@ -23,7 +23,7 @@ from itertools import islice
 from typing import Any
 
 from .awaiting import awaited
-from .interrupt import is_forced
+from .forced import is_forced
 from .origins import origin_of
 from .peeking import exception_of, task_context, unseen
 from .user_code import uninterruptible

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from .callbacks import is_callback, is_driver, is_in_call, runs_other_loop
 
-__all__ = ["catches_interrupts", "is_user_code", "uninterruptible"]
+__all__ = ["catches_interrupts", "is_user_code", "uninterruptible", "user_frame"]
 
 _ASYNCIO = os.path.dirname(asyncio.__file__) + os.sep
 _OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
@@ -69,3 +69,10 @@ def is_user_code(frame: FrameType, loop: asyncio.AbstractEventLoop) -> bool:
         return False
     # Coroutines of asyncio (sleep, wait_for, gather's callers) are the user's; its functions keep the loop's books.
     return not code.co_filename.startswith(_ASYNCIO) or bool(code.co_flags & _COROUTINE)
+
+
+def user_frame(frame: FrameType | None, loop: asyncio.AbstractEventLoop) -> FrameType | None:
+    """Return the innermost frame of user code from *frame* on."""
+    while frame is not None and not is_user_code(frame, loop):
+        frame = frame.f_back
+    return frame
