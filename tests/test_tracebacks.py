@@ -110,3 +110,14 @@ def test_debug_sees_the_users_frame(shared: Kernel) -> None:
         shared.ok("import sys; tb = sys.last_traceback\nwhile tb.tb_next: tb = tb.tb_next\ntb.tb_frame.f_locals").value
         == "{'x': 0}"
     )
+
+
+@pytest.mark.parametrize("code", ["1 / 0  # here", "await boom()"])
+def test_the_users_error_is_told_though_ipython_cannot_format_it(fresh: Kernel, code: str) -> None:
+    # IPython 7.34 does that by itself now and then, when inspect finds no frames: TypeError, len() of None.
+    fresh.ok(BOOM)
+    fresh.ok("get_ipython().InteractiveTB.structured_traceback = lambda *args, **kwargs: len(None)")
+    cell = fresh.run(code)
+    assert cell.ename == "ZeroDivisionError"
+    assert "# here" in cell.traceback
+    fresh.expect_alive()

@@ -6,6 +6,7 @@ import asyncio
 import linecache
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -75,7 +76,12 @@ class Tracebacks:
             if isinstance(exc, asyncio.CancelledError) and self._is_given_up():
                 return  # the cell has ended long ago, as KeyboardInterrupt
             exc = self._prepare(exc)
-            original((type(exc), exc, exc.__traceback__), *args, **kwargs)
+            try:
+                original((type(exc), exc, exc.__traceback__), *args, **kwargs)
+            except Exception:
+                # IPython's formatting has bugs of its own (7.34: TypeError, where inspect finds no frames), and its
+                # error would take the place of the user's.
+                self._shell._showtraceback(type(exc), exc, traceback.format_exception(exc))
             self._print_hidden_notes(exc)
 
         return showtraceback
