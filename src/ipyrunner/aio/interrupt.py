@@ -69,10 +69,6 @@ class _Question:
     answered = False
 
 
-def _nothing() -> None:
-    pass
-
-
 class Interrupt(MainTask):
     """Take SIGINT over for one main task; a context manager, entered before the task is made.
 
@@ -129,7 +125,7 @@ class Interrupt(MainTask):
         self._spent = 0
         self._forced: list[object] = []
         self._withheld: BaseException | None = None
-        self._unhook: Callable[[], None] = _nothing
+        self._unhook: Callable[[], None] = lambda: None
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
@@ -149,7 +145,7 @@ class Interrupt(MainTask):
         with self._lock:
             self._over = True
         self._unhook()
-        self._unhook = _nothing  # it has the exception
+        self._unhook = lambda: None  # the other one has the exception, and a task
         self._forced.clear()
         self._holder.forget()
         self._behind = None
