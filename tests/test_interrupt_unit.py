@@ -390,66 +390,71 @@ def test_no_interrupt_is_forced_into_our_own_callbacks(runner: NotebookRunner) -
     assert log == ["whole"]
 
 
-def test_a_press_at_the_recursion_limit_is_not_lost(runner: NotebookRunner) -> None:
-    # There no handler can be called that is a Python function: RecursionError is raised in its place.
-    deep = pressed = False
+def press() -> None:
+    signal.raise_signal(signal.SIGINT)
 
-    def down() -> None:
-        nonlocal deep
+
+@pytest.mark.parametrize("ending", ["goes on", "ends", "ends at once"])
+def test_a_press_deep_in_a_recursion_is_not_lost(runner: NotebookRunner, ending: str) -> None:
+    deepest, refused = 0, list[int]()
+
+    def down(depth: int) -> None:
+        nonlocal deepest
+        deepest = depth
+        if depth != target:
+            down(depth + 1)
+            return
         try:
-            down()
+            press()
         except RecursionError:
-            deep = True
-            while not pressed:
-                pass
-            raise
-
-    def press() -> None:
-        nonlocal pressed
-        end = time.monotonic() + 30
-        while not deep and time.monotonic() < end:
-            time.sleep(0.001)
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-        pressed = True
+            refused.append(target)  # so few frames are left that no handler can be called: not in a script either
 
     async def main() -> None:
         with contextlib.suppress(RecursionError):
-            down()
+            down(0)
+        if ending == "goes on":
+            await asyncio.sleep(0 if refused or target < 0 else 30)
+        elif ending == "ends":
+            await asyncio.sleep(0)
+
+    target = -1
+    runner.run(main())
+    for left in range(2, 40):
+        target, before = deepest - left, runner.interrupts
+        refused.clear()
+        try:
+            runner.run(main())
+        except KeyboardInterrupt:
+            assert runner.interrupts > before
+        else:
+            assert refused, left
+            assert left < 8
+        assert runner.run(asyncio.sleep(0, "next")) == "next"
+
+
+def test_a_press_that_a_handler_of_the_users_took_is_not_ours(runner: NotebookRunner) -> None:
+    taken: list[int] = []
+
+    async def main() -> str:
+        before = signal.signal(signal.SIGINT, lambda signum, frame: taken.append(signum))
+        press()
+        signal.signal(signal.SIGINT, before)
+        await asyncio.sleep(0.1)
+        return "not interrupted"
+
+    assert runner.run(main()) == "not interrupted"
+    assert taken == [signal.SIGINT]
+
+
+def test_an_interrupted_run_raises_one_keyboard_interrupt(runner: NotebookRunner) -> None:
+    async def main() -> None:
+        asyncio.get_running_loop().call_soon(press)
         await asyncio.sleep(30)
 
-    thread = threading.Thread(target=press)
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as caught:
         runner.run(main())
-    thread.join(30)
-    assert runner.interrupts == 1
-    assert runner.run(asyncio.sleep(0, "next")) == "next"
-
-
-def test_a_press_that_ended_its_run_by_a_recursion_error_is_not_the_next_ones(runner: NotebookRunner) -> None:
-    at_limit = threading.Event()
-
-    def down() -> None:
-        try:
-            down()
-        except RecursionError:
-            if not at_limit.is_set():
-                at_limit.set()
-                signal.raise_signal(signal.SIGINT)
-            raise
-
-    async def main() -> None:
-        down()
-
-    with contextlib.suppress(RecursionError, KeyboardInterrupt):
-        runner.run(main())
-    assert at_limit.is_set()
-    for _ in range(3):
-        assert runner.run(asyncio.sleep(0.01, "next")) == "next"
-
-
-def press() -> None:
-    signal.raise_signal(signal.SIGINT)
+    assert caught.value.__suppress_context__
+    assert not isinstance(caught.value.__context__, KeyboardInterrupt)
 
 
 def test_a_press_at_the_very_end_of_a_blocking_run_is_the_cells(runner: NotebookRunner) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import signal
 import sys
 import threading
 import weakref
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from ipyrunner import NotebookRunner
 from ipyrunner.aio import tasks as tasks_module
 from ipyrunner.aio import unretrieved
 from ipyrunner.aio.tasks import Tasks
@@ -407,3 +409,44 @@ def test_a_task_that_waits_again_survives_a_collection_before_the_look(loop: Loo
         future.set_result(None)
     loop.run_until_complete(asyncio.sleep(0.01))
     assert went_on == [1]
+
+
+@pytest.mark.parametrize("ends", ["by a press", "by SystemExit"])
+def test_tasks_that_begin_after_an_iteration_was_cut_short_survive_a_collection(ends: str) -> None:
+    runner = NotebookRunner()
+    loop = runner.get_loop()
+    waiting: weakref.WeakSet[asyncio.Future[None]] = weakref.WeakSet()
+    went_on: list[int] = []
+
+    async def lonely(n: int) -> None:
+        await put_off(loop, waiting)
+        went_on.append(n)
+
+    async def cuts() -> None:
+        if ends == "by SystemExit":
+            raise SystemExit(3)
+        signal.raise_signal(signal.SIGINT)
+
+    async def collects() -> None:
+        gc.collect()
+
+    async def main() -> None:
+        tasks = [loop.create_task(lonely(0)), loop.create_task(cuts())]
+        for n in range(1, 6):
+            loop.create_task(lonely(n))
+        loop.create_task(collects())
+        await asyncio.sleep(0.1)
+        assert isinstance(tasks[1].exception(), SystemExit)
+
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            runner.run(main())
+        runner.run(asyncio.sleep(0.01))
+        gc.collect()
+        while waiting:
+            waiting.pop().set_result(None)
+        runner.run(asyncio.sleep(0.01))
+        assert sorted(went_on) == list(range(6))
+    finally:
+        runner.close()
+        asyncio.set_event_loop(None)

@@ -108,6 +108,19 @@ def test_control_c_ends_the_await_and_nothing_else(either: Terminal) -> None:
     assert out(either.run("bystander.done()")) == "False"
 
 
+@pytest.mark.parametrize(
+    "code", ["print('g' + 'o', {0}); await asyncio.sleep(60)", "%arun print('g' + 'o', {0}) or asyncio.sleep(60)"]
+)
+def test_control_c_goes_to_the_cell_and_not_to_the_next_prompt(either: Terminal, code: str) -> None:
+    for n in range(3):
+        either.begin(code.format(n))
+        either.wait_for(f"\ngo {n}")
+        either.type(CONTROL_C)
+        assert "KeyboardInterrupt" in either.finish()
+        expect_alive(either)
+    assert "escaped interact()" not in either.text
+
+
 def test_control_c_twice_ends_a_cell_that_swallows_the_first(terminal: Terminal) -> None:
     terminal.begin(
         "for n in range(2):\n    try: print('go', n); await asyncio.sleep(60)\n"

@@ -305,6 +305,8 @@ class NotebookRunner(LoggingConfigurable):
         current = self.current
         asyncio.set_event_loop(current.loop)
         current.pause()  # the cell may run the loop itself
+        if not current.is_entered:
+            current.tasks.rest()
         with Held() as held:
             aside = exchange(self._left)
             try:

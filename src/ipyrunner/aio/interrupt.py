@@ -106,8 +106,6 @@ class Interrupt(MainTask):
         self._sent = False
         # Whether one has come that could not be handled.
         self._missed = False
-        # How often the handler was called, and how often it had been when the loop last saw SIGINT.
-        self._handled = self._noticed = 0
         # Whether a press has not had its effect yet, whether that waits for the end of a step, and for which one's.
         self._due = False
         self._waits = False
@@ -132,18 +130,19 @@ class Interrupt(MainTask):
             previous = signal.getsignal(signal.SIGINT)
             if previous is not None and (self._replaces(previous) or is_debuggers_handler(previous)):
                 watchdog.start()
-                handler = self.on_sigint
+                handler, self._put = self.on_sigint, watchdog.put
                 try:
                     signal.signal(signal.SIGINT, handler)
                 except ValueError:  # an embedded interpreter without signals (gh-91880)
                     return self
-                self._handler, self._previous, self._put = handler, previous, watchdog.put
+                self._handler, self._previous = handler, previous
                 forget_before_debugger()  # that of an earlier cell
         return self
 
     def __exit__(self, *exc: object) -> None:
         with self._lock:
             self._over = True
+        self.presses += self._missed
         self._unhook()
         self._unhook = lambda: None  # the other one has the exception, and a task
         self._forced.clear()
@@ -214,30 +213,27 @@ class Interrupt(MainTask):
 
     def on_sigint(self, signum: int, frame: FrameType | None) -> None:
         """Handle SIGINT."""
-        self._handled += 1
         if self._over:  # about to be handed back; one that the watchdog has not sent counts
             self.presses += not self._sent
             self._sent = False
             return
         forced, presses = None, self.presses
+        if self._sent and not self._missed:
+            self._sent = False
+        else:
+            self._missed = True
         try:
-            if self._sent and not self._missed:
-                self._sent = False
-            else:
-                self._missed = False
+            if self._missed:
                 self.press()
+                self._missed = False
             forced = self._take_step(frame)
         except RecursionError:  # the code that is interrupted is deep in a recursion: again when it is not
-            self.presses, self._missed, self._watched = presses, self.presses > presses, True
+            if self._missed:
+                self.presses = presses
+            self._watched = True
             self._put((time.monotonic() + _LOOK, self._watch))
         if forced is not None:
             raise forced
-
-    def notice(self) -> None:
-        """In the loop: SIGINT has come. At the recursion limit no handler can be called; then it is handled now."""
-        noticed, self._noticed = self._noticed, self._handled
-        if noticed == self._handled and self.handles_signals:
-            self.on_sigint(signal.SIGINT, None)
 
     def _raise(self, frame: FrameType) -> None:
         held = self._holder.look(frame, task=self.task if is_stepping(self.task) else None)

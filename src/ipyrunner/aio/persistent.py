@@ -71,7 +71,7 @@ class PersistentRunner:
         self.given_up: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
         self._grace = grace
         self._outside = Outside() if outside is None else outside
-        self._wakeup = Wakeup(loop, came=self._on_signals)
+        self._wakeup = Wakeup(loop)
         self._queue = ReadyQueue(loop)
         self._slowness: SlowCallbacks | None = None
         self._in_context = False
@@ -215,14 +215,15 @@ class PersistentRunner:
             interrupt.attach(task)
             self.tasks.is_main(task)
             self._drive(task, interrupt)
-        if context is None:
-            carry_back(copy)
+        if context is not None:
+            return self._outcome(task, interrupt, copy)
+        carry_back(copy)
+        unanswered = interrupt.is_unanswered
         try:
             return self._outcome(task, interrupt, copy)
         finally:
-            if (
-                context is None and interrupt.is_unanswered
-            ):  # it came in the last step: it is for the cell that has called
+            interrupt.task = None  # nobody will ask whose its cancellation was
+            if unanswered:  # it came in the last step: it is for the cell that has called
                 raise KeyboardInterrupt
 
     def run_cell(self, coro: Coroutine[Any, Any, _T], *, name: str | None = None) -> _T:
@@ -289,13 +290,14 @@ class PersistentRunner:
         try:
             with self._wakeup.on_signals(), interrupt:
                 self.interrupting = interrupt
-                self._wakeup.forget(signal.SIGINT)  # what came in the last step of the run before
                 if self._outside.take():
                     interrupt.press()
                 try:
                     yield interrupt
                 finally:
                     self.interrupting, self.last_interrupt = before, interrupt
+                    if interrupt.presses:  # it is answered, and not for the prompt that is next to run the loop
+                        self._wakeup.forget(signal.SIGINT)
         finally:
             self.interrupts += interrupt.presses
             if (forced := interrupt.forced) and origin_of(forced.context) is not origin_of(self.context):
@@ -358,7 +360,7 @@ class PersistentRunner:
             raise KeyboardInterrupt
         try:
             result = task.result()
-            interrupt.task = None  # what it returns is not kept
+            interrupt.task = interrupt.task if interrupt.presses else None  # what it returns is not kept
             return result
         except asyncio.CancelledError as exc:
             if interrupt.claims(exc):
@@ -369,7 +371,6 @@ class PersistentRunner:
     def _leave(self) -> None:
         """Before and after each run of the loop: put back what an interrupt has set aside; end a forked child."""
         self._queue.put_back()
-        self.tasks.rest()
         if self._is_copy:
             task = None if self.interrupting is None else self.interrupting.task
             end_child_in_loop(unfinished=task is not None and not task.done())
@@ -379,7 +380,3 @@ class PersistentRunner:
 
     def _on_signal_raised(self, exc: BaseException) -> None:
         settle_signal(exc, self.loop, self.interrupting)
-
-    def _on_signals(self, signals: bytes) -> None:
-        if signal.SIGINT in signals and self.interrupting is not None:
-            self.interrupting.notice()

@@ -158,7 +158,7 @@ class Tasks:
 
     def holder_of(self, exc: BaseException) -> asyncio.Task[Any] | None:
         """Return the task that has ended by *exc*."""
-        held = [ref() for ref in (*(ref for ref, _ in self._new), *self._live)]
+        held = [ref() for ref in (*(ref for ref, _ in self._new), *self._live, *self._unretrieved.suspects())]
         return next((task for task in held if task is not None and exception_of(task) is exc), None)
 
     def watch(self, watcher: Watcher) -> Callable[[], None]:
@@ -322,15 +322,16 @@ class Tasks:
             gc.callbacks.append(self._on_collection)
 
     def rest(self) -> None:
-        """When the loop comes to rest: what an interrupt raises in a plain cell, the garbage collector would drop."""
+        """Before a cell without await: what an interrupt raises in there, the garbage collector would drop."""
         if self._watching:
-            self._sort()
+            self._take()
             self._unwatch_collector()
 
     def _unwatch_collector(self) -> None:
         self._watching, self._spared = False, []
         with suppress(ValueError):
-            gc.callbacks.remove(self._on_collection)
+            while True:
+                gc.callbacks.remove(self._on_collection)
 
     @uninterruptible
     def _on_collection(self, phase: str, info: object) -> None:
@@ -340,7 +341,10 @@ class Tasks:
         elif self._sorting or threading.get_ident() != self._thread:
             self._spared = [ref() for ref, _ in list(self._new)]
         else:
-            self._sort()
+            try:
+                self._sort()
+            except RecursionError:  # the code that collects is deep in a recursion
+                self._spared = [ref() for ref, _ in list(self._new)]
 
 
 def state_of(task: asyncio.Task[Any]) -> str:

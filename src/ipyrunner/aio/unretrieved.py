@@ -85,6 +85,10 @@ class Unretrieved:
                 self._suspects.append(_Suspect(task))
                 self._arm(_LOOK)
 
+    def suspects(self) -> list[weakref.ref[asyncio.Task[Any]]]:
+        """Return the tasks whose exception nobody has retrieved yet."""
+        return [suspect.task for suspect in self._suspects]
+
     def close(self) -> None:
         """Report all that is left."""
         if self._timer is not None:

@@ -14,7 +14,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from .peeking import can_watch, signal_fd
@@ -25,12 +25,8 @@ __all__ = ["Wakeup"]
 class Wakeup:
     """A socket that *loop* watches, until :meth:`close`; nothing where it cannot (Windows' proactor has its own)."""
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, *, came: Callable[[bytes], None] = lambda signals: None
-    ) -> None:
-        """*came* is called in the loop with the numbers of the signals that have come."""
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._came = came
         self._forward = -1
         # Whether, in the present block or the last one, SIGINT has gone to another loop, too.
         self.passed_on = False
@@ -86,7 +82,6 @@ class Wakeup:
             signal.SIGINT in signals and self._forward not in (-1, signal_fd(self._loop))
         )
         self._pass_on(signals)
-        self._came(signals)
 
     def _pass_on(self, signals: bytes) -> None:
         # To whom the wakeup fd was before: another loop with signal handlers (a prompt's). And to those of our loop,
