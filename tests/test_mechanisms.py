@@ -11,7 +11,9 @@ import signal
 import socket
 import sys
 import threading
+import time
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,10 +23,12 @@ from ipyrunner import NotebookRunner
 from ipyrunner.aio.closing import wind_up
 from ipyrunner.aio.failures import Failure, Failures
 from ipyrunner.aio.hosting import Faults, Hosting
+from ipyrunner.aio.interrupt import Interrupt
 from ipyrunner.aio.lending import Lender
 from ipyrunner.aio.main_task import MainTask
 from ipyrunner.aio.ready_queue import ReadyQueue
 from ipyrunner.aio.running import running_loop
+from ipyrunner.aio.tasks import Tasks
 from ipyrunner.aio.wakeup import Wakeup
 from ipyrunner.aio.watchdog import watchdog
 from kernels import Kernel
@@ -368,3 +372,166 @@ def test_many_and_eager_tasks_that_nobody_holds_survive_a_collection_at_once() -
         assert runner.run(main(eager=True)) == 0
     runner.close()
     asyncio.set_event_loop(None)
+
+
+@pytest.fixture(params=LOOPS)
+def runner(request: pytest.FixtureRequest) -> Iterator[NotebookRunner]:
+    made = NotebookRunner(loop_factory=LOOPS[request.param], interrupt_grace=0.2)
+    yield made
+    made.close()
+    asyncio.set_event_loop(None)
+
+
+def press() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def spin(seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+class Deleted:
+    def __del__(self) -> None:
+        spin(0.5)
+
+
+def test_a_loop_that_was_lent_is_the_users_when_they_run_it() -> None:
+    lent, seen = asyncio.new_event_loop(), []
+    lender = Lender(lambda: lent)
+
+    async def nothing() -> None:
+        pass
+
+    async def main() -> None:
+        task = asyncio.create_task(nothing())
+        seen.append(running_loop())
+        await task
+
+    with lender.lending():
+        asyncio.create_task(nothing())
+        lent.run_until_complete(main())
+    assert seen == [lent]
+    lent.close()
+
+
+def test_a_wakeup_fd_that_was_there_before_gets_nothing_once_it_is_back() -> None:
+    loop = asyncio.new_event_loop()
+    wakeup = Wakeup(loop)
+    reader, writer = socket.socketpair()
+    for end in (reader, writer):
+        end.setblocking(False)
+    before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    handler = signal.signal(signal.SIGUSR1, lambda *args: None)
+    try:
+        with wakeup.on_signals():
+            signal.raise_signal(signal.SIGUSR1)
+        for _ in range(2):
+            loop.call_soon(loop.stop)
+            loop.run_forever()
+        with pytest.raises(BlockingIOError):
+            reader.recv(10)
+    finally:
+        signal.signal(signal.SIGUSR1, handler)
+        signal.set_wakeup_fd(before)
+        wakeup.close()
+        loop.close()
+        reader.close()
+        writer.close()
+
+
+def test_the_collector_is_not_watched_in_a_cell_without_await(runner: NotebookRunner) -> None:
+    async def nothing() -> None:
+        await asyncio.sleep(0)
+
+    async def main() -> None:
+        for _ in range(3000):
+            asyncio.create_task(nothing())
+
+    def watched() -> bool:
+        return any(isinstance(getattr(callback, "__self__", None), Tasks) for callback in gc.callbacks)
+
+    gc.disable()  # the collector would sort them
+    try:
+        runner.run(main())
+        assert watched()
+        assert not runner.run_sync(watched)
+    finally:
+        gc.enable()
+
+
+def test_sigint_that_the_watchdog_has_sent_is_no_press_when_the_interrupt_is_over() -> None:
+    loop = asyncio.new_event_loop()
+    with Interrupt(loop, grace=1) as interrupt:
+        pass
+    interrupt._sent = True
+    interrupt.on_sigint(signal.SIGINT, None)
+    assert interrupt.presses == 0
+    interrupt.on_sigint(signal.SIGINT, None)
+    assert interrupt.presses == 1
+    loop.close()
+
+
+def test_a_keyboard_interrupt_that_a_task_raises_is_the_tasks(runner: NotebookRunner) -> None:
+    if not isinstance(runner.get_loop(), asyncio.BaseEventLoop):
+        pytest.skip("uvloop does not say where it comes from")
+
+    async def stop() -> None:
+        raise KeyboardInterrupt
+
+    async def main() -> str:
+        task = asyncio.create_task(stop())
+        await asyncio.sleep(0.1)
+        task.exception()
+        return "went on"
+
+    assert runner.run(main()) == "went on"
+
+
+def test_a_system_exit_that_a_task_holds_is_told_once(runner: NotebookRunner) -> None:
+    told: list[Any] = []
+
+    async def stop() -> None:
+        raise SystemExit(3)
+
+    async def main() -> str:
+        vars(asyncio.get_running_loop())["default_exception_handler"] = told.append
+        task = asyncio.create_task(stop())
+        await asyncio.sleep(0.1)
+        task.exception()
+        return "went on"
+
+    assert runner.run(main()) == "went on"
+    assert told == []
+
+
+@pytest.mark.parametrize("then", ["awaits", "spins"])
+def test_a_dropped_interrupt_counts_again_where_a_debugger_traces(runner: NotebookRunner, then: str) -> None:
+    async def main() -> None:
+        press()
+        Deleted()
+        if then == "awaits":
+            await asyncio.sleep(30)
+        else:
+            spin(30)
+
+    before = sys.gettrace()
+    sys.settrace(lambda *args: None)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            runner.run(main())
+    finally:
+        sys.settrace(before)
+
+
+def test_a_cancellation_that_was_caught_has_had_its_effect(runner: NotebookRunner) -> None:
+    async def main() -> str:
+        asyncio.get_running_loop().call_later(0.05, press)
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            return "caught"
+        return "slept"
+
+    assert runner.run(main()) == "caught"

@@ -351,7 +351,7 @@ def test_an_interrupt_in_the_middle_of_the_books_loses_no_task(loop: Loop, books
             return trace
 
         async def main() -> None:
-            loop.create_task(lonely(line))
+            loop.create_task(lonely(line), name=f"lonely {line}")
             failed.append(loop.create_task(fails()))
             await asyncio.sleep(0.01)
 
@@ -374,6 +374,8 @@ def test_an_interrupt_in_the_middle_of_the_books_loses_no_task(loop: Loop, books
         interrupt(line)
     assert torn > 5
     assert sorted(went_on) == list(range(1, 20))
+    names = [ended.name for ended in books.ended() if ended.name.startswith("lonely")]
+    assert sorted(names) == sorted(set(names))
     turn(loop, 1.5)
     told = [report["task"] for report in reports if "task" in report and "never retrieved" in report["message"]]
     assert len(told) == len(failed)

@@ -23,6 +23,7 @@ from contextlib import suppress
 from types import CodeType, FrameType
 from typing import Any, TypeVar
 
+from .exceptions import traceback_of
 from .peeking import is_task
 
 __all__ = [
@@ -96,7 +97,7 @@ def is_from_callback(exc: BaseException, loop: asyncio.AbstractEventLoop) -> boo
     """
     if not isinstance(loop, asyncio.BaseEventLoop):
         return True
-    tb = exc.__traceback__
+    tb = traceback_of(exc)
     while tb is not None and tb.tb_frame.f_code is not _HANDLE_RUN:
         tb = tb.tb_next
     return tb is not None

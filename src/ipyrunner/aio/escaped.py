@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from .callbacks import is_from_callback
+from .exceptions import is_a
 from .forced import is_forced
 from .interrupt import Interrupt
 
@@ -28,11 +29,11 @@ def settle_escaped(
             run.came_out(exc)
     elif not is_from_callback(exc, loop):
         settle_signal(exc, loop, run)
-    elif isinstance(exc, KeyboardInterrupt):
+    elif is_a(exc, KeyboardInterrupt):
         # Raised by a task, which holds it. Or by a handler that the user has put in our place.
         if run is not None and not run.handles_signals:
             run.fail(exc)
-    elif not isinstance(exc, SystemExit):
+    elif not is_a(exc, SystemExit):
         settle_signal(exc, loop, run)  # callbacks keep all others
     elif holder_of(exc) is None:  # else it is reported as any other failure of a task
         _report("SystemExit in a callback of the notebook's loop does not end the kernel", exc, loop)
@@ -42,7 +43,7 @@ def settle_signal(exc: BaseException, loop: asyncio.AbstractEventLoop, run: Inte
     """A signal handler of the user's has raised *exc* in the loop's own code, or in ours: the cell gets it."""
     if run is not None and run.task is not None and not run.task.done():
         run.fail(exc)
-    elif not isinstance(exc, KeyboardInterrupt):
+    elif not is_a(exc, KeyboardInterrupt):
         _report("an exception in the notebook's loop itself: of a signal handler, most likely", exc, loop)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from .exceptions import is_a, traceback_of
 from .origins import context_of, origin_of
 from .peeking import is_task
 
@@ -98,10 +99,11 @@ class Failures:
 
 def _kind(report: dict[str, Any], context: contextvars.Context) -> object:
     exc = report.get("exception")
-    if not isinstance(exc, BaseException):
+    if exc is None or not is_a(exc, BaseException):
         return id(report)
-    tb = exc.__traceback__
+    tb = traceback_of(exc)
     while tb is not None and tb.tb_next is not None:
         tb = tb.tb_next
     place = None if tb is None else (tb.tb_frame.f_code, tb.tb_lineno)
-    return report.get("message"), type(exc), place, origin_of(context)
+    message = report.get("message")
+    return message if type(message) is str else id(message), type(exc), place, origin_of(context)

@@ -14,6 +14,7 @@ from typing import Any
 
 from .awaiting import dependencies
 from .callbacks import runs_nested
+from .exceptions import is_a
 from .ready_queue import ReadyQueue
 from .user_code import uninterruptible
 
@@ -119,7 +120,7 @@ class MainTask:
 
         It is answered once: the cancellation counts as handled from then on (``Task.uncancel``).
         """
-        if not isinstance(exc, asyncio.CancelledError) or not self._cancels or self.task is None:
+        if not is_a(exc, asyncio.CancelledError) or not self._cancels or self.task is None:
             return False
         left = 0
         for _ in range(self._cancels):

@@ -14,6 +14,7 @@ from .callbacks import drives_loop
 from .closing import wind_up
 from .contexts import carry_back
 from .escaped import settle_escaped, settle_signal
+from .exceptions import set_traceback, traceback_of
 from .exiting import end_child_in_loop, in_forked_children, refuse_copy
 from .failures import Failures, Show
 from .hosting import Faults, Hosting
@@ -365,7 +366,8 @@ class PersistentRunner:
         except asyncio.CancelledError as exc:
             if interrupt.claims(exc):
                 reason = interrupt.reason()
-                raise reason.with_traceback(reason.__traceback__ or exc.__traceback__) from None
+                set_traceback(reason, traceback_of(reason) or traceback_of(exc))
+                raise reason from None
             raise
 
     def _leave(self) -> None:

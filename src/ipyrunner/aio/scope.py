@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from .awaiting import awaited
+from .exceptions import is_a
 from .peeking import exception_of, unseen
 
 __all__ = ["Brood", "Scope", "leave"]
@@ -115,7 +116,7 @@ class Scope:
             self._abort()
 
         try:
-            if isinstance(exc, asyncio.CancelledError):
+            if is_a(exc, asyncio.CancelledError):
                 take(exc)
             elif exc is not None:
                 self._errors.append(exc)
@@ -130,7 +131,7 @@ class Scope:
             self._brood.__exit__()
         if self._cancelled_parent:
             parent.uncancel()
-        fatal = next((error for error in self._errors if isinstance(error, (KeyboardInterrupt, SystemExit))), None)
+        fatal = next((error for error in self._errors if is_a(error, KeyboardInterrupt, SystemExit)), None)
         if fatal is not None:
             raise fatal
         if cancelled is not None:

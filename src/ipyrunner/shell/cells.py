@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core import interactiveshell
 
+from ..aio.exceptions import traceback_of
 from ..aio.exiting import end_child
 from ..aio.origins import Origin, begin
 from ..aio.running import running_loop
@@ -95,8 +96,10 @@ class Cells:
             if not self.in_charge():
                 return await coro
             count = self._shell.execution_count
+            # ipykernel reads it, and 7.4 sets it neither for a cell that awaits nor before the first traceback.
+            vars(self._shell).setdefault("_last_traceback", None)
             try:
-                return await self._run(coro, raw_cell, kwargs, stock)
+                result = await self._run(coro, raw_cell, kwargs, stock)
             except GeneratorExit:
                 raise
             except BaseException as exc:
@@ -105,8 +108,11 @@ class Cells:
                 # versions of IPython have is a cell whose preprocessing failed.
                 if kwargs.get("store_history") and self._shell.execution_count == count:
                     self._shell.execution_count += 1  # IPython 7 counts at the end of a cell, which did not come
-                failure = (type(exc), exc, exc.__traceback__)
-                return await original(raw_cell, silent=True, transformed_cell=raw_cell, preprocessing_exc_tuple=failure)
+                failure = (type(exc), exc, traceback_of(exc))
+                result = await original(
+                    raw_cell, silent=True, transformed_cell=raw_cell, preprocessing_exc_tuple=failure
+                )
+            return self._tracebacks.harmless(result)
 
         return run_cell_async
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from ..aio.exceptions import inner_of, is_a, traceback_of
 from ..aio.tasks import describe
 
 if TYPE_CHECKING:
@@ -46,11 +47,11 @@ def debugger(shell: InteractiveShell, original: Callable[..., None]) -> Callable
 
     def debugger(force: bool = False) -> None:
         last = getattr(sys, "last_value", None)
-        raised = [exc for exc in _leaves(last) if exc.__traceback__ is not None]
+        raised = [exc for exc in _leaves(last) if traceback_of(exc) is not None]
         if last is not None and getattr(sys, "last_traceback", None) is None:
             print(f"ipyrunner: there is no frame to look at: {describe(last)} comes from an interrupt, not from code")
             return
-        if not isinstance(last, BaseExceptionGroup) or not raised:
+        if not is_a(last, BaseExceptionGroup) or not raised:
             original(force=force)
             return
         if len(raised) > 1:
@@ -58,7 +59,7 @@ def debugger(shell: InteractiveShell, original: Callable[..., None]) -> Callable
                 f"ipyrunner: this is where the first of {len(raised)} exceptions was raised, {describe(raised[0])}. "
                 "For another one: `raise sys.last_value.exceptions[1]` in a cell of its own, then %debug"
             )
-        tb = raised[0].__traceback__
+        tb = traceback_of(raised[0])
         # IPython drops the first entry, which is its own.
         tb = TracebackType(tb, tb.tb_frame, tb.tb_lasti, tb.tb_lineno) if tb is not None else None
         shell.InteractiveTB.tb = tb  # before IPython 9 this goes before what sys has
@@ -69,9 +70,9 @@ def debugger(shell: InteractiveShell, original: Callable[..., None]) -> Callable
 
 
 def _leaves(exc: BaseException | None) -> Iterator[BaseException]:
-    if isinstance(exc, BaseExceptionGroup):
-        for inner in exc.exceptions:
-            yield from _leaves(inner)
+    if exc is not None and (inner := inner_of(exc)):
+        for each in inner:
+            yield from _leaves(each)
     elif exc is not None:
         yield exc
 

@@ -118,6 +118,9 @@ class Extension:
             Replacement(shell, "enable_gui", self._gui.enable_gui),
             Replacement(shell.events, "trigger", self._lend_to_hooks),
         ]
+        if hasattr(shell, "_format_exception_for_storage"):
+            # Private, since IPython 9.2: for the history, what showtraceback has done. What it raises ends the cell.
+            self._replacements.append(Replacement(shell, "_format_exception_for_storage", tracebacks.stored))
         if hasattr(shell, "_atexit_once"):
             # Private, since IPython 8.0: a terminal clears the user's variables there, before atexit's functions run.
             # Without it tasks are cleaned up at exit all the same, only later.

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import traceback
 from typing import TYPE_CHECKING, Any
 
+from ..aio.exceptions import is_a
 from ..aio.failures import Failure
 from ..aio.origins import context_of, origin_of
 from ..aio.tasks import function_of
+from .formatting import format_exception
 from .tracebacks import without_machinery
 from .unwatched import Unwatched
 
@@ -32,17 +33,13 @@ class Reports:
     def show(self, failure: Failure) -> None:
         """Print *failure*. Its message is asyncio's own, unless there is a better one."""
         exc = failure.report.get("exception")
-        if not isinstance(exc, BaseException):
+        if exc is None or not is_a(exc, BaseException):
             loop = asyncio.get_event_loop()
             type(loop).default_exception_handler(loop, failure.report)
             return
         lines = [self._headline(failure.report, exc)]
         tb = without_machinery(exc)
-        if isinstance(exc, BaseExceptionGroup):  # IPython's formatter shows no inner exceptions
-            lines.append("".join(traceback.format_exception(type(exc), exc, tb)).rstrip())
-        else:
-            formatter: Any = self._shell.InteractiveTB
-            lines.append(formatter.stb2text(formatter.structured_traceback(type(exc), exc, tb, tb_offset=0)))
+        lines += format_exception(self._shell, exc, tb, tb_offset=0)
         if failure.more:
             lines.append(f"ipyrunner: and {failure.more} more that failed the same way at the same line: %atasks -a")
         print("\n".join(lines), file=sys.stderr, flush=True)
@@ -57,7 +54,7 @@ class Reports:
             return f"ipyrunner: {message}" + ("" if origin is None else f" (started by {origin.label})")
         if message != "Task exception was never retrieved":
             return f"ipyrunner: {message}: the task {task.get_name()}{of} ({function_of(task)})"
-        if isinstance(exc, SystemExit):
+        if is_a(exc, SystemExit):
             return f"ipyrunner: SystemExit in the task {task.get_name()}{of}: it does not end the kernel"
         failed = f"the task {task.get_name()}{of} ({function_of(task)}) failed"
         return f"ipyrunner: {failed}, and nobody awaits it ({message})"

@@ -6,15 +6,26 @@ import asyncio
 import linecache
 import os
 import sys
-import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import IPython
 
+from ..aio.exceptions import (
+    add_note,
+    inner_of,
+    is_a,
+    links_of,
+    message_of,
+    notes_of,
+    set_traceback,
+    traceback_of,
+)
 from ..aio.running import running_loop
 from ..notebook import NotebookRunner
+from .formatting import chain_of, format_exception, text_of
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
@@ -70,34 +81,68 @@ class Tracebacks:
 
         def showtraceback(exc_tuple: Any = None, *args: Any, **kwargs: Any) -> None:
             exc = sys.exc_info()[1] if exc_tuple is None else exc_tuple[1]
-            if not isinstance(exc, BaseException):
+            if exc is None or not is_a(exc, BaseException):
                 original(exc_tuple, *args, **kwargs)
                 return
-            if isinstance(exc, asyncio.CancelledError) and self._is_given_up():
+            if is_a(exc, asyncio.CancelledError) and self._is_given_up():
                 return  # the cell has ended long ago, as KeyboardInterrupt
             exc = self._prepare(exc)
-            try:
-                original((type(exc), exc, exc.__traceback__), *args, **kwargs)
-            except Exception:
-                # IPython's formatting has bugs of its own (7.34: TypeError, where inspect finds no frames), and its
-                # error would take the place of the user's.
-                self._shell._showtraceback(type(exc), exc, traceback.format_exception(exc))
+            failure = type(exc), exc, traceback_of(exc)
+            if any(is_a(link, BaseExceptionGroup) for link in chain_of(exc)) and not kwargs.get("exception_only"):
+                self._show(*failure, tb_offset=kwargs.get("tb_offset"))
+            else:
+                try:
+                    original(failure, *args, **kwargs)
+                    self._check()
+                except BaseException:
+                    # The class of the exception raises. Or IPython's formatting does (7.34: TypeError, where inspect
+                    # finds no frames), and its error would take the place of the user's.
+                    self._show(*failure, tb_offset=kwargs.get("tb_offset"))
             self._print_hidden_notes(exc)
 
         return showtraceback
+
+    def _check(self) -> None:
+        # ipykernel joins it for the reply; `_render_traceback_` of the user's may have returned anything.
+        lines = getattr(self._shell, "_last_traceback", None)
+        if lines is not None:
+            "\n".join(lines)
+
+    def stored(self, original: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+        """Return the replacement of what formats an exception for IPython's history."""
+
+        def format_exception_for_storage(exc: BaseException, *args: Any, **kwargs: Any) -> dict[str, Any]:
+            try:
+                return original(exc, *args, **kwargs)
+            except BaseException:
+                lines = format_exception(self._shell, exc, traceback_of(exc))
+                return {"ename": type(exc).__name__, "evalue": text_of(exc), "traceback": lines}
+
+        return format_exception_for_storage
+
+    def _show(
+        self, kind: type[BaseException], exc: BaseException, tb: TracebackType | None, *, tb_offset: int | None
+    ) -> None:
+        """As IPython's showtraceback, of whose parts these are: private since IPython 0.11."""
+        shell: Any = self._shell
+        shell._get_exc_info((kind, exc, tb))  # tells sys of the last exception
+        # The text, and not the exception: ipykernel calls str() of it.
+        shell._showtraceback(kind, text_of(exc), format_exception(shell, exc, tb, tb_offset=tb_offset))
+        if shell.call_pdb:
+            shell.debugger(force=True)
 
     def _prepare(self, exc: BaseException) -> BaseException:
         running = None if self._runner.present is None else self._runner.present.interrupting
         if running is not None and running.claims(exc):
             interrupt = running.reason()
-            interrupt = interrupt.with_traceback(interrupt.__traceback__ or exc.__traceback__)
+            set_traceback(interrupt, traceback_of(interrupt) or traceback_of(exc))
             if running.forced is not None:
-                interrupt.add_note(str(running.forced))
+                add_note(interrupt, str(running.forced))
             self._shown, exc = (exc, interrupt), interrupt
         _clean(exc)
         note = _hint(exc)
-        if note is not None and note not in getattr(exc, "__notes__", ()):
-            exc.add_note(note)
+        if note is not None:
+            add_note(exc, note)
         return exc
 
     def _is_given_up(self) -> bool:
@@ -107,8 +152,10 @@ class Tracebacks:
 
     def _print_hidden_notes(self, exc: BaseException) -> None:
         # IPython 8.10, say, and all before it, show no notes.
-        ours = [note for note in getattr(exc, "__notes__", ()) if str(note).startswith("ipyrunner:")]
-        shown = "".join(self._shell.InteractiveTB.get_exception_only(type(exc), exc)) if ours else ""
+        shown = ""
+        ours = [note for note in notes_of(exc) if note.startswith("ipyrunner:")]
+        with suppress(Exception):  # the user's code, in a class of their own
+            shown = "".join(self._shell.InteractiveTB.get_exception_only(type(exc), exc)) if ours else ""
         for note in ours:
             if note not in shown:
                 print(note, file=sys.stderr)
@@ -124,11 +171,21 @@ class Tracebacks:
         self._shown = None
         return result
 
+    def harmless(self, result: ExecutionResult) -> ExecutionResult:
+        """Put in the place of an error that raises when it is asked for its message one of the same name."""
+        for name in ("error_before_exec", "error_in_exec"):
+            error = getattr(result, name)
+            if error is not None:
+                try:
+                    str(error)
+                except BaseException:
+                    setattr(result, name, type(type(error).__name__, (Exception,), {})(text_of(error)))
+        return result
+
 
 def _hint(exc: BaseException) -> str | None:
-    if isinstance(exc, (RuntimeError, ValueError)):
-        # Not str(exc), which is the user's code in a class of their own.
-        text = " ".join(part for part in exc.args if isinstance(part, str))
+    if is_a(exc, RuntimeError, ValueError):
+        text = " ".join(message_of(exc))  # not str(exc), which is the user's code in a class of their own
         for part, name in _HINTS.items():
             if part in text:
                 return _NOTES[name]
@@ -138,7 +195,7 @@ def _hint(exc: BaseException) -> str | None:
 def without_machinery(exc: BaseException) -> TracebackType | None:
     """Return the traceback of *exc*, which came out of a task, without asyncio's frames and ours that led to it."""
     _clean(exc)
-    tb = exc.__traceback__
+    tb = traceback_of(exc)
     while tb is not None and tb.tb_next is not None and tb.tb_frame.f_code.co_filename.startswith(_ASYNCIO):
         tb = tb.tb_next
     return tb
@@ -147,16 +204,14 @@ def without_machinery(exc: BaseException) -> TracebackType | None:
 def _clean(exc: BaseException) -> None:
     """Take our frames out of the traceback of *exc* and of all that hangs on it: chains may be long."""
     seen: set[int] = set()
-    pending: list[BaseException | None] = [exc]
+    pending = [exc]
     while pending:
         link = pending.pop()
-        if link is None or id(link) in seen:
+        if id(link) in seen:
             continue
         seen.add(id(link))
-        link.__traceback__ = _without_ours(link.__traceback__)
-        pending += [link.__cause__, link.__context__]
-        if isinstance(link, BaseExceptionGroup):
-            pending += link.exceptions
+        set_traceback(link, _without_ours(traceback_of(link)))
+        pending += [*links_of(link), *inner_of(link)]
 
 
 def _without_ours(tb: TracebackType | None) -> TracebackType | None:

@@ -1,0 +1,60 @@
+"""What an exception is, past whatever its class makes of being asked.
+
+A class of the user's may forbid attributes (a frozen dataclass), or raise where one is read (``__getattr__``, a
+property ``args``, ``__notes__`` or ``__class__``). Nothing here calls code of the user's, and nothing raises.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+__all__ = ["add_note", "inner_of", "is_a", "links_of", "message_of", "notes_of", "set_traceback", "traceback_of"]
+
+
+def is_a(exc: object, *kinds: type[BaseException]) -> bool:
+    """As ``isinstance``, which reads ``__class__`` where the type is another one."""
+    return issubclass(type(exc), kinds)
+
+
+def traceback_of(exc: BaseException) -> TracebackType | None:
+    """Return what ``__traceback__`` is."""
+    return _read(BaseException, "__traceback__", exc)  # type: ignore[no-any-return]
+
+
+def set_traceback(exc: BaseException, tb: TracebackType | None) -> None:
+    """Set ``__traceback__``."""
+    BaseException.with_traceback(exc, tb)
+
+
+def links_of(exc: BaseException) -> list[BaseException]:
+    """Return cause and context, as far as there are any."""
+    links = (_read(BaseException, "__cause__", exc), _read(BaseException, "__context__", exc))
+    return [link for link in links if link is not None]
+
+
+def inner_of(exc: BaseException) -> tuple[BaseException, ...]:
+    """Return the exceptions of a group; of any other none."""
+    return _read(BaseExceptionGroup, "exceptions", exc) if is_a(exc, BaseExceptionGroup) else ()
+
+
+def message_of(exc: BaseException) -> tuple[str, ...]:
+    """Return those of ``args`` that are texts."""
+    return tuple(part for part in _read(BaseException, "args", exc) if type(part) is str)
+
+
+def notes_of(exc: BaseException) -> list[str]:
+    """Return the notes that are in the exception's own ``__dict__``, and are texts."""
+    notes = _read(BaseException, "__dict__", exc).get("__notes__")
+    return [note for note in notes if type(note) is str] if type(notes) in (list, tuple) else []
+
+
+def add_note(exc: BaseException, note: str) -> None:
+    """Add *note*, once, if the notes are as ``BaseException.add_note`` keeps them."""
+    notes = _read(BaseException, "__dict__", exc).setdefault("__notes__", [])
+    if type(notes) is list and note not in notes_of(exc):
+        notes.append(note)
+
+
+def _read(base: type, name: str, exc: BaseException) -> Any:
+    return vars(base)[name].__get__(exc)
