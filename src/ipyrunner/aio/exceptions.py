@@ -7,12 +7,14 @@ property ``args``, ``__notes__`` or ``__class__``). Nothing here calls code of t
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 
 __all__ = ["add_note", "inner_of", "is_a", "links_of", "message_of", "notes_of", "set_traceback", "traceback_of"]
 
+_Kind = TypeVar("_Kind", bound=BaseException)
 
-def is_a(exc: object, *kinds: type[BaseException]) -> bool:
+
+def is_a(exc: object, *kinds: type[_Kind]) -> TypeGuard[_Kind]:
     """As ``isinstance``, which reads ``__class__`` where the type is another one."""
     return issubclass(type(exc), kinds)
 
