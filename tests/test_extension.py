@@ -178,3 +178,54 @@ def test_the_end_of_the_process_finalizes_tasks(fresh: Kernel, tmp_path: object)
     fresh.wait_for_exit()
     with open(path) as file:
         assert file.read() == "done"
+
+
+BAD_FACTORIES = {
+    "closed": "closed = asyncio.new_event_loop(); closed.close()\nfactory = lambda: closed",
+    "running": "import tornado.ioloop; kernel_loop = get_ipython().kernel.io_loop.asyncio_loop\nfactory = lambda: kernel_loop",
+    "get_event_loop": "factory = 'asyncio.get_event_loop'",
+}
+
+
+@pytest.mark.parametrize("bad", BAD_FACTORIES)
+@pytest.mark.parametrize("then", ["close", "restart"])
+def test_a_factory_whose_loop_cannot_be_used_costs_no_reply(fresh: Kernel, bad: str, then: str) -> None:
+    fresh.ok(BAD_FACTORIES[bad])
+    fresh.ok("get_ipython().run_line_magic('config', 'NotebookRunner.loop_factory = factory')")
+    cell = fresh.run(f"%arunner {then}")
+    if then == "restart":
+        assert "it has to make a new one each time" in cell.stdout + cell.stderr + cell.traceback
+    assert fresh.ok("1 + 1").value == "2"
+    assert fresh.ok("await asyncio.sleep(0, 3)").value == "3"
+    fresh.ok("%config NotebookRunner.loop_factory = None")
+    fresh.ok("%arunner restart")
+    assert fresh.ok("await asyncio.sleep(0, 4)").value == "4"
+
+
+def test_a_factory_that_returns_the_same_loop_again_is_refused(fresh: Kernel) -> None:
+    fresh.ok("only = asyncio.new_event_loop()\nfactory = lambda: only")
+    fresh.ok("%config NotebookRunner.loop_factory = factory")
+    fresh.ok("%arunner restart")
+    cell = fresh.run("%arunner restart")
+    assert "a loop that is the present one" in cell.stdout + cell.stderr + cell.traceback
+    assert fresh.ok("await asyncio.sleep(0); asyncio.get_running_loop() is only").value == "True"
+
+
+def test_without_a_file_descriptor_for_the_loop_cells_get_replies(fresh: Kernel) -> None:
+    fresh.ok("%arunner close")
+    fresh.ok(
+        "import os, resource\nlimits = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir('/dev/fd')) + 40, limits[1]))\n"
+        "def fill():\n"
+        "    files = []\n"
+        "    while True:\n"
+        "        try: files.append(open(os.devnull))\n"
+        "        except OSError: return files\n"
+        "files = fill(); get_ipython().run_line_magic('arunner', 'close'); files += fill()"
+    )
+    cell = fresh.run("await asyncio.sleep(0, 2)")
+    assert cell.ename == "RuntimeError"
+    assert "cannot be made" in cell.reply["evalue"]
+    assert fresh.ok("1 + 1").value == "2"
+    fresh.ok("for file in files: file.close()")
+    assert fresh.ok("await asyncio.sleep(0, 3)").value == "3"

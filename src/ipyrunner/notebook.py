@@ -102,7 +102,7 @@ class NotebookRunner(LoggingConfigurable):
 
     @property
     def current(self) -> PersistentRunner:
-        """What runs the present loop, made now if there is none."""
+        """What runs the present loop, made now if there is none. OSError if there is no file descriptor left for it."""
         self._check_owner()
         if self._current is not None and self._current.is_broken:
             state = "was closed" if self._current.loop.is_closed() else "cannot run any more"
@@ -115,11 +115,13 @@ class NotebookRunner(LoggingConfigurable):
             try:
                 loop = self._make_loop()
             except Exception as exc:
+                if self.loop_factory is None:
+                    raise
+                loop = asyncio.new_event_loop()
                 print(
                     f"ipyrunner: NotebookRunner.loop_factory failed ({type(exc).__name__}: {exc}); asyncio's own loop "
                     "is used. Set loop_factory to one that works, then `%arunner restart`."
                 )
-                loop = asyncio.new_event_loop()
             self._current = self._begin(loop)
         self._attach(self._current)
         return self._current
@@ -275,15 +277,22 @@ class NotebookRunner(LoggingConfigurable):
         loop = asyncio.new_event_loop() if self.loop_factory is None else self.loop_factory()
         if not isinstance(loop, asyncio.AbstractEventLoop):
             raise TypeError(f"loop_factory returned {loop!r}, which is no event loop")
+        if loop.is_closed() or loop.is_running() or (self._current is not None and loop is self._current.loop):
+            state = "closed" if loop.is_closed() else "running already" if loop.is_running() else "the present one"
+            raise ValueError(f"loop_factory returned a loop that is {state}: it has to make a new one each time")
         return loop
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> PersistentRunner:
         if self.debug is not None:
             loop.set_debug(self.debug)
         context = self._kernel_context.copy()
-        begun = PersistentRunner(
-            loop, context, grace=lambda: self.interrupt_grace, outside=self._outside, show=self.show
-        )
+        try:
+            begun = PersistentRunner(
+                loop, context, grace=lambda: self.interrupt_grace, outside=self._outside, show=self.show
+            )
+        except BaseException:
+            loop.close()
+            raise
         if self.slow_callback:
             begun.tell_slow(self.slow_callback, name_file=lambda name: self.name_file(name))
         return begun

@@ -119,7 +119,11 @@ class Cells:
     async def _run(
         self, coro: _CellCoroutine, raw_cell: str, kwargs: dict[str, Any], stock: Callable[..., bool]
     ) -> ExecutionResult:
-        if self._runner.current.in_cell:  # a cell that a cell runs belongs to it
+        try:
+            present = self._runner.current
+        except OSError as exc:
+            return self._run_without_loop(coro, raw_cell, kwargs, stock, exc)
+        if present.in_cell:  # a cell that a cell runs belongs to it
             return await self._run_in_context(coro, raw_cell, kwargs, stock)
         # In a copy: the kernel's own Context is not ours to change.
         kernel_context = contextvars.copy_context()
@@ -133,6 +137,25 @@ class Cells:
             origin.over = True
             self._runner.settle()
             self._unwatched.end()
+
+    def _run_without_loop(
+        self, coro: _CellCoroutine, raw_cell: str, kwargs: dict[str, Any], stock: Callable[..., bool], error: OSError
+    ) -> ExecutionResult:
+        # No file descriptor is left to make a loop with: a cell without await may close some.
+        source = kwargs.get("transformed_cell")
+        if source is not None and self._needs_loop(stock(raw_cell, transformed_cell=source), source):
+            coro.close()
+            raise RuntimeError(
+                f"the notebook's event loop cannot be made ({error}): close files or connections in a cell without "
+                "await, which runs without it, and run this cell again"
+            ) from error
+        try:
+            coro.send(None)
+        except StopIteration as stop:
+            result: ExecutionResult = stop.value
+            return result
+        coro.close()
+        raise error
 
     async def _run_in_context(
         self, coro: _CellCoroutine, raw_cell: str, kwargs: dict[str, Any], stock: Callable[..., bool]
@@ -175,7 +198,8 @@ class Cells:
     def _can_await(self) -> bool:
         """Return whether this thread runs the kernel's loop, and the cell is not one that another cell runs."""
         host = kernel_loop(self._shell)
-        if host is None or running_loop() is not host or self._runner.current.in_cell:
+        present = self._runner.present
+        if host is None or running_loop() is not host or (present is not None and present.in_cell):
             return False
         self._runner.attach(host)
         return True
