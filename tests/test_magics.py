@@ -234,3 +234,13 @@ def test_restart_inside_the_loop_is_refused(k: Kernel) -> None:
 
 def test_arunner_misused(k: Kernel) -> None:
     assert "invalid choice" in k.run("%arunner explode").stderr
+
+
+def test_options_may_come_from_variables(shared: Kernel) -> None:
+    shared.ok("import contextvars\nvar = contextvars.ContextVar('var')\nopts, how = '--background', 'copy'")
+    shared.ok("%%arun $opts -o handle\nawait asyncio.sleep(0, 3)\n5")
+    assert shared.ok("type(handle).__name__").value == "'BackgroundCell'"
+    assert shared.ok("await handle").value == "5"
+    shared.ok("%%arun --context {how}\nvar.set(1)\nawait asyncio.sleep(0);")
+    assert shared.ok("var.get('unset')").value == "'unset'"
+    assert shared.ok("%%arun {'--fresh'}\nid(asyncio.get_running_loop()) == loop_id").value == "False"

@@ -115,6 +115,24 @@ def test_sigterm_cleans_up_and_ends_the_process(k: Kernel, code: str) -> None:
     assert left(k) == (["cell", *ALL] if "leave" in code else ALL)
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "loop = asyncio.get_running_loop()\nloop.add_signal_handler(signal.SIGTERM, print)\n"
+        "loop.remove_signal_handler(signal.SIGTERM); await asyncio.sleep(0)",
+        "import anyio\nwith anyio.open_signal_receiver(signal.SIGTERM): await asyncio.sleep(0)",
+    ],
+    ids=["asyncio", "anyio"],
+)
+def test_sigterm_cleans_up_after_a_handler_was_taken_away(k: Kernel, code: str) -> None:
+    k.ok(f"import signal\n{code}")
+    k.wait_for(k.begin(RUNNING["a cell that awaits"]), "go")
+    process = k.manager.provisioner.process
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait(10) == -signal.SIGTERM
+    assert left(k) == ALL
+
+
 @pytest.mark.parametrize("how", ["exit", "quit()", "import sys; get_ipython().ask_exit()"])
 def test_exit_cleans_up(k: Kernel, how: str) -> None:
     k.begin(how)

@@ -55,10 +55,22 @@ def test_chained_and_grouped_exceptions_are_clean_too(shared: Kernel) -> None:
     assert "/ipyrunner/" not in cell.traceback
 
 
-def test_syntax_errors_in_a_body_show_the_line(shared: Kernel) -> None:
-    cell = shared.run("%%arun\nx = 1\ny = = 2")
+@pytest.mark.parametrize("body", ["x = 1\ny = = 2", "x = (", "return 5", "x = 1\n  y = 2", "await = 3"])
+@pytest.mark.parametrize("start", ["%%arun", "%%arun --background", "%%arun --fresh"])
+def test_syntax_errors_in_a_body_are_shown_as_those_of_a_plain_cell(shared: Kernel, start: str, body: str) -> None:
+    plain, cell = shared.run("\n" + body), shared.run(f"{start}\n{body}")
+    assert cell.ename == plain.ename
+    assert cell.reply["evalue"].split("(")[0] == plain.reply["evalue"].split("(")[0]
+    assert body.splitlines()[-1].strip() in cell.traceback
+    for theirs in ("interactiveshell.py", "compilerop.py", "codeop.py", "/ipyrunner/", "Traceback"):
+        assert theirs not in cell.traceback
+    shared.expect_alive()
+
+
+def test_a_syntax_error_of_code_that_runs_has_its_frames(shared: Kernel) -> None:
+    cell = shared.run("%%arun\ndef f(): compile('x = (', 'there', 'exec')\nf()")
     assert cell.ename == "SyntaxError"
-    assert "y = = 2" in cell.traceback
+    assert "f()" in cell.traceback or "in f" in cell.traceback
 
 
 def help_of(cell: object) -> str:

@@ -12,8 +12,10 @@ import ast
 import asyncio
 import contextvars
 import inspect
+import sys
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from IPython.core import interactiveshell
@@ -24,7 +26,7 @@ from ..aio.origins import Origin, begin
 from ..aio.running import running_loop
 from ..notebook import NotebookRunner
 from .arguments import ArunArguments
-from .reading import arun_call, has_awaiting_statement, names_running_loop, read_arun_cell
+from .reading import ArunCell, arun_call, has_awaiting_statement, names_running_loop, read_arun_cell
 from .routing import Routing
 from .tracebacks import Tracebacks
 from .unwatched import Unwatched
@@ -210,10 +212,18 @@ class Cells:
         arun = read_arun_cell(source)
         if arun is None:
             return names_running_loop(source) or has_awaiting_statement(source)
-        arguments = ArunArguments.of(arun.line)
+        arguments = self._arguments(arun)
         # --background only starts a task, --fresh has a loop of its own, and an %%arun inside a cell that runs is a
         # blocking run like %arun.
         return self._can_await() and not (arguments.fresh or arguments.background)
+
+    def _arguments(self, arun: ArunCell) -> ArunArguments:
+        line = arun.line
+        if "$" in line or "{" in line:
+            with suppress(Exception):  # the user's code; the magic will say so
+                # By their variables alone, and not by those of our frames: no frame is so deep.
+                line = self._shell.var_expand(line, depth=sys.getrecursionlimit())
+        return ArunArguments.of(line)
 
     def _run_sync(self, coro: _CellCoroutine) -> ExecutionResult:
         def run() -> ExecutionResult:
@@ -242,7 +252,7 @@ class Cells:
         try:
             if self._can_await():
                 self._expects_call = arun is not None
-                copy = arun is not None and ArunArguments.of(arun.line).context == "copy"
+                copy = arun is not None and self._arguments(arun).context == "copy"
                 return await runner.current.run_in_guest(coro, name=name, copy_context=copy)
             return runner.current.run_cell(coro, name=name)
         except BaseException:

@@ -198,6 +198,7 @@ class Extension:
         lent = self._lend(original)
 
         def trigger(event: str, *args: Any, **kwargs: Any) -> None:
+            self._termination.renew()  # at the beginning and at the end of each cell
             # IPython's own hooks need no loop: to lend for them would make one again right after `%arunner close`.
             hooks = self._shell.events.callbacks.get(event, ())
             (original if all(map(_is_ipythons, hooks)) else lent)(event, *args, **kwargs)

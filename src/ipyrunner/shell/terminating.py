@@ -114,6 +114,19 @@ class Termination:
             _register()
             watchdog.start()
             _terminations.add(self)
+            self.renew()
+
+    def renew(self) -> None:
+        """Put the handler in place again where somebody has left the default.
+
+        ``loop.remove_signal_handler`` does, whatever was there before ``add_signal_handler`` (aiohttp's
+        ``web.run_app``, ``anyio.open_signal_receiver``); SIGTERM would kill without any ``finally`` from then on.
+        """
+        if (
+            self._active
+            and threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        ):
             signal.signal(signal.SIGTERM, self._on_sigterm)
 
     def restore(self) -> None:

@@ -25,6 +25,7 @@ from ..aio.exceptions import (
 )
 from ..aio.running import running_loop
 from ..notebook import NotebookRunner
+from .body import compile_body, compile_expression
 from .formatting import chain_of, format_exception, text_of
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ _MAGIC_MACHINERY = tuple(
 
 # What runs cells, and is of no interest to whoever has written them.
 MACHINERY = (_OURS, *_MAGIC_MACHINERY)
+
+_COMPILING = (compile_body.__code__, compile_expression.__code__)
 
 # Part of the message of a RuntimeError or ValueError, and what to do about it.
 _HINTS = {
@@ -86,6 +89,9 @@ class Tracebacks:
                 return
             if is_a(exc, asyncio.CancelledError) and self._is_given_up():
                 return  # the cell has ended long ago, as KeyboardInterrupt
+            if is_a(exc, SyntaxError) and _is_of_a_body(traceback_of(exc)):
+                kwargs["running_compiled_code"] = False  # three lines, as for a plain cell: nothing has run
+                args = args[:3]
             exc = self._prepare(exc)
             failure = type(exc), exc, traceback_of(exc)
             if any(is_a(link, BaseExceptionGroup) for link in chain_of(exc)) and not kwargs.get("exception_only"):
@@ -239,6 +245,13 @@ def _without_ours(tb: TracebackType | None) -> TracebackType | None:
     for entry in reversed(entries):
         chain = TracebackType(chain, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
     return chain
+
+
+def _is_of_a_body(tb: TracebackType | None) -> bool:
+    """Return whether it was raised by compiling the body of ``%%arun``, or the expression of ``%arun``."""
+    while tb is not None and tb.tb_frame.f_code not in _COMPILING:
+        tb = tb.tb_next
+    return tb is not None
 
 
 def _is_arun_cell(entry: TracebackType) -> bool:
