@@ -29,6 +29,7 @@ PRELUDE = """
 import asyncio, contextlib, faulthandler, gc, itertools, os, signal, subprocess, sys, threading, time
 
 # ipykernel redirects the file descriptor, and keeps a copy.
+faulthandler.enable(file=getattr(sys.stderr, "_original_stdstream_copy", 2))
 faulthandler.register(signal.SIGUSR1, file=getattr(sys.stderr, "_original_stdstream_copy", 2))
 
 # What must not be lost: a task that ticks, timers that are due, a server that answers.
@@ -324,7 +325,8 @@ def soak(k: Kernel, rounds: int, seed: int, *, cells: dict[str, str] = CELLS, ve
             if check.ename is not None:
                 result.faults.append(f"{where}: after it {check.traceback}")
         except TimeoutError as exc:
-            result.faults.append(f"{where}: {'hang' if k.manager.is_alive() else 'death'}: {exc}")
+            ended = "hang" if k.manager.is_alive() else f"death ({k.manager.provisioner.process.poll()})"
+            result.faults.append(f"{where}: {ended}: {exc}")
             if k.manager.is_alive():
                 os.kill(pid, signal.SIGUSR1)  # the stacks of its threads go to its log
                 end = time.monotonic() + 5

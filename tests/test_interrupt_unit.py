@@ -501,3 +501,35 @@ def test_a_press_in_the_last_step_hides_no_failure_and_keeps_no_result(runner: N
     assert not made
     runner.run(asyncio.sleep(0.3))
     assert not shown
+
+
+def test_sigint_while_another_is_handled_waits_for_its_end(runner: NotebookRunner) -> None:
+    # Where a handler takes longer than the watchdog waits between two looks, handlers would interrupt each other for ever.
+    nested, handled = 0, 0
+
+    def profile(frame: FrameType | None, event: str, argument: object) -> None:
+        nonlocal nested, handled
+        if event != "call" or frame is None or frame.f_code is not Holder.look.__code__:
+            return
+        depth = 0
+        while frame is not None:
+            depth += frame.f_code is Interrupt.on_sigint.__code__
+            frame = frame.f_back
+        nested, handled = max(nested, depth), handled + (depth > 0)
+        if depth and handled < 20:
+            press()
+
+    async def main() -> None:
+        sys.setprofile(profile)
+        press()
+        await asyncio.sleep(30)
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            runner.run(main())
+    finally:
+        sys.setprofile(None)
+    assert handled > 0
+    assert nested == 1
+    assert runner.interrupts > 1
+    assert runner.run(asyncio.sleep(0, "next")) == "next"

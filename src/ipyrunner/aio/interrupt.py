@@ -1,10 +1,7 @@
 """SIGINT for one main task of a loop that stays: cancel, ask whether the loop lives, force what does not yield.
 
 The problem: ``asyncio.Runner`` can let a KeyboardInterrupt fly out of anywhere, because its loop is closed right after.
-A loop that stays must not lose a callback, a timer or a task to it; and one interrupt must be enough, because headless
-clients interrupt once.
-
-The solution: three jobs, three mechanisms.
+A loop that stays must not lose a callback, a timer or a task to it; and headless clients interrupt once. The solution:
 
 * *Cancel.* The signal handler cancels the main task, as ``asyncio.Runner``'s does: behind a queue of busy tasks the
   request would wait for all of them. Only while a task is in a step of its (the main task, or one that the cancellation
@@ -24,12 +21,11 @@ alone until the next SIGINT, which counts as a first one. If it comes out of a t
 by what that awaits (``gather(return_exceptions=True)``, ``asyncio.wait``), the main task is cancelled. Raised where
 Python drops exceptions (``__del__``, a weakref's callback, a generator that is collected), it is raised again.
 
-Where the main task runs a loop inside itself (nest_asyncio), cancelling would do nothing before that has ended. The
-callback that should cancel raises KeyboardInterrupt instead, which comes out of the inner run.
+Where the main task runs a loop inside itself (nest_asyncio), the callback that should cancel raises KeyboardInterrupt
+instead, which comes out of the inner run.
 
 What still fails: a callback that catches KeyboardInterrupt and goes on keeps the loop until the next SIGINT. A call
-into C that never looks at signals cannot be interrupted by anything. On a loop that does not show its queue the
-watchdog sees the end of a step, and one more callback may run.
+into C that never looks at signals cannot be interrupted. On a loop that hides its queue one more callback may run.
 """
 
 from __future__ import annotations
@@ -64,9 +60,7 @@ _LAST_CHANCE = 0.1
 
 
 class _Question:
-    """Put to the loop; *answered* is set by a single instruction, which no forced interrupt can tear apart."""
-
-    answered = False
+    answered = False  # set by a single instruction, which no forced interrupt can tear apart
 
 
 class Interrupt(MainTask):
@@ -104,8 +98,9 @@ class Interrupt(MainTask):
         self._holder = Holder(loop, everything=True)
         # Whether the next SIGINT is one that the watchdog has sent.
         self._sent = False
-        # Whether one has come that could not be handled.
-        self._missed = False
+        # Whether one has come that could not be handled, and whether one is being handled.
+        self._missed = self._handling = False
+        self._put = watchdog.put
         # Whether a press has not had its effect yet, whether that waits for the end of a step, and for which one's.
         self._due = False
         self._waits = False
@@ -130,7 +125,7 @@ class Interrupt(MainTask):
             previous = signal.getsignal(signal.SIGINT)
             if previous is not None and (self._replaces(previous) or is_debuggers_handler(previous)):
                 watchdog.start()
-                handler, self._put = self.on_sigint, watchdog.put
+                handler, self._put = self.on_sigint, watchdog.put  # of the thread that runs now
                 try:
                     signal.signal(signal.SIGINT, handler)
                 except ValueError:  # an embedded interpreter without signals (gh-91880)
@@ -201,15 +196,17 @@ class Interrupt(MainTask):
         if self._question.answered:
             self._question, self._asks = _Question(), True
             self._ask()
+        self._be_watched()
+
+    def _be_watched(self) -> None:
         if not self._watched:
+            self._put((time.monotonic() + _LOOK, self._watch))
             self._watched = True
-            watchdog.call_later(_LOOK, self._watch)
 
     def watch_over(self, seconds: float) -> None:
         """Until this is over: interrupt what holds the loop for half of *seconds*; when they are up, for two looks."""
         self._within, self._until = seconds / 2, time.monotonic() + seconds
-        self._watched = True
-        watchdog.call_later(_LOOK, self._watch)
+        self._be_watched()
 
     def on_sigint(self, signum: int, frame: FrameType | None) -> None:
         """Handle SIGINT."""
@@ -222,16 +219,24 @@ class Interrupt(MainTask):
             self._sent = False
         else:
             self._missed = True
+        if self._handling:  # the one before, which takes its time on a machine under load: when that is done
+            self._be_watched()
+            return
+        missed, self._missed = self._missed, False
         try:
-            if self._missed:
+            self._handling = True
+            if missed:
                 self.press()
-                self._missed = False
+                missed = False
             forced = self._take_step(frame)
         except RecursionError:  # the code that is interrupted is deep in a recursion: again when it is not
-            if self._missed:
-                self.presses = presses
-            self._watched = True
-            self._put((time.monotonic() + _LOOK, self._watch))
+            if missed:
+                self._missed, self.presses = True, presses
+            if not self._watched:  # _be_watched() would be another frame
+                self._put((time.monotonic() + _LOOK, self._watch))
+                self._watched = True
+        finally:
+            self._handling = False
         if forced is not None:
             raise forced
 
@@ -377,9 +382,11 @@ class Interrupt(MainTask):
             return None
         if self._question.answered and not (self._asks or self._missed) and self._until is None:
             self._watched = False
-            if self._question.answered:
+            if self._question.answered and not self._missed:
                 return None
             self._watched = True  # it has just been put
+        if self._handling:
+            return _LOOK
         held = self._holder.look(
             sys._current_frames().get(self._thread), task=self.task if is_stepping(self.task) else None
         )
