@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from kernels import BEFORE, Kernel
@@ -44,6 +46,43 @@ def test_unload_restores_exactly(stock: Kernel) -> None:
     assert stock.ok("asyncio.get_event_loop() is stock_loop").value == "True"
     assert stock.run("asyncio.run(asyncio.sleep(0))").ename == "RuntimeError"
     assert "%load_ext ipyrunner" in stock.run("ipyrunner.get_runner()").traceback
+
+
+BROKEN = {
+    "a step that fails": "import ipyrunner.shell.extension as e\n(x,) = e._extensions.values()\n"
+    "x._undo.insert(5, lambda: 1 / 0); x._undo.append(lambda: 1 / 0); del e, x",
+    "a transformer that is gone": "get_ipython().ast_transformers.clear()",
+    "a configurable that is gone": "get_ipython().configurables[:] = configurables",
+    "a magic of the user's": "get_ipython().magics_manager.magics['line']['arun'] = len",
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_unload_restores_all_that_it_can(stock: Kernel, broken: str) -> None:
+    stock.run("%unload_ext nothing")
+    stock.ok(SNAPSHOT + "import asyncio; configurables = list(get_ipython().configurables)")
+    stock.ok("%load_ext ipyrunner")
+    stock.ok(BROKEN[broken] + "\nawait asyncio.sleep(0)")
+    cell = stock.ok("%unload_ext ipyrunner")
+    assert ("could not be restored: ZeroDivisionError" in cell.stderr) == (broken == "a step that fails")
+    stock.ok("kept_magic = get_ipython().magics_manager.magics['line'].pop('arun', None)")
+    assert stock.ok("kept_magic is len").value == str(broken == "a magic of the user's")
+    assert stock.ok("[(a, b) for a, b in zip(snapshot(), before) if a != b]").value == "[]"
+    stock.ok("%load_ext ipyrunner")
+    stock.ok(BEFORE)
+    stock.expect_alive()
+    assert stock.ok("sum(type(t).__name__ == 'Cells' for t in get_ipython().ast_transformers)").value == "1"
+
+
+def test_loading_on_another_thread_says_where_to_load(stock: Kernel) -> None:
+    stock.ok(
+        "import concurrent.futures, ipyrunner\nwith concurrent.futures.ThreadPoolExecutor() as executor:\n"
+        "    error = executor.submit(ipyrunner.load_ipython_extension, get_ipython()).exception()"
+    )
+    assert "belongs to the main thread" in str(stock.ok("str(error)").value)
+    stock.ok("%load_ext ipyrunner")
+    stock.ok(BEFORE)
+    stock.expect_alive()
 
 
 def test_reload_renews(fresh: Kernel) -> None:
@@ -229,3 +268,16 @@ def test_without_a_file_descriptor_for_the_loop_cells_get_replies(fresh: Kernel)
     assert fresh.ok("1 + 1").value == "2"
     fresh.ok("for file in files: file.close()")
     assert fresh.ok("await asyncio.sleep(0, 3)").value == "3"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="sys.monitoring came with Python 3.12")
+def test_the_monitoring_tools_are_the_users(fresh: Kernel) -> None:
+    fresh.ok(
+        "import sys\nmonitoring = sys.monitoring\nfor tool in (3, 4):\n    monitoring.use_tool_id(tool, 'mine')\n"
+        "    monitoring.free_tool_id(tool)"
+    )
+    fresh.ok("task = asyncio.create_task(asyncio.sleep(0))")
+    assert fresh.ok("await task; task.done()").value == "True"
+    fresh.ok("%unload_ext ipyrunner")
+    left = "[monitoring.register_callback(t, e, None) for t in range(6) for e in (monitoring.events.CALL, monitoring.events.C_RETURN)]"
+    assert fresh.ok(f"set({left}) == {{None}}").value == "True"

@@ -22,8 +22,9 @@ from .running import NOTHING, Running, exchange, running_loop
 
 __all__ = ["Lender"]
 
-# sys.monitoring has six tool ids; 0, 1, 2 and 5 are spoken for (debugger, coverage, profiler, optimizer).
-_TOOL_IDS = (4, 3)
+# sys.monitoring has six tool ids; 0, 1 and 2 are spoken for (debugger, coverage, profiler), and users take 3 and 4.
+# 5 is for optimizers, of which there are none.
+_TOOL_IDS = (5, 4, 3)
 
 _create_task: Any = asyncio.create_task
 
@@ -78,6 +79,8 @@ class Lender:
             if self._tool is not None:
                 monitoring, tool, self._tool = sys.monitoring, self._tool, None
                 monitoring.set_local_events(tool, _create_task.__code__, 0)
+                for event in (monitoring.events.CALL, monitoring.events.C_RETURN):
+                    monitoring.register_callback(tool, event, None)
                 monitoring.free_tool_id(tool)
 
         def _on_call(self, code: object, offset: int, function: object, argument: object) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..aio.exiting import at_exit
 from ..aio.running import running_loop
+from ..aio.tasks import describe
 from ..aio.watchdog import watchdog
 from ..notebook import NotebookRunner
 from .asking import Asking
@@ -40,7 +43,12 @@ _extensions: weakref.WeakKeyDictionary[Any, Extension] = weakref.WeakKeyDictiona
 
 
 def load(shell: InteractiveShell) -> None:
-    """Load the extension into *shell*; nothing if it is there."""
+    """Load the extension into *shell*; nothing if it is there. On the main thread, else RuntimeError."""
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError(
+            "ipyrunner belongs to the main thread, and this cell runs on another one, a subshell's: run "
+            "`%load_ext ipyrunner` in a cell of the notebook itself"
+        )
     if shell not in _extensions:
         _extensions[shell] = Extension(shell)
 
@@ -95,51 +103,75 @@ class Extension:
 
     def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
+        # What undoes each step, in the order of the steps.
+        self._undo: list[Callable[[], object]] = []
+        try:
+            self._install()
+        except BaseException:
+            self._restore()
+            raise
+
+    def _install(self) -> None:
+        shell, undo = self._shell, self._undo.append
+        undo(lambda: asyncio.set_event_loop(kernel_loop(shell)))
+        undo(watchdog.stop)
         self._guard = Prompting(shell) if Prompting.fits(shell) else Guard(shell)
+        undo(self._guard.restore)
         self.runner = NotebookRunner(parent=shell, outside=self._guard)
         self.runner.name_file = self._name_file
         host = kernel_loop(shell)
         if host is not None and host is running_loop():
             self.runner.attach(host)
         self._routing = Routing(shell)
+        undo(self._routing.restore)
         self._unwatched = Unwatched(shell, self._routing)
+        undo(self._unwatched.restore)
         self.runner.show = Reports(shell, self._unwatched).show
         self.runner.is_logged = lambda: self._unwatched.active
         self.asking = Asking(shell, self._routing)
         tracebacks = Tracebacks(shell, self.runner)
         self._cells = Cells(shell, self.runner, self._routing, self._unwatched, tracebacks)
         self._gui = Gui(shell, self.runner)
-        stock = shell.should_run_async
-        self._replacements = [
-            Replacement(shell, "should_run_async", self._cells.should_run_async),
-            Replacement(shell, "run_cell_async", lambda original: self._cells.run_cell_async(original, stock)),
-            Replacement(shell, "showtraceback", tracebacks.showtraceback),
-            Replacement(shell, "debugger", lambda original: debugger(shell, original)),
-            Replacement(shell, "enable_gui", self._gui.enable_gui),
-            Replacement(shell.events, "trigger", self._lend_to_hooks),
-        ]
-        if hasattr(shell, "_format_exception_for_storage"):
-            # Private, since IPython 9.2: for the history, what showtraceback has done. What it raises ends the cell.
-            self._replacements.append(Replacement(shell, "_format_exception_for_storage", tracebacks.stored))
-        if hasattr(shell, "_atexit_once"):
-            # Private, since IPython 8.0: a terminal clears the user's variables there, before atexit's functions run.
-            # Without it tasks are cleaned up at exit all the same, only later.
-            self._replacements.append(Replacement(shell, "_atexit_once", self._close_before))
-        self._stop_leaving_out = leave_out_ours(shell)
-        shell.ast_transformers.append(self._cells)
-        shell.configurables.append(self.runner)
-        self._magics = (RunnerMagics(shell, self.runner, self._cells), TaskMagics(shell, self.runner))
-        shell.register_magics(*self._magics)
-        self._timing = Timing(shell, self.runner, self._cells.in_charge)
-        self._comms = Comms(shell, self.runner)
-        self.runner.when_host_stops = self._shutdown
-        self._guard.begin(self.runner, self._cells.in_charge)
+        undo(self._gui.stop)
         self._termination = Termination(
             lambda: kernel_loop(shell),
             timeout=lambda: self.runner.shutdown_timeout,
             in_kernel=hasattr(shell, "kernel"),
         )
-        self._cancel_exit = at_exit(self._exit)
+        undo(self._termination.restore)
+        stock = shell.should_run_async
+        self._replace(shell, "should_run_async", self._cells.should_run_async)
+        self._replace(shell, "run_cell_async", lambda original: self._cells.run_cell_async(original, stock))
+        self._replace(shell, "showtraceback", tracebacks.showtraceback)
+        self._replace(shell, "debugger", lambda original: debugger(shell, original))
+        self._replace(shell, "enable_gui", self._gui.enable_gui)
+        self._replace(shell.events, "trigger", self._lend_to_hooks)
+        if hasattr(shell, "_format_exception_for_storage"):
+            # Private, since IPython 9.2: for the history, what showtraceback has done. What it raises ends the cell.
+            self._replace(shell, "_format_exception_for_storage", tracebacks.stored)
+        if hasattr(shell, "_atexit_once"):
+            # Private, since IPython 8.0: a terminal clears the user's variables there, before atexit's functions run.
+            # Without it tasks are cleaned up at exit all the same, only later.
+            self._replace(shell, "_atexit_once", self._close_before)
+        undo(leave_out_ours(shell))
+        self._append(shell.ast_transformers, self._cells)
+        self._append(shell.configurables, self.runner)
+        for magics in (RunnerMagics(shell, self.runner, self._cells), TaskMagics(shell, self.runner)):
+            undo(partial(_remove, shell.configurables, magics))  # Magics register themselves
+            shell.register_magics(magics)
+            undo(partial(_unregister, shell, magics))
+        undo(Timing(shell, self.runner, self._cells.in_charge).restore)
+        undo(Comms(shell, self.runner).restore)
+        self.runner.when_host_stops = self._shutdown
+        self._guard.begin(self.runner, self._cells.in_charge)
+        undo(at_exit(self._exit))
+
+    def _replace(self, owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+        self._undo.append(Replacement(owner, name, make).restore)
+
+    def _append(self, items: list[Any], item: object) -> None:
+        items.append(item)
+        self._undo.append(partial(_remove, items, item))
 
     def unload(self) -> None:
         """Close the runner; restore what was there before, even if closing fails."""
@@ -149,27 +181,13 @@ class Extension:
             self._restore()
 
     def _restore(self) -> None:
-        self._cancel_exit()
-        self._termination.restore()
-        self._gui.stop()
-        self._stop_leaving_out()
-        shell = self._shell
-        for replacement in self._replacements:
-            replacement.restore()
-        self._timing.restore()
-        self._unwatched.restore()
-        self._routing.restore()
-        self._guard.restore()
-        shell.ast_transformers.remove(self._cells)
-        for configurable in (self.runner, *self._magics):  # Magics register themselves
-            shell.configurables.remove(configurable)
-        for magics in self._magics:
-            for kind, names in magics.magics.items():
-                for name in names:
-                    shell.magics_manager.magics[kind].pop(name, None)
-        self._comms.restore()
-        watchdog.stop()
-        asyncio.set_event_loop(kernel_loop(shell))
+        """Undo all steps. One that fails is told, and keeps no other from being undone."""
+        while self._undo:
+            step = self._undo.pop()
+            try:
+                step()
+            except Exception as exc:
+                print(f"ipyrunner: something could not be restored: {describe(exc)}", file=sys.stderr)
 
     def _name_file(self, filename: str) -> str:
         # IPython names cells in tracebacks by this map: since 8.0; without it a cell has the name of its file.
@@ -214,6 +232,20 @@ class Extension:
             return self.runner.lend(lambda: original(*args, **kwargs))
 
         return call
+
+
+def _remove(items: list[Any], item: object) -> None:
+    """Remove *item*, unless the user has."""
+    items[:] = [other for other in items if other is not item]
+
+
+def _unregister(shell: InteractiveShell, magics: Any) -> None:
+    """Remove the magics, unless somebody has defined others of the same names."""
+    for kind, names in magics.magics.items():
+        present = shell.magics_manager.magics[kind]
+        for name in names:
+            if getattr(present.get(name), "__self__", None) is magics:
+                del present[name]
 
 
 def _is_ipythons(hook: object) -> bool:
