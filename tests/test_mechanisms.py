@@ -26,6 +26,7 @@ from ipyrunner.aio.hosting import Faults, Hosting
 from ipyrunner.aio.interrupt import Interrupt
 from ipyrunner.aio.lending import Lender
 from ipyrunner.aio.main_task import MainTask
+from ipyrunner.aio.peeking import is_pythons, ready_callbacks
 from ipyrunner.aio.ready_queue import ReadyQueue
 from ipyrunner.aio.running import running_loop
 from ipyrunner.aio.tasks import Tasks
@@ -535,3 +536,38 @@ def test_a_cancellation_that_was_caught_has_had_its_effect(runner: NotebookRunne
         return "slept"
 
     assert runner.run(main()) == "caught"
+
+
+def test_callbacks_of_uvloops_own_keep_their_place() -> None:
+    # They are about connections that uvloop frees at the end of an iteration: moved, they end in a segmentation fault.
+    loop = uvloop.new_event_loop()
+    queue, seen = ReadyQueue(loop), list[bool]()
+    order: list[str] = []
+
+    def look() -> None:
+        own = not all(map(is_pythons, tuple(ready_callbacks(loop) or ())))
+        seen.append(own)
+        if own and not order:
+            order.append("nothing moves")
+            assert not queue.call_first(order.append)
+            queue.set_aside()
+            assert not queue._aside
+        if not loop.is_closed() and len(seen) < 10_000 and not order:
+            loop.call_soon(look)
+
+    async def main() -> None:
+        server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        loop.call_soon(look)
+        for _ in range(20):
+            transport, _ = await loop.create_connection(asyncio.Protocol, "127.0.0.1", port)
+            transport.close()
+            await asyncio.sleep(0)
+        server.close()
+
+    loop.call_soon(seen.clear)
+    assert len(queue) == 1
+    assert all(map(is_pythons, ready_callbacks(loop) or ()))
+    loop.run_until_complete(main())
+    loop.close()
+    assert order == ["nothing moves"]

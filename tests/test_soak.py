@@ -18,3 +18,11 @@ def test_random_interrupts_lose_nothing(tmp_path: Path, loop: str) -> None:
     assert result.faults == []
     assert result.outcomes["interrupted"] > 10
     assert result.timers.startswith("[0, ")
+
+
+def test_cancelled_connections_do_not_end_a_kernel_with_uvloop(tmp_path: Path) -> None:
+    with kernel(tmp_path) as k:
+        prepare(k, "uvloop")
+        result = soak(k, 80, seed=7, cells={"server": CELLS["server"]})
+    assert result.faults == []
+    assert result.timers.startswith("[0, ")

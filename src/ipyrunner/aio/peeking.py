@@ -98,6 +98,11 @@ def step_of(handle: object, ids: Collection[int]) -> bool:
     return any(id(getattr(method, "__self__", None)) in ids for method in methods)
 
 
+def is_pythons(handle: object) -> bool:
+    """Return whether *handle*, of uvloop's queue, calls a function that Python knows, and is not uvloop's own."""
+    return any(map(callable, gc.get_referents(handle)))
+
+
 def has_ready(loop: asyncio.AbstractEventLoop) -> bool:
     """Return whether callbacks are waiting for the loop's next iteration; False if there is no telling."""
     return bool(_ready_of(loop))

@@ -8,6 +8,9 @@ The solution: the queue is a deque, of which an iteration takes as many callback
 one. What has just been put at its end may be moved to the front, and what is left may be set aside, with as many
 cancelled handles in its place; nothing is lost, and the order of the others stays.
 
+uvloop's own callbacks, about connections that are made or closed, must come before what has been scheduled after them:
+measured, a segmentation fault in one cancelled connection of thirty. While there are any nothing goes first.
+
 Where a loop does not show its queue nothing goes first, and nothing is set aside.
 """
 
@@ -15,10 +18,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from collections import deque
 from collections.abc import Callable, Collection
 from typing import Any
 
-from .peeking import ready_callbacks, step_of
+from .peeking import is_pythons, ready_callbacks, step_of
 
 __all__ = ["ReadyQueue"]
 
@@ -36,9 +40,14 @@ class ReadyQueue:
     def __len__(self) -> int:
         return 0 if self._queue is None else len(self._queue)
 
+    def _movable(self) -> deque[Any] | None:
+        if self._queue is None or isinstance(self._loop, asyncio.BaseEventLoop):
+            return self._queue
+        return self._queue if all(map(is_pythons, tuple(self._queue))) else None
+
     def call_first(self, callback: Callable[[], object]) -> bool:
         """Call *callback* before all that waits; return whether that can be done, and nothing otherwise."""
-        if self._queue is None:
+        if self._movable() is None:
             return False
         self.put_first(lambda: self._loop.call_soon(callback, context=self._context))
         return True
@@ -48,14 +57,14 @@ class ReadyQueue:
 
         *waiting*: so many do wait; what is behind them goes first as well.
         """
-        before = len(self) if waiting is None else waiting
+        queue, before = self._movable(), len(self) if waiting is None else waiting
         schedule()
-        if self._queue is not None and len(self._queue) > before:
-            self._queue.rotate(len(self._queue) - before)
+        if queue is not None and len(queue) > before:
+            queue.rotate(len(queue) - before)
 
     def promote(self, tasks: Collection[asyncio.Task[Any]]) -> int:
         """Put the steps of *tasks* that wait before all that waits, in their order; return how many."""
-        queue, found = self._queue, list[Any]()
+        queue, found = self._movable(), list[Any]()
         if queue is None or not tasks:
             return 0
         owners = {id(task) for task in tasks}
@@ -71,7 +80,7 @@ class ReadyQueue:
 
     def set_aside(self) -> None:
         """Let the loop call nothing more before :meth:`put_back`. In a callback; whoever runs the loop puts back."""
-        if self._queue is None or self._aside or not self._queue:
+        if self._aside or not self._movable() or self._queue is None:
             return
         if self._filler is None:
             self._filler = self._loop.call_soon(_nothing, context=self._context)
