@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,10 @@ def test_every_cell_gets_a_reply(hostile: Kernel, exception: str) -> None:
         hostile.ok(f"make = lambda: {EXCEPTIONS[exception]}")
         for kind, (code, ename) in CELLS.items():
             if exception in HANG_IN_ASYNCIO and kind in ("asyncio.run", "%%arun --fresh"):
+                continue
+            if exception == "Str" and kind == "asyncio.run" and sys.version_info < (3, 12):
+                # asyncio.run leaves its SIGINT handler there, which holds the task, since signal.getsignal calls repr()
+                # of it; so does signal.signal, which ipykernel calls for each request.
                 continue
             cell = hostile.run(code)
             assert (kind, refusal, cell.ename) == (kind, refusal, ename or exception)

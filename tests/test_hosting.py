@@ -192,8 +192,15 @@ def test_nothing_is_left_on_the_host(guest: Any, poll: bool) -> None:
 
 def test_a_closed_guest_releases_who_waits(guest: Any, poll: bool) -> None:
     async def main(hosting: Hosting) -> None:
-        task = guest.create_task(asyncio.sleep(60))
-        asyncio.get_running_loop().call_later(0.01, guest.close)
+        host, begun = asyncio.get_running_loop(), asyncio.Event()
+
+        async def inside() -> None:
+            host.call_soon(begun.set)
+            await asyncio.sleep(60)
+
+        task = guest.create_task(inside())
+        await begun.wait()
+        host.call_later(0.01, guest.close)
         with Interrupt(guest, grace=1) as interrupt:
             interrupt.attach(task)
             await hosting.wait(task, interrupt)

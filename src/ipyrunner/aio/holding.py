@@ -7,6 +7,7 @@ kernel without its loop.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import signal
 import threading
 from collections.abc import Callable
@@ -14,6 +15,9 @@ from types import FrameType
 from typing import Any, TypeVar
 
 __all__ = ["Held"]
+
+# Not signal's functions of the same names: Python 3.11's call repr() of the handler that is there, which may be one of
+# asyncio.run() that holds a task, its exception, and so code of the user's. ``_signal``: since Python 3.3.
 
 _T = TypeVar("_T")
 
@@ -32,16 +36,16 @@ class Held:
 
     def __enter__(self) -> Held:
         if threading.current_thread() is threading.main_thread():
-            previous = signal.getsignal(signal.SIGINT)
+            previous = _signal.getsignal(signal.SIGINT)
             # Only a handler that raises can tear anything apart: not ours, not "ignore".
             if previous is signal.default_int_handler:
-                signal.signal(signal.SIGINT, self._hold)
+                _signal.signal(signal.SIGINT, self._hold)
                 self._previous = previous
         return self
 
     def __exit__(self, *exc: object) -> None:
         if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
+            _signal.signal(signal.SIGINT, self._previous)
             if self._then_raise and self._signalled:
                 raise KeyboardInterrupt
 
@@ -52,10 +56,10 @@ class Held:
         if self._signalled:
             raise KeyboardInterrupt
         try:
-            signal.signal(signal.SIGINT, self._previous)
+            _signal.signal(signal.SIGINT, self._previous)
             return function()
         finally:
-            self._previous = signal.signal(signal.SIGINT, self._hold)
+            self._previous = _signal.signal(signal.SIGINT, self._hold)
 
     def _hold(self, signum: int, frame: FrameType | None) -> None:
         self._signalled = True
