@@ -82,3 +82,21 @@ def test_a_group_is_shown_by_the_lines_of_the_users_code(
             assert theirs not in shown
         k.ok(BEFORE)
         k.expect_alive()
+
+
+def test_a_group_in_the_context_of_what_is_in_it_is_shown_once(hostile: Kernel) -> None:
+    code = """
+def raise_all_again():
+    try: raise ExceptionGroup("of three", [ValueError(n) for n in range(3)])
+    except ExceptionGroup as group:
+        for each in group.exceptions:
+            try: raise each
+            except ValueError: pass
+        raise group.exceptions[0]
+"""
+    hostile.ok(code)
+    for start in ("", "await asyncio.sleep(0); "):
+        cell = hostile.run(f"import asyncio\n{start}raise_all_again()")
+        assert cell.ename == "ValueError"
+        assert cell.traceback.count("of 3 ----") == 3
+    hostile.expect_alive()

@@ -151,13 +151,7 @@ class Cells:
                 f"the notebook's event loop cannot be made ({error}): close files or connections in a cell without "
                 "await, which runs without it, and run this cell again"
             ) from error
-        try:
-            coro.send(None)
-        except StopIteration as stop:
-            result: ExecutionResult = stop.value
-            return result
-        coro.close()
-        raise error
+        return _run_through(coro)
 
     async def _run_in_context(
         self, coro: _CellCoroutine, raw_cell: str, kwargs: dict[str, Any], stock: Callable[..., bool]
@@ -226,17 +220,8 @@ class Cells:
         return ArunArguments.of(line)
 
     def _run_sync(self, coro: _CellCoroutine) -> ExecutionResult:
-        def run() -> ExecutionResult:
-            try:
-                coro.send(None)
-            except StopIteration as stop:
-                result: ExecutionResult = stop.value
-                return result
-            coro.close()
-            raise RuntimeError("this cell awaits, but did not look like it: begin it with %%arun")
-
         try:
-            result = self._runner.run_sync(run)
+            result = self._runner.run_sync(lambda: _run_through(coro))
         finally:
             self._keep_start()
         if self._runner.is_copy and kernel_loop(self._shell) is not None:
@@ -265,6 +250,16 @@ class Cells:
             self._expects_call = self._expects_coroutine = False
             if inspect.getcoroutinestate(coro) == inspect.CORO_CREATED:
                 coro.close()
+
+
+def _run_through(coro: _CellCoroutine) -> ExecutionResult:
+    try:
+        coro.send(None)
+    except StopIteration as stop:
+        result: ExecutionResult = stop.value
+        return result
+    coro.close()
+    raise RuntimeError("this cell awaits, but did not look like it: begin it with %%arun")
 
 
 def _exit_status(error: BaseException | None) -> int:

@@ -53,20 +53,22 @@ def format_exception(
     tb: TracebackType | None,
     *,
     tb_offset: int | None = None,
-    depth: int = 0,
+    within: tuple[BaseException, ...] = (),
 ) -> list[str]:
-    """Return the lines of *exc*, by the formatter of *shell*; raises nothing."""
+    """Return the lines of *exc*, by the formatter of *shell*; raises nothing. *within*: the groups that it is in."""
     lines = _format_one(shell, exc, tb, tb_offset)
-    if depth == _DEPTH:
+    if len(within) == _DEPTH:
         return lines
     for group in chain_of(exc):
-        inner = inner_of(group)
+        # One that it is in already: `except ExceptionGroup as group: raise group.exceptions[0]`
+        inner = () if any(group is outer for outer in within) else inner_of(group)
         if inner and group is not exc:
             lines += [f"In the {type(group).__name__} above: {text_of(group)}"]
         for n, each in enumerate(inner[:_WIDTH], 1):
-            within = format_exception(shell, each, _without_asyncio(traceback_of(each)), tb_offset=0, depth=depth + 1)
+            own_tb = _without_asyncio(traceback_of(each))
+            shown = format_exception(shell, each, own_tb, tb_offset=0, within=(*within, group))
             lines.append(f"  +---------------- {n} of {len(inner)} ----------------")
-            lines += ["  | " + line for line in "\n".join(within).splitlines()]
+            lines += ["  | " + line for line in "\n".join(shown).splitlines()]
         if inner[_WIDTH:]:
             lines.append(f"  +---------------- and {len(inner) - _WIDTH} more")
     return lines
@@ -80,7 +82,7 @@ def _format_one(
     try:
         lines = formatter.structured_traceback(type(exc), exc, tb, tb_offset=tb_offset)
         return ["".join(line) for line in lines]
-    except BaseException:
+    except BaseException:  # its class raises, or IPython does: by Python then
         pass
     try:
         return "".join(
