@@ -15,6 +15,8 @@ from typing import Any
 from jupyter_client.manager import KernelManager
 
 DEADLINE = 30.0
+# A process that starts imports a thousand modules.
+START_DEADLINE = 100.0
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -76,7 +78,7 @@ class Kernel:
         self.log = log
         self.client = manager.blocking_client()
         self.client.start_channels()
-        self.client.wait_for_ready(timeout=DEADLINE)
+        self.client.wait_for_ready(timeout=START_DEADLINE)
         self._cells: dict[str, Cell] = {}
         # What the front end's debugger is told, which belongs to no cell.
         self.debug_events: list[dict[str, Any]] = []
@@ -245,6 +247,15 @@ BEFORE = """
 import asyncio
 kept = "kept"
 loop_id = id(asyncio.get_event_loop())
+"""
+
+
+# For handlers of the user's that raise: whether the notebook's loop is at rest. Raised in the kernel's own code an exception
+# ends the kernel, with or without the extension; in a loop's first and last steps it leaves the loop running for ever.
+AT_REST = """
+import selectors
+def at_rest(frame, loop=asyncio.get_event_loop()):
+    return loop.is_running() and (not hasattr(loop, "_selector") or frame.f_code.co_filename == selectors.__file__)
 """
 
 
