@@ -187,7 +187,8 @@ def test_a_forced_interrupt_is_no_result(runner: NotebookRunner, way: str) -> No
                 reached.append(await asyncio.create_task(gather()))
 
     def press_when_it_spins() -> None:
-        while not spinning():
+        deadline = time.monotonic() + 30
+        while not spinning() and time.monotonic() < deadline:
             time.sleep(0.001)
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
