@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from ipyrunner.aio.tasks import Tasks
-from ipyrunner.shell.tracebacks import without_machinery
+from ipyrunner.aio.tasks.registry import Tasks
+from ipyrunner.ipython.tracebacks import without_machinery
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ import pytest
 import uvloop
 
 from ipyrunner import NotebookRunner
-from ipyrunner.aio import interrupt as interrupt_module
-from ipyrunner.aio.interrupt import Interrupt
-from ipyrunner.aio.ready_queue import ReadyQueue
-from ipyrunner.aio.watchdog import Watchdog, watchdog
+from ipyrunner.aio.introspection.ready_queue import ReadyQueue
+from ipyrunner.aio.sigint import interrupt as interrupt_module
+from ipyrunner.aio.sigint.interrupt import Interrupt
+from ipyrunner.aio.sigint.watchdog_thread import Watchdog, watchdog
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
@@ -445,7 +445,7 @@ def test_the_ready_queue_loses_nothing_and_keeps_the_order(name: str) -> None:
 
 
 def test_a_loop_without_a_queue_is_interrupted_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ipyrunner.aio.ready_queue.ready_callbacks", lambda loop: None)
+    monkeypatch.setattr("ipyrunner.aio.introspection.ready_queue.ready_callbacks", lambda loop: None)
     runner = NotebookRunner(interrupt_grace=0.3)
     crunch = Crunch()
     with pytest.raises(KeyboardInterrupt):

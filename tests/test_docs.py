@@ -83,7 +83,7 @@ def test_the_demo_prints_cell_by_cell(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_every_setting_and_option_is_documented() -> None:
     from ipyrunner import NotebookRunner
-    from ipyrunner.shell.arguments import ArunArguments
+    from ipyrunner.ipython.arun_options import ArunArguments
 
     text = (ROOT / "docs" / "reference.md").read_text()
     for name in NotebookRunner.class_own_traits(config=True):

@@ -49,7 +49,7 @@ def test_unload_restores_exactly(stock: Kernel) -> None:
 
 
 BROKEN = {
-    "a step that fails": "import ipyrunner.shell.extension as e\n(x,) = e._extensions.values()\n"
+    "a step that fails": "import ipyrunner.extension as e\n(x,) = e._extensions.values()\n"
     "x._undo.insert(5, lambda: 1 / 0); x._undo.append(lambda: 1 / 0); del e, x",
     "a transformer that is gone": "get_ipython().ast_transformers.clear()",
     "a configurable that is gone": "get_ipython().configurables[:] = configurables",

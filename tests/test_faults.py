@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ipyrunner.aio.holding import Held
+from ipyrunner.aio.sigint.defer_sigint import Held
 from kernels import Kernel
 
 ODD_CELLS = {
@@ -206,9 +206,9 @@ def test_a_press_while_the_running_loop_is_exchanged(fresh: Kernel) -> None:
     fresh.ok(
         """
 import signal, sys
-from ipyrunner.aio import running
+from ipyrunner.aio.introspection import running_loop
 def trace(frame, event, arg):
-    if frame.f_code is running.exchange.__code__:
+    if frame.f_code is running_loop.exchange.__code__:
         def local(frame, event, arg):
             if event == "line" and not pressed:
                 pressed.append(1)

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import uvloop
 
-from ipyrunner.aio.closing import finalize
-from ipyrunner.aio.hosting import Hosting
-from ipyrunner.aio.interrupt import Interrupt
-from ipyrunner.aio.running import NOTHING, running_as
+from ipyrunner.aio.introspection.running_loop import NOTHING, running_as
+from ipyrunner.aio.loops.guest_leads import Hosting
+from ipyrunner.aio.loops.shutdown import finalize
+from ipyrunner.aio.sigint.interrupt import Interrupt
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 

@@ -20,10 +20,10 @@ import pytest
 import uvloop
 
 from ipyrunner import NotebookRunner
-from ipyrunner.aio.callbacks import Holder
-from ipyrunner.aio.interrupt import Interrupt
-from ipyrunner.aio.user_code import uninterruptible
-from ipyrunner.aio.wakeup import Wakeup
+from ipyrunner.aio.introspection.frames import uninterruptible
+from ipyrunner.aio.introspection.running_callback import Holder
+from ipyrunner.aio.sigint.interrupt import Interrupt
+from ipyrunner.aio.sigint.wakeup_fd import Wakeup
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 

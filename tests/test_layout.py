@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,41 +11,44 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "ipyrunner"
-# Each layer knows those to its right.
-LAYERS = ["kernel", "shell", "notebook", "aio"]
+# Each layer knows those to its right. A package is one layer, but for aio, whose own are layers.
+LAYERS = ["kernel", "extension", "terminal", "ipython.magics", "ipython", "ipykernel", "patching", "notebook"]
+LAYERS += [
+    f"aio.{name}" for name in ("persistent_runner", "runner", "loops", "tasks", "sigint", "introspection", "process")
+]
 MODULES = sorted(SOURCE.rglob("*.py"))
 PRIVATE = {
     # What is used of asyncio's private names, and the one module that may.
-    "_get_running_loop": "aio/running.py",
-    "_set_running_loop": "aio/running.py",
-    "_enter_task": "aio/running.py",
-    "_leave_task": "aio/running.py",
-    "_selector": "aio/peeking.py",
-    "_csock": "aio/peeking.py",
-    "_ready": "aio/peeking.py",
-    "_scheduled": "aio/peeking.py",
-    "_stopping": "aio/peeking.py",
-    "_fut_waiter": "aio/peeking.py",
-    "_exception": "aio/peeking.py",
-    "_log_traceback": "aio/peeking.py",
-    "_children": "aio/peeking.py",
-    "_source_traceback": "aio/tasks.py",
-    "_filename_map": "shell/extension.py",
-    "_find_with_lazy_load": "shell/timing.py",
-    "_default_executor": "aio/closing.py",
-    "_executor_shutdown_called": "aio/closing.py",
-    "_run": "aio/callbacks.py",
-    "_callback": "aio/callbacks.py",
-    "_callbacks": "aio/peeking.py",
-    "_previous_sigint_handler": "aio/signalling.py",
-    "_asyncio_runner": "shell/cells.py",
-    "_parent_header": "shell/routing.py",
-    "_cancel_on_sigint": "shell/guarding.py",
-    "_last_traceback_during_displayhook": "shell/guarding.py",
-    "_register_atexit": "aio/exiting.py",
-    "_default_root": "shell/gui.py",
-    "_allow_stdin": "shell/asking.py",
-    "_parent_ident": "shell/asking.py",
+    "_get_running_loop": "aio/introspection/running_loop.py",
+    "_set_running_loop": "aio/introspection/running_loop.py",
+    "_enter_task": "aio/introspection/running_loop.py",
+    "_leave_task": "aio/introspection/running_loop.py",
+    "_selector": "aio/introspection/private_api.py",
+    "_csock": "aio/introspection/private_api.py",
+    "_ready": "aio/introspection/private_api.py",
+    "_scheduled": "aio/introspection/private_api.py",
+    "_stopping": "aio/introspection/private_api.py",
+    "_fut_waiter": "aio/introspection/private_api.py",
+    "_exception": "aio/introspection/private_api.py",
+    "_log_traceback": "aio/introspection/private_api.py",
+    "_children": "aio/introspection/private_api.py",
+    "_source_traceback": "aio/tasks/registry.py",
+    "_filename_map": "extension.py",
+    "_find_with_lazy_load": "ipython/magics/timeit.py",
+    "_default_executor": "aio/loops/shutdown.py",
+    "_executor_shutdown_called": "aio/loops/shutdown.py",
+    "_run": "aio/introspection/running_callback.py",
+    "_callback": "aio/introspection/running_callback.py",
+    "_callbacks": "aio/introspection/private_api.py",
+    "_previous_sigint_handler": "aio/sigint/handlers.py",
+    "_asyncio_runner": "ipython/run_cell.py",
+    "_parent_header": "ipykernel/output_routing.py",
+    "_cancel_on_sigint": "ipykernel/request_sigint.py",
+    "_last_traceback_during_displayhook": "ipykernel/request_sigint.py",
+    "_register_atexit": "aio/process.py",
+    "_default_root": "ipykernel/gui_loops.py",
+    "_allow_stdin": "ipython/input.py",
+    "_parent_ident": "ipython/input.py",
     "_signal_children": "kernel/runner_kernel.py",
 }
 
@@ -53,9 +57,9 @@ def name(path: Path) -> str:
     return path.relative_to(SOURCE).as_posix()
 
 
-def layer(path: Path) -> int:
-    first = path.relative_to(SOURCE).parts[0].removesuffix(".py")
-    return LAYERS.index(first) if first in LAYERS else -1
+def layer(module: str) -> int:
+    """Return which layer a module belongs to, by its name relative to the package; -1: the package itself."""
+    return next((i for i, name in enumerate(LAYERS) if f"{module}.".startswith(f"{name}.")), -1)
 
 
 def imported(path: Path) -> list[str]:
@@ -73,8 +77,20 @@ def imported(path: Path) -> list[str]:
 
 @pytest.mark.parametrize("path", MODULES, ids=name)
 def test_imports_point_one_way(path: Path) -> None:
+    own = layer(path.relative_to(SOURCE).with_suffix("").as_posix().replace("/", "."))
     for target in imported(path):
-        assert LAYERS.index(target.split(".")[0]) >= layer(path), f"{name(path)} imports {target}"
+        assert layer(target) >= own, f"{name(path)} imports {target}"
+
+
+@pytest.mark.parametrize("package", sorted(SOURCE.rglob("__init__.py")), ids=name)
+def test_packages_list_their_modules(package: Path) -> None:
+    text = ast.get_docstring(ast.parse(package.read_text())) or ""
+    listed = re.findall(r"^\* (?::mod:)?`+(\w+)`+:", text, re.MULTILINE)
+    inside = {path.stem for path in package.parent.glob("*.py")} | {
+        path.parent.name for path in package.parent.glob("*/__init__.py")
+    }
+    assert sorted(listed) == sorted(inside - {"__init__", "__main__"}), package
+    assert len(listed) <= 10
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name)
@@ -83,7 +99,7 @@ def test_private_names_are_used_in_one_place(path: Path) -> None:
     used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     used |= {node.args[1].value for node in ast.walk(tree) if _is_getattr(node)}
     for private in used & PRIVATE.keys():
-        own = private == "_run" and name(path).startswith("shell/")
+        own = private == "_run" and name(path).startswith("ipython/")
         assert PRIVATE[private] == name(path) or own, f"{name(path)} uses {private}"
 
 

@@ -20,18 +20,18 @@ import pytest
 import uvloop
 
 from ipyrunner import NotebookRunner
-from ipyrunner.aio.closing import wind_up
-from ipyrunner.aio.failures import Failure, Failures
-from ipyrunner.aio.hosting import Faults, Hosting
-from ipyrunner.aio.interrupt import Interrupt
-from ipyrunner.aio.lending import Lender
-from ipyrunner.aio.main_task import MainTask
-from ipyrunner.aio.peeking import is_pythons, ready_callbacks
-from ipyrunner.aio.ready_queue import ReadyQueue
-from ipyrunner.aio.running import running_loop
-from ipyrunner.aio.tasks import Tasks
-from ipyrunner.aio.wakeup import Wakeup
-from ipyrunner.aio.watchdog import watchdog
+from ipyrunner.aio.introspection.private_api import is_pythons, ready_callbacks
+from ipyrunner.aio.introspection.ready_queue import ReadyQueue
+from ipyrunner.aio.introspection.running_loop import running_loop
+from ipyrunner.aio.loops.create_task import Lender
+from ipyrunner.aio.loops.guest_leads import Faults, Hosting
+from ipyrunner.aio.loops.shutdown import wind_up
+from ipyrunner.aio.sigint.interrupt import Interrupt
+from ipyrunner.aio.sigint.main_task import MainTask
+from ipyrunner.aio.sigint.wakeup_fd import Wakeup
+from ipyrunner.aio.sigint.watchdog_thread import watchdog
+from ipyrunner.aio.tasks.exception_handler import Failure, Failures
+from ipyrunner.aio.tasks.registry import Tasks
 from kernels import Kernel
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
@@ -195,7 +195,7 @@ def test_a_press_of_an_earlier_request_does_nothing_in_a_later_one(fresh: Kernel
     # request runs a hook, which would get it.
     fresh.ok(
         "import signal, threading\n%config NotebookRunner.interrupt_grace = 0.3\n"
-        "from ipyrunner.aio.watchdog import watchdog\nfrom ipyrunner.shell import extension\n"
+        "from ipyrunner.aio.sigint.watchdog_thread import watchdog\nfrom ipyrunner import extension\n"
         "class Press:\n    count = 0\n"
         "    def press(self, *args):\n"
         "        get_ipython().events.unregister('post_run_cell', self.press)\n"

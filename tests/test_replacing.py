@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ipyrunner.shell.replacing import Subclassing
+from ipyrunner.patching import Subclassing
 
 
 class Stream:

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from ipyrunner import NotebookRunner
-from ipyrunner.aio import tasks as tasks_module
-from ipyrunner.aio import unretrieved
-from ipyrunner.aio.tasks import Tasks
+from ipyrunner.aio.tasks import registry as tasks_module
+from ipyrunner.aio.tasks import unretrieved_failures
+from ipyrunner.aio.tasks.registry import Tasks
 from kernels import Kernel
 
 Loop = asyncio.AbstractEventLoop
@@ -223,12 +223,12 @@ def test_many_new_tasks_are_sorted_some_at_a_time(loop: Loop, books: Tasks, monk
 def test_many_sleepers_do_not_keep_the_loop_when_one_task_fails(
     loop: Loop, books: Tasks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unretrieved, "_STEP", 100)
+    monkeypatch.setattr(unretrieved_failures, "_STEP", 100)
     reports, looks = [], []
     loop.set_exception_handler(lambda _, context: reports.append(repr(context["exception"])))
-    advance = unretrieved.Unretrieved._advance
+    advance = unretrieved_failures.Unretrieved._advance
     monkeypatch.setattr(
-        unretrieved.Unretrieved, "_advance", lambda self, survey: (looks.append(1), advance(self, survey))
+        unretrieved_failures.Unretrieved, "_advance", lambda self, survey: (looks.append(1), advance(self, survey))
     )
 
     async def fail() -> None:

@@ -5,8 +5,12 @@
 
 The layers, each of which knows only those after it:
 
-* ``kernel``: ipykernel's kernel with the extension loaded, and interrupts by message.
-* ``shell``: IPython and ipykernel: cells, magics, tracebacks, the extension.
+* ``kernel``: ipykernel's kernel with the extension loaded, and its kernelspec.
+* ``extension``: puts the parts in place on one shell, and takes them back.
+* ``terminal``: the prompt of the IPython terminal.
+* ``ipython``: the way of a cell: source, run, traceback; the magics.
+* ``ipykernel``: requests, signals, output, comms.
+* ``patching``: replace an attribute of one object, and restore it.
 * ``notebook``: ``NotebookRunner``, what one notebook keeps.
 * ``aio``: asyncio alone.
 """
@@ -22,9 +26,9 @@ if TYPE_CHECKING:
 
     from IPython.core.interactiveshell import InteractiveShell
 
+    from .ipykernel.widget_events import Changes
+    from .ipython.magics.tasks_table import TaskTable
     from .notebook import NotebookRunner
-    from .shell.table import TaskTable
-    from .shell.watching import Changes
 
 __all__ = ["NotebookRunner", "Runner", "changes", "event", "get_runner", "input", "run", "tasks"]
 __version__ = "0.1.0"
@@ -43,7 +47,7 @@ def get_runner() -> NotebookRunner:
 
     RuntimeError outside IPython, before ``%load_ext ipyrunner``, and on threads other than the main one.
     """
-    from .shell.extension import get_runner
+    from .extension import get_runner
 
     return get_runner()
 
@@ -57,7 +61,7 @@ async def input(prompt: str = "", *, password: bool = False) -> str:
     than the main one: from there ``asyncio.run_coroutine_threadsafe(ipyrunner.input(...), loop).result()``. In a
     terminal a *password* is asked for by ``getpass``, which blocks the loop.
     """
-    from .shell.extension import ask
+    from .extension import ask
 
     return await ask(prompt, password=password)
 
@@ -68,7 +72,7 @@ def tasks(*, ended: bool = False) -> TaskTable:
     A sequence of objects with ``number``, ``name``, ``state``, ``cell``, ``age`` (seconds), ``function``, ``waits_for``
     and ``task``. RuntimeError outside IPython, before ``%load_ext ipyrunner``, and on threads other than the main one.
     """
-    from .shell.extension import tasks
+    from .extension import tasks
 
     return tasks(ended=ended)
 
@@ -84,7 +88,7 @@ def event(source: Any, name: str | None = None) -> asyncio.Future[Any]:
     RuntimeError if the widget is closed, now or while somebody waits, and where no event loop runs; TypeError for an
     object without traits, ValueError for a name that it does not have.
     """
-    from .shell.watching import event
+    from .ipykernel.widget_events import event
 
     return event(source, name)
 
@@ -97,20 +101,20 @@ def changes(source: Any, name: str | None = None, *, latest: bool = False) -> Ch
     ``aclose()``, at the end of an ``async with``, and when the iterator is let go: by ``break``, an exception, an
     interrupt.
     """
-    from .shell.watching import Changes
+    from .ipykernel.widget_events import Changes
 
     return Changes(source, name, latest=latest)
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
     """``%load_ext ipyrunner``: run the shell's cells in one loop and one Context. A second call does nothing."""
-    from .shell.extension import load
+    from .extension import load
 
     load(shell)
 
 
 def unload_ipython_extension(shell: InteractiveShell) -> None:
     """``%unload_ext ipyrunner``: close the loop and restore the shell as it was."""
-    from .shell.extension import unload
+    from .extension import unload
 
     unload(shell)

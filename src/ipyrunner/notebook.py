@@ -17,14 +17,14 @@ from traitlets import Bool, Float, TraitError, observe, validate
 from traitlets.config import LoggingConfigurable
 from traitlets.utils.importstring import import_item
 
-from .aio.callbacks import lends_loop
-from .aio.contexts import carry_into
-from .aio.failures import Failure
-from .aio.holding import Held
-from .aio.lending import Lender
-from .aio.persistent import PersistentRunner
-from .aio.running import NOTHING, Running, exchange, running_as, running_loop
-from .aio.signalling import Outside, signal_main_thread
+from .aio.introspection.context_copy import carry_into
+from .aio.introspection.running_callback import lends_loop
+from .aio.introspection.running_loop import NOTHING, Running, exchange, running_as, running_loop
+from .aio.loops.create_task import Lender
+from .aio.persistent_runner import PersistentRunner
+from .aio.sigint.defer_sigint import Held
+from .aio.sigint.handlers import Outside, signal_main_thread
+from .aio.tasks.exception_handler import Failure
 
 __all__ = ["NotebookRunner"]
 

@@ -16,8 +16,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from types import FrameType, TracebackType
 from typing import Any, TypeVar, cast
 
-from .closing import finalize
-from .running import running_loop
+from .introspection.running_loop import running_loop
+from .loops.shutdown import finalize
 
 __all__ = ["Runner", "as_coroutine", "run"]
 

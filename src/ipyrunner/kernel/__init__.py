@@ -1,6 +1,9 @@
 """ipykernel: the kernel class. The extension does everything else.
 
-A kernelspec names it by ``--IPKernelApp.kernel_class=ipyrunner.kernel.RunnerKernel``.
+* :mod:`runner_kernel`: ipykernel's kernel with the extension loaded.
+* :mod:`kernelspec`: ``python -m ipyrunner install`` and ``uninstall``.
+
+A kernelspec names the class by ``--IPKernelApp.kernel_class=ipyrunner.kernel.RunnerKernel``.
 """
 
 from __future__ import annotations

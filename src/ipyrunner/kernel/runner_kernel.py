@@ -10,9 +10,9 @@ from typing import Any
 from ipykernel.ipkernel import IPythonKernel
 
 from .. import __version__
-from ..shell.cells import kernel_loop
-from ..shell.extension import runner_of
-from ..shell.terminating import CLEAN_UP, interrupt_until_idle
+from ..extension import runner_of
+from ..ipykernel.sigterm import CLEAN_UP, interrupt_until_idle
+from ..ipython.run_cell import kernel_loop
 
 __all__ = ["RunnerKernel"]
 

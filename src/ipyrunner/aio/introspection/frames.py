@@ -1,0 +1,80 @@
+"""Where KeyboardInterrupt may be raised: in code of the user's that a loop runs, and nowhere else.
+
+Raised in the loop's own functions it would lose a callback or a timer; in ours, what we do between two of them.
+"""
+
+from __future__ import annotations
+
+import _weakrefset
+import asyncio
+import inspect
+import os
+import selectors
+import sys
+import weakref
+from collections.abc import Callable
+from types import CodeType, FrameType
+from typing import Any, TypeVar
+
+from .running_callback import is_callback, is_driver, is_in_call, runs_other_loop
+
+__all__ = ["OURS", "catches_interrupts", "is_user_code", "uninterruptible", "user_frame"]
+
+_ASYNCIO = os.path.dirname(asyncio.__file__) + os.sep
+# The folder of this package, wherever this module is in it.
+OURS = os.path.dirname(sys.modules[__name__.partition(".")[0]].__file__ or "") + os.sep
+# asyncio keeps its tasks in a WeakSet, whose books must be whole; selectors' are the loop's.
+_PROTECTED = (OURS, selectors.__file__, _weakrefset.__file__, weakref.__file__)
+_COROUTINE = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_OUR_CALLBACKS: set[CodeType] = set()
+_CATCHING: set[CodeType] = set()
+
+
+def uninterruptible(function: _Function) -> _Function:
+    """Mark a function that the loop calls for us: no interrupt is forced into it, nor into what it calls."""
+    _OUR_CALLBACKS.add(function.__code__)
+    return function
+
+
+def catches_interrupts(function: _Function) -> _Function:
+    """Mark a function that calls user code and catches what is raised in it, in uninterruptible ones as well."""
+    _CATCHING.add(function.__code__)
+    return function
+
+
+def _is_debugger(frame: FrameType) -> bool:
+    # Stopped at a breakpoint of a front end's debugger (debugpy). After a KeyboardInterrupt in there neither it nor the
+    # kernel answers any more: measured with a plain cell of the stock kernel. The cell is cancelled when it goes on.
+    return str(frame.f_globals.get("__name__", "")).startswith(("pydevd", "_pydevd"))
+
+
+def is_user_code(frame: FrameType, loop: asyncio.AbstractEventLoop) -> bool:
+    """Return whether KeyboardInterrupt raised in *frame*, which *loop* runs, costs nothing but that code."""
+    code = frame.f_code
+    if is_driver(frame):
+        return not isinstance(loop, asyncio.BaseEventLoop)
+    if is_callback(frame):
+        return is_in_call(frame)
+    caller: FrameType | None = frame
+    while caller is not None and not is_callback(caller) and not is_driver(caller):
+        if caller.f_code in _CATCHING:
+            break
+        if caller.f_code in _OUR_CALLBACKS or _is_debugger(caller):
+            return False
+        if runs_other_loop(caller, loop):  # the user's, who runs it in a callback of ours
+            return True
+        caller = caller.f_back
+    # "_run_once": nest_asyncio's, which is not in asyncio's folder, runs our loop.
+    if code.co_filename.startswith(_PROTECTED) or code.co_name == "_run_once":
+        return False
+    # Coroutines of asyncio (sleep, wait_for, gather's callers) are the user's; its functions keep the loop's books.
+    return not code.co_filename.startswith(_ASYNCIO) or bool(code.co_flags & _COROUTINE)
+
+
+def user_frame(frame: FrameType | None, loop: asyncio.AbstractEventLoop) -> FrameType | None:
+    """Return the innermost frame of user code from *frame* on."""
+    while frame is not None and not is_user_code(frame, loop):
+        frame = frame.f_back
+    return frame

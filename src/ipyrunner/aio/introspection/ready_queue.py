@@ -1,0 +1,107 @@
+"""The callbacks of a loop that wait for their turn: what cannot wait behind them goes first.
+
+The problem: a loop calls what is ready in the order in which it came. Behind forty tasks that each compute for a third
+of a second the wakeup of a cancelled task comes after twelve seconds, and the loop runs to the end of its iteration
+even when it was told to stop.
+
+The solution: the queue is a deque, of which an iteration takes as many callbacks as there were at its beginning, one by
+one. What has just been put at its end may be moved to the front, and what is left may be set aside, with as many
+cancelled handles in its place; nothing is lost, and the order of the others stays.
+
+uvloop's own callbacks, about connections that are made or closed, must come before what has been scheduled after them:
+measured, a segmentation fault in one cancelled connection of thirty. While there are any nothing goes first.
+
+Where a loop does not show its queue nothing goes first, and nothing is set aside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections import deque
+from collections.abc import Callable, Collection
+from typing import Any
+
+from .private_api import is_pythons, ready_callbacks, step_of
+
+__all__ = ["ReadyQueue"]
+
+
+class ReadyQueue:
+    """The queue of *loop*. On the loop's thread; :meth:`set_aside` and :meth:`put_back` not in signal handlers."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._queue = ready_callbacks(loop)
+        self._context = contextvars.Context()
+        self._aside: list[Any] = []
+        self._filler: Any = None
+
+    def __len__(self) -> int:
+        return 0 if self._queue is None else len(self._queue)
+
+    def _movable(self) -> deque[Any] | None:
+        if self._queue is None or isinstance(self._loop, asyncio.BaseEventLoop):
+            return self._queue
+        return self._queue if all(map(is_pythons, tuple(self._queue))) else None
+
+    def call_first(self, callback: Callable[[], object]) -> bool:
+        """Call *callback* before all that waits; return whether that can be done, and nothing otherwise."""
+        if self._movable() is None:
+            return False
+        self.put_first(lambda: self._loop.call_soon(callback, context=self._context))
+        return True
+
+    def put_first(self, schedule: Callable[[], object], *, waiting: int | None = None) -> None:
+        """Call *schedule*, and put what that has scheduled before all that waits.
+
+        *waiting*: so many do wait; what is behind them goes first as well.
+        """
+        queue, before = self._movable(), len(self) if waiting is None else waiting
+        schedule()
+        if queue is not None and len(queue) > before:
+            queue.rotate(len(queue) - before)
+
+    def promote(self, tasks: Collection[asyncio.Task[Any]]) -> int:
+        """Put the steps of *tasks* that wait before all that waits, in their order; return how many."""
+        queue, found = self._movable(), list[Any]()
+        if queue is None or not tasks:
+            return 0
+        owners = {id(task) for task in tasks}
+        try:
+            for _ in range(len(queue)):  # other threads may append meanwhile
+                if step_of(queue[0], owners):
+                    found.append(queue.popleft())
+                else:
+                    queue.rotate(-1)
+        finally:
+            queue.extendleft(reversed(found))
+        return len(found)
+
+    def set_aside(self) -> None:
+        """Let the loop call nothing more before :meth:`put_back`. In a callback; whoever runs the loop puts back."""
+        if self._aside or not self._movable() or self._queue is None:
+            return
+        if self._filler is None:
+            self._filler = self._loop.call_soon(_nothing, context=self._context)
+            self._filler.cancel()
+            self._queue.pop()
+        for _ in range(len(self._queue)):  # other threads may append meanwhile
+            self._aside.append(self._queue.popleft())
+        self._queue.extendleft([self._filler] * len(self._aside))
+
+    def put_back(self) -> None:
+        """Put back what was set aside. Outside of the loop; idempotent."""
+        if self._aside and self._queue is not None:
+            for _ in range(len(self._queue)):
+                handle = self._queue.popleft()
+                if handle is not self._filler:
+                    self._queue.append(handle)
+            aside, self._aside = self._aside, []
+            self._queue.extendleft(reversed(aside))
+            if not self._loop.is_closed():
+                self._loop.call_soon(_nothing, context=self._context)  # uvloop looks at its queue when told
+
+
+def _nothing() -> None:
+    pass

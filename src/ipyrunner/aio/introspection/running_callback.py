@@ -1,0 +1,198 @@
+"""Which callback a loop is in, and for how long: seen from a signal handler or from another thread.
+
+The problem: whoever interrupts, or names, a callback that holds its loop must know that it is *one* callback that does,
+and not many short ones, and the loop must not pay for that.
+
+The solution: look at the frames of the loop's thread, more than once. On asyncio's own loops each call of a callback
+has a frame, so one frame seen twice is one callback all the time. Other loops (uvloop) have no such frames, and a
+coroutine shows the same one in each of its steps. There the loop is asked as well, when it is seen in a callback for
+the first time: loops keep the order, so its answer comes before the next step of that task, and says that the callback
+has ended. A loop at rest is not asked.
+
+A loop that somebody runs inside a callback (nest_asyncio; a greenlet of its own, as sync Playwright has) belongs to
+that callback. In a greenlet the frames of whoever has switched to it cannot be seen; the task is still the current one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dis
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from types import CodeType, FrameType
+from typing import Any, TypeVar
+
+from .exceptions import traceback_of
+from .private_api import is_task
+
+__all__ = [
+    "CallbackCall",
+    "Holder",
+    "drives_loop",
+    "is_callback",
+    "is_driver",
+    "is_from_callback",
+    "is_in_call",
+    "lends_loop",
+    "runs_nested",
+    "runs_other_loop",
+    "tasks_on_stack",
+]
+
+# Private: events.Handle._run calls each callback (3.4 to 3.15). On the line of that call the callback is running, or
+# has run; on the others it may be lost. Found nowhere, C functions used as callbacks cannot be forced.
+_HANDLE_RUN = asyncio.Handle._run.__code__
+_CALLBACK_LINES = {
+    i.positions.lineno for i in dis.get_instructions(_HANDLE_RUN) if i.argval == "run" and i.positions is not None
+}
+_DRIVERS: set[CodeType] = set()
+_LENDERS: set[CodeType] = set()
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def drives_loop(function: _Function) -> _Function:
+    """Mark a function that calls ``loop.run_forever``.
+
+    The functions of a loop that is not written in Python (uvloop) have no frames: a C function that such a loop has
+    called shows as the driver's frame. That a forced interrupt is due there says that the loop does not poll.
+    """
+    _DRIVERS.add(function.__code__)
+    return function
+
+
+def lends_loop(function: _Function) -> _Function:
+    """Mark a function that calls user code for which a loop counts as running: as a callback of the loop."""
+    _LENDERS.add(function.__code__)
+    return function
+
+
+def is_driver(frame: FrameType) -> bool:
+    """Return whether the frame's function is marked by :func:`drives_loop`."""
+    return frame.f_code in _DRIVERS
+
+
+def is_callback(frame: FrameType) -> bool:
+    """Return whether a loop of asyncio's own calls a callback in the frame; its ``self`` is the Handle."""
+    return frame.f_code is _HANDLE_RUN
+
+
+def is_in_call(frame: FrameType) -> bool:
+    """Return whether a frame of :func:`is_callback` is at its call: before it and after it the callback may be lost."""
+    return frame.f_lineno in _CALLBACK_LINES
+
+
+def runs_other_loop(frame: FrameType, loop: asyncio.AbstractEventLoop) -> bool:
+    """Return whether a loop other than *loop*, written in Python, runs in the frame."""
+    if frame.f_code.co_name not in ("run_forever", "_run_once"):
+        return False
+    other = frame.f_locals.get("self")
+    return isinstance(other, asyncio.AbstractEventLoop) and other is not loop
+
+
+def is_from_callback(exc: BaseException, loop: asyncio.AbstractEventLoop) -> bool:
+    """Return whether *exc*, which came out of ``run_forever``, was raised by a callback: else by a signal handler.
+
+    True where there is no telling, since the loop has no frames.
+    """
+    if not isinstance(loop, asyncio.BaseEventLoop):
+        return True
+    tb = traceback_of(exc)
+    while tb is not None and tb.tb_frame.f_code is not _HANDLE_RUN:
+        tb = tb.tb_next
+    return tb is not None
+
+
+def tasks_on_stack(frame: FrameType | None, loop: asyncio.AbstractEventLoop) -> list[asyncio.Task[Any]]:
+    """Return the tasks that are in a step of theirs in the frames from *frame* on: more than one where runs nest."""
+    found: list[asyncio.Task[Any]] = []
+    while frame is not None and frame.f_code not in _DRIVERS:
+        if frame.f_code is _HANDLE_RUN:
+            # Private: Handle._callback (3.4 to 3.15), of a task's step a method of the task. Without it none is found.
+            owner = getattr(getattr(frame.f_locals.get("self"), "_callback", None), "__self__", None)
+            if is_task(owner) and owner.get_loop() is loop:
+                found.append(owner)
+        frame = frame.f_back
+    return found
+
+
+def runs_nested(frame: FrameType | None) -> bool:
+    """Return whether *frame*, a callback of a loop, is run by a loop that another callback runs."""
+    calls = 0
+    while frame is not None and frame.f_code not in _DRIVERS:
+        calls += frame.f_code is _HANDLE_RUN
+        frame = frame.f_back
+    return calls > 1
+
+
+class CallbackCall:
+    """One call of a callback, or one step of a task, from the first look at it on."""
+
+    __slots__ = ("callback", "last", "since")
+
+    def __init__(self, callback: object) -> None:
+        # CallbackCall only while it runs: a frame keeps the variables of its function.
+        self.callback: object | None = callback
+        self.since = self.last = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been seen to hold the loop."""
+        return self.last - self.since
+
+    def let_go(self) -> None:
+        """In the loop: the callback has ended."""
+        self.callback = None
+
+
+class Holder:
+    """What holds *loop*, recognised from one look to the next. Looks may come from several threads."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, everything: bool = False) -> None:
+        """*everything*: also what the loop is only lent to; and a loop without frames is asked where it shows none,
+        at rest or in a C function.
+        """
+        self._loop = loop
+        self._has_frames = isinstance(loop, asyncio.BaseEventLoop)
+        self._everything = everything
+        self._held: CallbackCall | None = None
+
+    def look(self, frame: FrameType | None, *, task: asyncio.Task[Any] | None = None) -> CallbackCall | None:
+        """Return the callback that *loop* runs in *frame*, where its thread is; None if it runs none.
+
+        The same object as last time if it is the same call. *task* is in a step of its, if nothing else is found.
+        """
+        # The one before and the other after: a thread may wait for the GIL in between, and time is never added.
+        now = time.monotonic()
+        callback = self._callback(frame) or task
+        held = self._held
+        if callback is None:
+            self._held = None
+        elif held is None or held.callback is not callback:
+            held = self._held = CallbackCall(callback)
+            if not self._has_frames or is_task(callback):
+                with suppress(RuntimeError):  # closed since
+                    self._loop.call_soon_threadsafe(held.let_go)
+        else:
+            held.last = now
+        return self._held
+
+    def forget(self) -> None:
+        """Let go of what was seen."""
+        self._held = None
+
+    def _callback(self, frame: FrameType | None) -> object | None:
+        callback, outermost, other = None, None, False
+        while frame is not None and frame.f_code not in _DRIVERS:
+            if frame.f_code in _LENDERS:
+                return frame if self._everything else None
+            if callback is None and frame.f_code is _HANDLE_RUN:
+                callback = frame
+            elif runs_other_loop(frame, self._loop):
+                callback, other = None, True
+            outermost, frame = frame, frame.f_back
+        if frame is None:  # the loop does not run, or is on another greenlet's stack
+            return asyncio.current_task(self._loop) if other else None
+        if self._has_frames:
+            return callback
+        return asyncio.current_task(self._loop) or outermost or (frame if self._everything else None)

@@ -1,0 +1,123 @@
+"""``asyncio.create_task`` where no loop runs: the call gets the loop that is at rest.
+
+Old notebooks call ``asyncio.create_task(...)`` in plain cells, often deep in a library. ``Lender`` makes that work for
+the length of a block and patches nothing: on Python 3.12 and later a ``sys.monitoring`` CALL event on ``create_task``'s
+own code object sees it ask for the running loop. The loop is lent for that one call of ``get_running_loop`` and taken
+back at C_RETURN, so that no way out of ``create_task`` can keep it. The event is local: no other code pays anything.
+
+Python 3.11 has no ``sys.monitoring``. There, and only for the length of the block, the function runs other code: a
+wrapper put in its place would not reach ``from asyncio import create_task``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ..introspection.running_loop import NOTHING, Running, exchange, running_loop
+
+__all__ = ["Lender"]
+
+# sys.monitoring has six tool ids; 0, 1 and 2 are spoken for (debugger, coverage, profiler), and users take 3 and 4.
+# 5 is for optimizers, of which there are none.
+_TOOL_IDS = (5, 4, 3)
+
+_create_task: Any = asyncio.create_task
+
+
+class Lender:
+    """Lend *get_loop*'s loop to ``asyncio.create_task`` inside :meth:`lending`, on the thread that made the Lender.
+
+    Where no tool id is free, nothing is lent and ``create_task`` raises its own RuntimeError.
+    """
+
+    def __init__(self, get_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+        self._get_loop = get_loop
+        self._thread = threading.get_ident()
+        self._depth = 0
+        self._tool: int | None = None
+        self._code: Any = None
+        self._lent: asyncio.AbstractEventLoop | None = None
+
+    @contextmanager
+    def lending(self) -> Iterator[None]:
+        """Lend for the length of the block; blocks nest."""
+        self._depth += 1
+        try:
+            if self._depth == 1:
+                self._begin()
+            yield
+        finally:
+            self._depth -= 1
+            if self._depth == 0:
+                self._end()
+
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """Return the loop to lend: None where one runs, and on other threads."""
+        if running_loop() is not None or threading.get_ident() != self._thread:
+            return None
+        return self._get_loop()
+
+    if sys.version_info >= (3, 12):
+
+        def _begin(self) -> None:
+            monitoring = sys.monitoring
+            self._tool = next((i for i in _TOOL_IDS if monitoring.get_tool(i) is None), None)
+            if self._tool is None:
+                return
+            monitoring.use_tool_id(self._tool, "ipyrunner")
+            events = monitoring.events
+            monitoring.register_callback(self._tool, events.CALL, self._on_call)
+            monitoring.register_callback(self._tool, events.C_RETURN, self._on_return)
+            monitoring.set_local_events(self._tool, _create_task.__code__, events.CALL)
+
+        def _end(self) -> None:
+            if self._tool is not None:
+                monitoring, tool, self._tool = sys.monitoring, self._tool, None
+                monitoring.set_local_events(tool, _create_task.__code__, 0)
+                for event in (monitoring.events.CALL, monitoring.events.C_RETURN):
+                    monitoring.register_callback(tool, event, None)
+                monitoring.free_tool_id(tool)
+
+        def _on_call(self, code: object, offset: int, function: object, argument: object) -> None:
+            if function is asyncio.get_running_loop and (loop := self.loop()) is not None:
+                self._lent = loop
+                exchange(Running(loop, None))
+
+        def _on_return(self, code: object, offset: int, function: object, argument: object) -> None:
+            # Only what was lent is taken back, and on the thread that it was lent to.
+            if self._lent is not None and running_loop() is self._lent:
+                self._lent = None
+                exchange(NOTHING)
+
+    else:
+
+        def _begin(self) -> None:
+            global _lender
+            _lender = self
+            self._code, _create_task.__code__ = _create_task.__code__, _create_task_lent.__code__
+
+        def _end(self) -> None:
+            global _lender
+            if _lender is self:
+                _lender = None
+                _create_task.__code__ = self._code
+
+
+_lender: Lender | None = None
+
+
+def _create_task_lent(coro: Any, *, name: Any = None, context: Any = None) -> Any:
+    # Runs with the globals of asyncio.tasks, in place of create_task's own code on Python 3.11.
+    from asyncio import get_running_loop
+
+    from ipyrunner.aio.loops import create_task as lending
+
+    loop = (lending._lender.loop() if lending._lender is not None else None) or get_running_loop()
+    if context is None:
+        return loop.create_task(coro, name=name)
+    return loop.create_task(coro, name=name, context=context)

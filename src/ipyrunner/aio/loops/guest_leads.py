@@ -1,0 +1,279 @@
+"""One loop (the guest) inside another (the host), both on one thread.
+
+The problem: the kernel's loop runs on the main thread and has to stay live, and the user's loop has to run on the
+main thread too (signals, GUI toolkits), at its own speed, with one of them running at any moment.
+
+The solution: whenever the host has come to rest, the guest leads. A host callback runs ``guest.run_forever()``;
+the guest watches the host's selector fd (an epoll or kqueue fd is itself pollable), holds a timer for the host's next
+timer, and gives way the moment one of them fires. The host then runs one iteration, and the guest leads again. The
+guest needs nothing but the public API for that, so uvloop is as good a guest as asyncio's own.
+
+What somebody on this thread schedules on the resting host while the guest leads (``host.call_soon``) makes no fd
+readable. Two instance attributes that exist only for that time ring a doorbell.
+
+A host without a pollable fd, or a guest that cannot watch one (both on Windows): the guest leads in short slices, which
+grow while the host has nothing to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import math
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import Any
+
+from ..introspection.frames import uninterruptible
+from ..introspection.private_api import can_watch, has_ready, is_stopping, next_timer, selector_fd
+from ..introspection.running_callback import drives_loop, runs_nested
+from ..introspection.running_loop import NOTHING, running_as, running_loop
+from ..sigint.interrupt import Interrupt
+
+__all__ = ["Faults", "Hosting", "hang_doorbell", "take_doorbell"]
+
+# Seconds. The longest slice bounds how late the host is, while somebody waits for the guest and while nobody does.
+_SHORTEST_SLICE = 0.001
+_LONGEST_SLICE = 0.02
+_LONGEST_IDLE_SLICE = 0.05
+# A host that has callbacks ready goes first, for so many of its iterations: a kernel request takes about ten.
+_PASSES = 10
+# A loop that raises so often without having run a callback in between cannot run.
+_MOST_FAULTS = 5
+
+
+class Faults:
+    """Count what comes out of ``loop.run_forever``; once the loop has made progress, from the beginning."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._count = 0
+        self._context = contextvars.Context()
+
+    def add(self) -> bool:
+        """Count one more; return whether the loop cannot run."""
+        self._count += 1
+        with suppress(RuntimeError):  # closed
+            self._loop.call_soon(self._forget, context=self._context)
+        return self._count >= _MOST_FAULTS
+
+    @uninterruptible
+    def _forget(self) -> None:
+        self._count = 0
+
+
+class Hosting:
+    """Run *guest* inside *host* from :meth:`start` to :meth:`stop`. All methods: on the thread of both loops.
+
+    *escaped* is called with each exception that comes out of the guest: SystemExit and KeyboardInterrupt of callbacks,
+    and what signal handlers raise in the guest's own code; it must not raise, since none may reach the host. A guest
+    that cannot run any more is left alone.
+    *between* makes a context manager for each turn that nobody waits for; *left* is called before and after each turn.
+    *ended* is called when the host is told to stop, before it does: while the interpreter is still whole (from 3.12 on
+    one that exits starts no threads). *poll* leaves the fds alone and takes turns in slices. *aside*: the host puts off
+    what it does until its queue is empty, as prompt_toolkit its drawing; stay out of it while there is something in it.
+    """
+
+    def __init__(
+        self,
+        host: asyncio.AbstractEventLoop,
+        guest: asyncio.AbstractEventLoop,
+        *,
+        escaped: Callable[[BaseException], None],
+        between: Callable[[], AbstractContextManager[object]] = nullcontext,
+        left: Callable[[], None] = lambda: None,
+        ended: Callable[[], None] = lambda: None,
+        poll: bool = False,
+        aside: bool = False,
+    ) -> None:
+        self.host = host
+        self.guest = guest
+        self._escaped = escaped
+        self._between = between
+        self._left = left
+        self._ended = ended
+        self._aside = aside
+        # An empty one: in that of whoever starts us, the guest's error reports would go to the cell of then for ever.
+        self._context = contextvars.Context()
+        self._fd = None if poll or not can_watch(guest) else selector_fd(host)
+        self._watching = False
+        self._active = False
+        self._slice = _SHORTEST_SLICE
+        self._passed = 0
+        self._gives_way = False
+        self._waiters: set[Callable[[], None]] = set()
+        self._slow: float | None = None
+        self._faults = Faults(guest)
+
+    @property
+    def active(self) -> bool:
+        """Whether the guest is led: from :meth:`start` to :meth:`stop`, or until it cannot run any more."""
+        return self._active
+
+    @property
+    def polls(self) -> bool:
+        """Whether the loops take turns in slices for want of a pollable fd."""
+        return self._fd is None
+
+    def start(self) -> None:
+        """Begin to lead when the host comes to rest. Idempotent."""
+        if self._active:
+            return
+        self._active = True
+        if self.host.get_debug() and hasattr(self.host, "slow_callback_duration"):
+            # To the host the guest is one slow callback; in debug mode it would say so in the user's cells.
+            self._slow, self.host.slow_callback_duration = self.host.slow_callback_duration, math.inf
+        vars(self.host)["stop"] = self._stop_host
+        self.host.call_soon(self._lead, context=self._context)
+
+    def stop(self) -> None:
+        """Leave both loops alone from now on; whoever is in :meth:`wait` is released. Idempotent."""
+        if not self._active:
+            return
+        self._active = False
+        if vars(self.host).get("stop") == self._stop_host:
+            del vars(self.host)["stop"]
+        self.pause()
+        if self._slow is not None:
+            self.host.slow_callback_duration = self._slow  # type: ignore[attr-defined]
+        for release in tuple(self._waiters):
+            release()
+
+    def pause(self) -> None:
+        """Stop watching the host until the guest leads again: somebody else is about to run the guest."""
+        if self._watching:
+            self._watching = False
+            if not self.guest.is_closed():
+                self.guest.remove_reader(self._fd)  # type: ignore[arg-type]
+
+    async def wait(self, task: asyncio.Task[Any], interrupt: Interrupt) -> None:
+        """In the host: wait until the guest's *task* has run its done callbacks, or was given up.
+
+        Cancelling the wait cancels the task, as SIGINT does, and goes on waiting for it: before our handler is in
+        place, ipykernel's own answers SIGINT this way.
+        """
+        done = self.host.create_future()
+
+        # Not for task.done(): the guest may be stopped between that and the callbacks, and then nobody wakes us.
+        def release(_: object = None) -> None:
+            if not done.done():
+                done.set_result(None)
+
+        task.add_done_callback(release)
+        interrupt.on_release = release
+        self._waiters.add(release)
+        try:
+            while not done.done():
+                try:
+                    await asyncio.shield(done)
+                except asyncio.CancelledError:
+                    interrupt.cancel()
+        finally:
+            self._waiters.discard(release)
+
+    def _lead(self) -> None:
+        """Run the guest until the host has something to do. A callback of the host."""
+        if not self._active:
+            return
+        self._left()
+        if self.guest.is_closed():
+            self.stop()
+            return
+        passes = False
+        try:
+            if not is_stopping(self.host):
+                seconds = self._seconds()
+                passes = seconds == 0 and self._passed < _PASSES
+                self._passed = self._passed + 1 if passes else 0
+                if not passes:
+                    self._turn(seconds)
+        finally:
+            if self._active and passes and self._aside:
+                self.host.call_later(_SHORTEST_SLICE, self._lead, context=self._context)
+            elif self._active:
+                self.host.call_soon(self._lead, context=self._context)
+
+    @drives_loop
+    def _turn(self, seconds: float | None) -> None:
+        host, guest = self.host, self.guest
+        timer: asyncio.TimerHandle | None = None
+        self._gives_way = False
+        try:
+            if seconds == 0:
+                self._give_way()  # one iteration, without waiting
+            else:
+                if self._fd is not None and not self._watching:
+                    guest.add_reader(self._fd, self._give_way)
+                    self._watching = True
+                if seconds is not None:
+                    timer = guest.call_later(seconds, self._give_way)
+                hang_doorbell(host, self._give_way)
+            with running_as(NOTHING), self._idle():
+                guest.run_forever()
+        except (KeyboardInterrupt, SystemExit) as exc:
+            self._escaped(exc)
+        except BaseException as exc:
+            # A signal handler of the user's has raised in the loop's own code. Or the loop is broken (its selector, its
+            # self-pipe), and to lead again and again would spin.
+            if self._faults.add():
+                self.stop()
+            self._escaped(exc)
+        finally:
+            take_doorbell(host)
+            if timer is not None:
+                timer.cancel()
+        self._left()
+
+    def _stop_host(self) -> None:
+        if running_loop() is self.host and not self.guest.is_running():
+            self._ended()
+        type(self.host).stop(self.host)
+
+    def _idle(self) -> AbstractContextManager[object]:
+        return nullcontext() if self._waiters else self._between()
+
+    def _seconds(self) -> float | None:
+        """Return for how long the guest may lead: None without a limit, 0 if the host has something to do."""
+        if has_ready(self.host):
+            self._slice = _SHORTEST_SLICE
+            return 0
+        due = next_timer(self.host)
+        seconds = None if due is None else max(0, due - self.host.time())
+        if self._fd is not None:
+            return seconds
+        self._slice = min(2 * self._slice, _LONGEST_SLICE if self._waiters else _LONGEST_IDLE_SLICE)
+        return self._slice if seconds is None else min(seconds, self._slice)
+
+    def _give_way(self) -> None:
+        # Once a turn: uvloop keeps a second stop() for its next run, which may be a run_until_complete() of the user's.
+        if self._gives_way:
+            return
+        if runs_nested(sys._getframe()):
+            # A callback has run the guest inside itself (nest_asyncio): stop() would end that run, with an error. The
+            # host waits for it, as for any callback that blocks.
+            self.pause()
+            self.guest.call_later(_LONGEST_IDLE_SLICE, self._give_way, context=self._context)
+            return
+        self._gives_way = True
+        self.guest.stop()
+
+
+def hang_doorbell(loop: asyncio.AbstractEventLoop, ring: Callable[[], None]) -> None:
+    """Until :func:`take_doorbell`, call *ring* before a callback or a timer is put on *loop*, which is at rest."""
+
+    def call_soon(*args: Any, **kwargs: Any) -> asyncio.Handle:
+        ring()
+        return type(loop).call_soon(loop, *args, **kwargs)
+
+    def call_at(*args: Any, **kwargs: Any) -> asyncio.TimerHandle:
+        ring()
+        return type(loop).call_at(loop, *args, **kwargs)
+
+    vars(loop).update(call_soon=call_soon, call_at=call_at)
+
+
+def take_doorbell(loop: asyncio.AbstractEventLoop) -> None:
+    """Undo :func:`hang_doorbell`. Idempotent."""
+    vars(loop).pop("call_soon", None)
+    vars(loop).pop("call_at", None)

@@ -1,0 +1,85 @@
+"""One loop (the guest) inside another (the host) that has to keep the thread: the other way round than ``Hosting``.
+
+The problem: a host whose selector runs something else while it waits, as prompt_toolkit's does with a GUI's event loop
+(an input hook), never comes to rest. A guest that leads would keep that from running.
+
+The solution: the host leads. It watches the guest's selector fd and holds a timer for the guest's next timer; when one
+of them fires, the guest runs until it has nothing ready, or for 5 ms. What somebody schedules on the guest meanwhile
+makes no fd readable, and rings a doorbell.
+
+A guest without a pollable fd (uvloop) is visited every 50 ms, for 5 ms.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from ..introspection.private_api import has_ready, is_stopping, next_timer, selector_fd
+from .guest_leads import Hosting, hang_doorbell, take_doorbell
+
+__all__ = ["Visiting"]
+
+# Seconds. How long the host waits while the guest has more to do; between two visits to a guest that cannot be watched.
+_VISIT = 0.005
+_PAUSE = 0.05
+
+
+class Visiting(Hosting):
+    """As :class:`Hosting`; the host leads. Nobody can :meth:`wait` for the guest."""
+
+    def __init__(self, host: asyncio.AbstractEventLoop, guest: asyncio.AbstractEventLoop, **options: Any) -> None:
+        super().__init__(host, guest, **options)
+        self._fd = selector_fd(guest)
+        self._next: asyncio.Handle | None = None
+
+    def pause(self) -> None:
+        """Let somebody else run the guest: watch it no more until the next visit."""
+        take_doorbell(self.guest)
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+        if self._watching:
+            self._watching = False
+            if not self.host.is_closed():
+                self.host.remove_reader(self._fd)  # type: ignore[arg-type]
+
+    def _lead(self) -> None:
+        if not self._active:
+            return
+        self.pause()
+        self._left()
+        if self.guest.is_closed():
+            self.stop()
+            return
+        if not is_stopping(self.host):
+            self._visit()
+        if self._active:
+            self._rest()
+
+    def _visit(self) -> None:
+        if self._fd is None:
+            self._turn(_VISIT)
+            return
+        end = self.host.time() + _VISIT
+        self._turn(0)
+        while self._active and has_ready(self.guest) and self.host.time() < end:
+            self._turn(0)
+
+    def _rest(self) -> None:
+        """Leave the thread to the host until the guest has something to do."""
+        # Never by call_soon(): a host that has callbacks ready does not run its hook.
+        due = self.guest.time() if has_ready(self.guest) else next_timer(self.guest)
+        seconds = None if due is None else max(0, due - self.guest.time())
+        if self._fd is None:
+            seconds = _PAUSE
+        else:
+            self._watching = True
+            self.host.add_reader(self._fd, self._lead)
+        if seconds is not None:
+            self._next = self.host.call_later(seconds, self._lead, context=self._context)
+        hang_doorbell(self.guest, self._ring)
+
+    def _ring(self) -> None:
+        take_doorbell(self.guest)  # once
+        self.host.call_soon_threadsafe(self._lead, context=self._context)

@@ -1,0 +1,169 @@
+"""The end of a loop: cancel what is left, report its errors, finalize, close."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+import threading
+import warnings
+from asyncio import constants
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any
+
+from ..introspection.frames import uninterruptible
+
+__all__ = ["EXECUTOR_TIMEOUT", "finalize", "wind_up"]
+
+# asyncio's own words: people search for them.
+_UNHANDLED = "unhandled exception during asyncio.run() shutdown"
+_INTERRUPTED = "ipyrunner has interrupted a clean-up that did not yield, or took too long"
+_NOT_JOINED = "The executor did not finishing joining its threads"
+_Tasks = set[asyncio.Task[Any]]
+
+# asyncio.constants.THREAD_JOIN_TIMEOUT, in seconds; Python 3.11 does not have it.
+EXECUTOR_TIMEOUT = 300.0
+# When the step has to be over, as a share of the time for all of them: whatever the tasks do, some is left.
+_TASKS, _GENERATORS = 0.8, 0.9
+
+
+def finalize(loop: asyncio.AbstractEventLoop) -> None:
+    """Cancel the loop's tasks, close its asynchronous generators, join its executor, as ``asyncio.Runner.close`` does.
+
+    Waits for the tasks and the generators without a limit, and five minutes for the executor; past them a
+    RuntimeWarning is emitted. Errors of cancelled tasks go to the loop's exception handler. The caller closes the loop.
+
+    https://docs.python.org/3.14/library/asyncio-runner.html#asyncio.Runner.close
+    """
+    tasks = asyncio.all_tasks(loop)
+    if tasks:
+        for task in tasks:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        _report_errors(loop, tasks)
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    limit = getattr(constants, "THREAD_JOIN_TIMEOUT", EXECUTOR_TIMEOUT)
+    loop.run_until_complete(_shutdown_executor(loop, limit))
+
+
+@uninterruptible
+async def wind_up(timeout: float, late: _Tasks) -> None:
+    """In the loop that is to be closed: do what :func:`finalize` does, in *timeout* seconds at most.
+
+    Tasks that are being cancelled already are cancelled again only if they have not ended when half of their time is
+    over. Tasks have four fifths of the seconds, the generators what is left of nine tenths, the executor the rest. What
+    has not ended by then is left behind, and said by a RuntimeWarning; tasks are put into *late*. Cancelling this ends
+    the waiting at once; generators and executor are left as they are.
+    """
+    loop = asyncio.get_running_loop()
+    begin = loop.time()
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    try:
+        # Managers interrupt before they shut down: a cell that cleans up since then is not to be torn out of that.
+        cancelled = {task for task in tasks if getattr(task, "cancelling", int)()}
+        _cancel(tasks - cancelled)
+        _, pending = await _wait(tasks, timeout * _TASKS / 2)
+        _cancel(pending & cancelled)
+        await _wait(pending, timeout * _TASKS / 2)
+    finally:
+        late.update(task for task in tasks if not task.done())
+        _report_errors(loop, tasks - late)
+    generators = asyncio.Task(loop.shutdown_asyncgens(), loop=loop)
+    _, slow = await _wait({generators}, max(0.0, begin + timeout * _GENERATORS - loop.time()))
+    if slow:
+        generators.cancel()  # and not awaited: they may ignore that
+        warnings.warn("asynchronous generators did not close in time", RuntimeWarning, stacklevel=2)
+    limit = max(0.0, begin + timeout - loop.time())
+    if isinstance(loop, asyncio.BaseEventLoop):
+        await _shutdown_executor(loop, limit)
+    else:
+        await _shutdown_foreign_executor(loop, limit)
+
+
+def _cancel(tasks: _Tasks) -> None:
+    for task in tasks:
+        with suppress(RecursionError):  # tasks that wait for each other in a circle
+            task.cancel()
+
+
+async def _wait(tasks: _Tasks, timeout: float) -> tuple[_Tasks, _Tasks]:
+    return await asyncio.wait(tasks, timeout=timeout) if tasks else (set(), set())
+
+
+def _report_errors(loop: asyncio.AbstractEventLoop, tasks: _Tasks) -> None:
+    for task in tasks:
+        if not task.cancelled() and task.exception() is not None:
+            loop.call_exception_handler(
+                {
+                    "message": _INTERRUPTED if isinstance(task.exception(), KeyboardInterrupt) else _UNHANDLED,
+                    "exception": task.exception(),
+                    "task": task,
+                }
+            )
+
+
+async def _shutdown_foreign_executor(loop: asyncio.AbstractEventLoop, limit: float) -> None:
+    # uvloop's limit counts from when the threads have ended; cancelled, it waits for them in a blocking call, so long.
+    shutdown: Any = loop.shutdown_default_executor
+    arguments = [0.01] if "timeout" in inspect.signature(shutdown).parameters else []
+    try:
+        async with asyncio.timeout(limit):
+            await shutdown(*arguments)
+    except TimeoutError:
+        warnings.warn(f"{_NOT_JOINED} within {limit:.3g} seconds.", RuntimeWarning, stacklevel=2)
+
+
+def _shutdown_executor(loop: asyncio.AbstractEventLoop, limit: float) -> Coroutine[Any, Any, None]:
+    if sys.version_info < (3, 13) and isinstance(loop, asyncio.BaseEventLoop):
+        return _join_executor(loop, limit)
+    # Python 3.11 knows no limit; loops of others (uvloop) may have it there as well.
+    if sys.version_info < (3, 12) and "timeout" not in inspect.signature(loop.shutdown_default_executor).parameters:
+        return loop.shutdown_default_executor()
+    shutdown: Any = loop.shutdown_default_executor
+    return shutdown(limit)  # type: ignore[no-any-return]
+
+
+async def _join_executor(loop: asyncio.BaseEventLoop, limit: float) -> None:
+    """``BaseEventLoop.shutdown_default_executor(timeout)`` as of Python 3.13.
+
+    3.11 has no limit, and 3.12's begins only when the threads have ended. ``_default_executor`` and
+    ``_executor_shutdown_called`` are BaseEventLoop's own since 3.9; this runs on 3.11 and 3.12 alone, where they stay.
+    """
+    loop._executor_shutdown_called = True  # type: ignore[attr-defined]
+    executor = loop._default_executor  # type: ignore[attr-defined]
+    if executor is None:
+        return
+    joined = loop.create_future()
+
+    def join() -> None:
+        error: Exception | None = None
+        try:
+            executor.shutdown(wait=True)
+        except Exception as exc:
+            error = exc
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle, error)
+
+    def settle(error: Exception | None) -> None:
+        if not joined.done():
+            joined.set_result(None) if error is None else joined.set_exception(error)
+
+    thread = threading.Thread(target=join, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # the interpreter exits, and joins them itself
+        executor.shutdown(wait=False)
+        return
+    try:
+        async with asyncio.timeout(limit):
+            await joined
+    except TimeoutError:
+        warnings.warn(
+            f"{_NOT_JOINED} within {limit} seconds.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        executor.shutdown(wait=False)
+    else:
+        thread.join()

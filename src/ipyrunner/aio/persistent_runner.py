@@ -1,0 +1,384 @@
+"""A Runner that stays: one loop and one Context; its runs block, or are awaited in another loop, and obey SIGINT."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import signal
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from .introspection.context_copy import carry_back
+from .introspection.exceptions import set_traceback, traceback_of
+from .introspection.private_api import cancel_ready
+from .introspection.ready_queue import ReadyQueue
+from .introspection.running_callback import drives_loop
+from .introspection.running_loop import NOTHING, running_as, running_loop
+from .introspection.task_origin import origin_of
+from .loops.guest_leads import Faults, Hosting
+from .loops.host_leads import Visiting
+from .loops.shutdown import wind_up
+from .process import end_child_in_loop, in_forked_children, refuse_copy
+from .runner import as_coroutine
+from .sigint.escaped_exceptions import settle_escaped, settle_signal
+from .sigint.handlers import Outside, take_blocked
+from .sigint.interrupt import Interrupt
+from .sigint.wakeup_fd import Wakeup
+from .tasks.exception_handler import Failures, Show
+from .tasks.registry import Tasks
+from .tasks.slow_callbacks import SlowCallbacks
+from .tasks.task_scope import leave
+
+__all__ = ["PersistentRunner"]
+
+_T = TypeVar("_T")
+
+
+class PersistentRunner:
+    """Run awaitables in *loop* and *context*, from now until :meth:`close`, on the loop's thread.
+
+    Parameters
+    ----------
+    loop : the loop, which is closed with the runner.
+    context : the Context that cells share.
+    grace : returns the seconds that the loop has to answer a first SIGINT, see ``Interrupt``.
+    outside : who handles SIGINT while no run does.
+    show : shows what goes wrong in the loop, called in the Context of what has failed; by default asyncio does.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        context: contextvars.Context,
+        *,
+        grace: Callable[[], float],
+        outside: Outside | None = None,
+        show: Show | None = None,
+    ) -> None:
+        self.loop = loop
+        self.context = context
+        self.tasks = Tasks(loop, torn=self._on_escaped)
+        self._failures = (
+            None if show is None else Failures(loop, show, raised=self._on_signal_raised, failed=self.tasks.is_reported)
+        )
+        self.hosting: Hosting | None = None
+        # The SIGINT handling of the run that goes on, and of the last one.
+        self.interrupting: Interrupt | None = None
+        self.last_interrupt: Interrupt | None = None
+        self.interrupts = 0
+        # Main tasks that did not end when they were cancelled; nobody waits for them any more.
+        self.given_up: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+        self._grace = grace
+        self._outside = Outside() if outside is None else outside
+        self._wakeup = Wakeup(loop)
+        self._queue = ReadyQueue(loop)
+        self._slowness: SlowCallbacks | None = None
+        self._in_context = False
+        # Whether a cell is being awaited in the host's loop.
+        self._awaiting = False
+        # Whether this is a copy, in a child process that os.fork() has made.
+        self._is_copy = False
+        self._interrupting_between_cells: Interrupt | None = None
+        in_forked_children(self)
+
+    def after_fork(self) -> None:
+        """In a child process: take part in nothing that the parent's loop does. Its fds are the parent's as well.
+
+        The code that has forked goes on until it awaits or returns; there the process ends.
+        """
+        self._is_copy = True
+        for interrupt in (self.interrupting, self._interrupting_between_cells):
+            if interrupt is not None:
+                interrupt.after_fork()
+        if self.loop.is_running():
+            cancel_ready(self.loop)
+            self.loop.stop()
+        else:
+            vars(self.loop)["run_forever"] = refuse_copy
+
+    def attach(self, host: asyncio.AbstractEventLoop, *, host_leads: bool = False, **options: Any) -> None:
+        """Run the loop inside *host*, another loop of this thread, from now on.
+
+        *host_leads*: the host runs something else while it waits, see ``Visiting``. The other options are Hosting's.
+        """
+        if self.hosting is not None or host is self.loop:
+            return
+        self.hosting = (Visiting if host_leads else Hosting)(
+            host,
+            self.loop,
+            escaped=self._on_escaped,
+            between=self._between_cells,
+            left=self._leave,
+            **options,
+        )
+        self.hosting.start()
+
+    def detach(self) -> None:
+        """Leave the host. A loop that could not run any more stays broken. Idempotent."""
+        if self.hosting is not None and self.hosting.active:
+            self.hosting.stop()
+            self.hosting = None
+
+    def tell_slow(self, limit: float, *, name_file: Callable[[str], str]) -> None:
+        """From now on tell of callbacks that hold the loop for *limit* seconds, see ``SlowCallbacks``; 0: of none."""
+        if self._slowness is not None:
+            self._slowness.stop()
+        self._slowness = SlowCallbacks(self.loop, limit, name_file=name_file) if limit else None
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the loop was closed by somebody else, or cannot run any more."""
+        return self.loop.is_closed() or (self.hosting is not None and not self.hosting.active)
+
+    @property
+    def in_cell(self) -> bool:
+        """Whether the code that asks is run by a cell or by a task, or while a cell awaits."""
+        return self.is_entered or self._awaiting
+
+    @property
+    def awaits(self) -> bool:
+        """Whether a cell is being awaited in the host's loop at this moment."""
+        return self._awaiting
+
+    @property
+    def is_entered(self) -> bool:
+        """Whether the Context may be entered already; while a cell is awaited in the host, nobody is inside it."""
+        return self._in_context or self.loop.is_running()
+
+    @property
+    def takes_calls(self) -> bool:
+        """Whether the loop comes to what another thread gives it: it runs, or is led, and no plain cell blocks it."""
+        return self.loop.is_running() or (self.hosting is not None and self.hosting.active and not self._in_context)
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Note that the Context is entered for the length of the block."""
+        before, self._in_context = self._in_context, True
+        try:
+            yield
+        finally:
+            self._in_context = before
+
+    def pause(self) -> None:
+        """Leave the loop to somebody who is about to run it."""
+        if self.hosting is not None and not self.loop.is_running():
+            self.hosting.pause()
+
+    async def run_in_guest(
+        self, coro: Coroutine[Any, Any, _T], *, name: str | None = None, copy_context: bool = False
+    ) -> _T:
+        """In the kernel's loop: run *coro* as one main task of the notebook's loop while the kernel stays live.
+
+        KeyboardInterrupt if SIGINT cancelled the task and the cancellation came out, or if the task did not end after
+        the second SIGINT; it stays in the loop then, and is named. *copy_context* keeps ContextVar changes from later
+        cells.
+        """
+        assert self.hosting is not None
+        context = self.context.copy() if copy_context else self.context
+        before, self._awaiting = self._awaiting, True
+        try:
+            with self._interrupt() as interrupt:
+                task = self.loop.create_task(coro, context=context)
+                if name is not None:
+                    task.set_name(name)
+                interrupt.attach(task)
+                self.tasks.is_main(task)
+                await self.hosting.wait(task, interrupt)
+        finally:
+            self._awaiting = before
+        return self._outcome(task, interrupt, context)
+
+    def run(
+        self, awaitable: Awaitable[_T], *, context: contextvars.Context | None = None, name: str | None = None
+    ) -> _T:
+        """Run *awaitable* on the notebook's loop, block until it is done, return its result or raise its exception.
+
+        For cells without ``await`` and for the functions they call. It runs in a copy of the caller's Context, whose
+        changes are carried back, or in *context*. SIGINT cancels it as it does a cell. TypeError for what cannot be
+        awaited, RuntimeError where a loop runs already.
+        """
+        main = as_coroutine(awaitable)
+        loop = self.loop
+        if running_loop() is not None or loop.is_running():
+            main.close()
+            raise RuntimeError(
+                "this code already runs inside an event loop, and a loop cannot run inside itself: "
+                "write `await ...` instead, or use a cell without await"
+            )
+        self.pause()
+        copy = contextvars.copy_context() if context is None else context
+        with self._interrupt() as interrupt:
+            task = loop.create_task(main, context=copy)
+            if name is not None:
+                task.set_name(name)
+            interrupt.attach(task)
+            self.tasks.is_main(task)
+            self._drive(task, interrupt)
+        if context is not None:
+            return self._outcome(task, interrupt, copy)
+        carry_back(copy)
+        unanswered = interrupt.is_unanswered
+        try:
+            return self._outcome(task, interrupt, copy)
+        finally:
+            interrupt.task = None  # nobody will ask whose its cancellation was
+            if unanswered:  # it came in the last step: it is for the cell that has called
+                raise KeyboardInterrupt
+
+    def run_cell(self, coro: Coroutine[Any, Any, _T], *, name: str | None = None) -> _T:
+        """Run *coro*, a cell that awaits, and block: where there is no kernel whose loop could go on meanwhile."""
+        with running_as(NOTHING):
+            if self.is_entered:
+                return self.run(coro, name=name)
+            with self.entered():
+                return self.run(coro, context=self.context, name=name)
+
+    def close(self, timeout: float) -> set[asyncio.Task[Any]]:
+        """Wind up and close the loop within *timeout* seconds; return the tasks that did not end in time.
+
+        A callback that does not yield for half of the time is interrupted. SIGINT ends the waiting at once.
+        """
+        late: set[asyncio.Task[Any]] = set()
+        if self.hosting is not None:
+            self.hosting.stop()
+        try:
+            if not self.loop.is_closed():
+                self._wind_up(timeout, late)
+        finally:
+            if self._slowness is not None:
+                self._slowness.stop()
+            self.tasks.close()
+            if self._failures is not None:
+                self._failures.close()
+            self._wakeup.close()
+            self.loop.close()
+        return late
+
+    def settle(self) -> None:
+        """At the end of a cell: show what has gone wrong, as far as that is known."""
+        self.tasks.settle()
+        if self._failures is not None:
+            self._failures.flush()
+
+    def _wind_up(self, timeout: float, late: set[asyncio.Task[Any]]) -> None:
+        outside = self._outside
+        interrupt = Interrupt(
+            self.loop,
+            grace=0.02,  # seconds: there may be many that do not yield
+            # Also from a cell's that still waits when the process ends.
+            replaces=lambda handler: outside.replaces(handler) or outside.rests(handler) or Interrupt.owns(handler),
+        )
+        with running_as(NOTHING), self._wakeup.on_signals(), interrupt:
+            # Not by create_task: the user's task factory is no part of this.
+            task = asyncio.Task(wind_up(timeout, late), loop=self.loop, name="ipyrunner: close")
+            interrupt.attach(task)
+            interrupt.watch_over(timeout)
+            self._drive(task, interrupt)
+        if task.done() and not task.cancelled():
+            task.result()
+
+    def take_blocked_interrupt(self) -> None:
+        """In the loop: if SIGINT was sent, and the user blocks it, interrupt the run that goes on all the same."""
+        if (run := self.interrupting) is not None and run.handles_signals and take_blocked():
+            run.on_sigint(signal.SIGINT, None)
+
+    @contextmanager
+    def _interrupt(self) -> Iterator[Interrupt]:
+        before = self.interrupting
+        interrupt = Interrupt(self.loop, grace=self._grace(), replaces=self._outside.replaces, queue=self._queue)
+        try:
+            with self._wakeup.on_signals(), interrupt:
+                self.interrupting = interrupt
+                if self._outside.take():
+                    interrupt.press()
+                try:
+                    yield interrupt
+                finally:
+                    self.interrupting, self.last_interrupt = before, interrupt
+                    if interrupt.presses:  # it is answered, and not for the prompt that is next to run the loop
+                        self._wakeup.forget(signal.SIGINT)
+        finally:
+            self.interrupts += interrupt.presses
+            if (forced := interrupt.forced) and origin_of(forced.context) is not origin_of(self.context):
+                forced.tell()
+
+    @contextmanager
+    def _between_cells(self) -> Iterator[None]:
+        # ipykernel ignores SIGINT between cells. A background callback that never yields is forced all the same: no
+        # cell could run any more. There is no main task to cancel.
+        interrupt = Interrupt(self.loop, grace=self._grace(), replaces=self._outside.rests)
+        self._interrupting_between_cells = interrupt
+        try:
+            with self._wakeup.on_signals(), interrupt:
+                yield
+        finally:
+            self._interrupting_between_cells = None
+            if interrupt.presses:
+                self._wakeup.forget(signal.SIGINT)
+            if interrupt.forced is not None:
+                interrupt.forced.tell()
+            elif interrupt.presses and not self._wakeup.passed_on:
+                self._outside.keep()
+
+    @drives_loop
+    def _drive(self, task: asyncio.Task[Any], interrupt: Interrupt) -> None:
+        finished, faults = False, Faults(self.loop)
+
+        def finish(_: object = None) -> None:
+            nonlocal finished
+            if not finished:  # uvloop keeps a second stop() for its next run
+                finished = True
+                self.loop.stop()
+
+        task.add_done_callback(finish)
+        interrupt.on_release = finish
+        while not finished:
+            try:
+                self.loop.run_forever()
+            except (KeyboardInterrupt, SystemExit) as exc:
+                self._on_escaped(exc)
+            except BaseException as exc:  # as in Hosting
+                if faults.add():
+                    raise
+                self._on_escaped(exc)
+            self._leave()
+
+    def _outcome(self, task: asyncio.Task[_T], interrupt: Interrupt, context: contextvars.Context) -> _T:
+        if not task.done():
+            if not interrupt.abandoned:
+                raise RuntimeError("the notebook's loop ended before this run did; the next cell starts with a new one")
+            self.given_up.add(task)
+            # The task keeps the Context; in one that a cell has entered its steps would fail.
+            if self.context is context:
+                self.context = context.copy()
+                leave(self.context)
+            print(
+                f"ipyrunner: the task of {task.get_name()} ignored its cancellation and still runs. "
+                "`%atasks` lists it; `%arunner restart` ends it, with the loop and all other tasks; variables stay."
+            )
+            raise KeyboardInterrupt
+        try:
+            result = task.result()
+            interrupt.task = interrupt.task if interrupt.presses else None  # what it returns is not kept
+            return result
+        except asyncio.CancelledError as exc:
+            if interrupt.claims(exc):
+                reason = interrupt.reason()
+                set_traceback(reason, traceback_of(reason) or traceback_of(exc))
+                raise reason from None
+            raise
+
+    def _leave(self) -> None:
+        """Before and after each run of the loop: put back what an interrupt has set aside; end a forked child."""
+        self._queue.put_back()
+        if self._is_copy:
+            task = None if self.interrupting is None else self.interrupting.task
+            end_child_in_loop(unfinished=task is not None and not task.done())
+
+    def _on_escaped(self, exc: BaseException) -> None:
+        settle_escaped(exc, loop=self.loop, run=self.interrupting, holder_of=self.tasks.holder_of)
+
+    def _on_signal_raised(self, exc: BaseException) -> None:
+        settle_signal(exc, self.loop, self.interrupting)

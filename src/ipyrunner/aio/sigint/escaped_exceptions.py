@@ -1,0 +1,52 @@
+"""What comes out of ``run_forever``: whose it is, and who is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from ..introspection.exceptions import is_a
+from ..introspection.running_callback import is_from_callback
+from .forced_interrupt import is_forced
+from .interrupt import Interrupt
+
+__all__ = ["settle_escaped", "settle_signal"]
+
+
+def settle_escaped(
+    exc: BaseException,
+    *,
+    loop: asyncio.AbstractEventLoop,
+    run: Interrupt | None,
+    holder_of: Callable[[BaseException], asyncio.Task[object] | None],
+) -> None:
+    """Do what has to be done about *exc*, which has come out of *loop*, during *run* if that is not None.
+
+    *holder_of* returns the task that has ended by an exception. Raises nothing.
+    """
+    if is_forced(exc):
+        if run is not None:
+            run.came_out(exc)
+    elif not is_from_callback(exc, loop):
+        settle_signal(exc, loop, run)
+    elif is_a(exc, KeyboardInterrupt):
+        # Raised by a task, which holds it. Or by a handler that the user has put in our place.
+        if run is not None and not run.handles_signals:
+            run.fail(exc)
+    elif not is_a(exc, SystemExit):
+        settle_signal(exc, loop, run)  # callbacks keep all others
+    elif holder_of(exc) is None:  # else it is reported as any other failure of a task
+        _report("SystemExit in a callback of the notebook's loop does not end the kernel", exc, loop)
+
+
+def settle_signal(exc: BaseException, loop: asyncio.AbstractEventLoop, run: Interrupt | None) -> None:
+    """A signal handler of the user's has raised *exc* in the loop's own code, or in ours: the cell gets it."""
+    if run is not None and run.task is not None and not run.task.done():
+        run.fail(exc)
+    elif not is_a(exc, KeyboardInterrupt):
+        _report("an exception in the notebook's loop itself: of a signal handler, most likely", exc, loop)
+
+
+def _report(message: str, exc: BaseException, loop: asyncio.AbstractEventLoop) -> None:
+    # Not call_exception_handler: a handler of the user's may raise SystemExit again.
+    loop.default_exception_handler({"message": message, "exception": exc})

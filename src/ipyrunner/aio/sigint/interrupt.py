@@ -1,0 +1,400 @@
+"""SIGINT for one main task of a loop that stays: cancel, ask whether the loop lives, force what does not yield.
+
+The problem: ``asyncio.Runner`` can let a KeyboardInterrupt fly out of anywhere, because its loop is closed right after.
+A loop that stays must not lose a callback, a timer or a task to it; and headless clients interrupt once. The solution:
+
+* *Cancel.* The signal handler cancels the main task, as ``asyncio.Runner``'s does: behind a queue of busy tasks the
+  request would wait for all of them. Only while a task is in a step of its (the main task, or one that the cancellation
+  would be passed on to) it waits for the end of that step, for which it goes to the front of the loop's queue: a step
+  that does not end gets a KeyboardInterrupt instead, and one interrupt has one effect.
+* *Ask.* ``call_soon_threadsafe`` puts a question to the loop. A loop that has answered lives, and nothing in it is
+  forced any more: a cell that does its asynchronous clean-up is not cut short.
+* *Force.* The watchdog's thread looks every 10 ms which callback the loop is in (``Holder``). One that has itself held
+  the loop for *grace* seconds since the interrupt does not yield: SIGINT is sent again, until the handler finds user
+  code, which is where raising costs the loop nothing, and raises KeyboardInterrupt there.
+
+A second SIGINT cancels once more; what the main task depends on has a tenth of a second then, and a main task that is
+not done a tenth of a second after the loop has answered is given up: it stays in the loop, the cell ends.
+
+A forced KeyboardInterrupt may be caught: whoever catches it may save what it has, or await its clean-up, and is left
+alone until the next SIGINT, which counts as a first one. If it comes out of a task, and is not raised in the main task
+by what that awaits (``gather(return_exceptions=True)``, ``asyncio.wait``), the main task is cancelled. Raised where
+Python drops exceptions (``__del__``, a weakref's callback, a generator that is collected), it is raised again.
+
+Where the main task runs a loop inside itself (nest_asyncio), the callback that should cancel raises KeyboardInterrupt
+instead, which comes out of the inner run.
+
+What still fails: a callback that catches KeyboardInterrupt and goes on keeps the loop until the next SIGINT. A call
+into C that never looks at signals cannot be interrupted. On a loop that hides its queue one more callback may run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+from typing import Any
+
+from ..introspection.frames import is_user_code, uninterruptible, user_frame
+from ..introspection.private_api import is_stepping
+from ..introspection.ready_queue import ReadyQueue
+from ..introspection.running_callback import CallbackCall, Holder, tasks_on_stack
+from ..introspection.wait_graph import depends_on
+from .dropped_exceptions import call_at_next_line, when_dropped
+from .forced_interrupt import Forced, forced_interrupt
+from .handlers import forget_before_debugger, is_debuggers_handler, is_default_handler, signal_main_thread
+from .main_task import MainTask
+from .watchdog_thread import watchdog
+
+__all__ = ["Interrupt"]
+
+# Seconds: between two looks of the watchdog; what a second SIGINT leaves.
+_LOOK = 0.01
+_LAST_CHANCE = 0.1
+
+
+class _Question:
+    answered = False  # set by a single instruction, which no forced interrupt can tear apart
+
+
+class Interrupt(MainTask):
+    """Take SIGINT over for one main task; a context manager, entered before the task is made.
+
+    On the main thread alone, and only if *replaces* says so of the handler that is there; handed back only if the
+    handler still is ours. Elsewhere it does nothing. The handler raises nothing but what it forces.
+
+    Parameters
+    ----------
+    loop : the main task's loop.
+    grace : seconds that a callback may hold the loop after the first SIGINT.
+    replaces : called with the present handler.
+    queue : the loop's queue; whoever runs the loop puts back what is set aside. Without it nothing goes first.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        grace: float,
+        replaces: Callable[[object], bool] = is_default_handler,
+        queue: ReadyQueue | None = None,
+    ) -> None:
+        super().__init__(loop, queue)
+        self.presses = 0
+        # What the interrupt was forced into last, if it was.
+        self.forced: Forced | None = None
+        self._grace = grace
+        self._replaces = replaces
+        self._previous: Any = None
+        self._handler: Callable[[int, FrameType | None], None] | None = None
+        self._lock = threading.Lock()
+        self._thread = threading.get_ident()
+        self._holder = Holder(loop, everything=True)
+        # Whether the next SIGINT is one that the watchdog has sent.
+        self._sent = False
+        # Whether one has come that could not be handled, and whether one is being handled.
+        self._missed = self._handling = False
+        self._put = watchdog.put
+        # Whether a press has not had its effect yet, whether that waits for the end of a step, and for which one's.
+        self._due = False
+        self._waits = False
+        self._behind: CallbackCall | None = None
+        # The last question, and whether it has still to be put.
+        self._question = _Question()
+        self._question.answered = True
+        self._asks = False
+        # Whether the watchdog looks, and the end of watch_over().
+        self._watched = False
+        self._until: float | None = None
+        self._within = 0.0
+        # How many of the presses were answered by forced interrupts, what these were forced into, and the one that will
+        # not be raised in the main task by itself.
+        self._spent = 0
+        self._forced: list[object] = []
+        self._withheld: BaseException | None = None
+        self._unhook: Callable[[], None] = lambda: None
+
+    def __enter__(self) -> Interrupt:
+        if threading.current_thread() is threading.main_thread():
+            previous = signal.getsignal(signal.SIGINT)
+            if previous is not None and (self._replaces(previous) or is_debuggers_handler(previous)):
+                watchdog.start()
+                handler, self._put = self.on_sigint, watchdog.put  # of the thread that runs now
+                try:
+                    signal.signal(signal.SIGINT, handler)
+                except ValueError:  # an embedded interpreter without signals (gh-91880)
+                    return self
+                self._handler, self._previous = handler, previous
+                forget_before_debugger()  # that of an earlier cell
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        with self._lock:
+            self._over = True
+        self.presses += self._missed
+        self._unhook()
+        self._unhook = lambda: None  # the other one has the exception, and a task
+        self._forced.clear()
+        self._holder.forget()
+        self._behind = None
+        if self.handles_signals:
+            if hasattr(signal, "pthread_sigmask"):
+                # A system call: what the watchdog has sent arrives now at the latest, and our handler ignores it.
+                signal.pthread_sigmask(signal.SIG_BLOCK, ())
+            signal.signal(signal.SIGINT, self._previous)
+
+    @staticmethod
+    def owns(handler: object) -> bool:
+        """Return whether *handler* belongs to some Interrupt."""
+        return isinstance(getattr(handler, "__self__", None), Interrupt)
+
+    @property
+    def handles_signals(self) -> bool:
+        """Whether our handler is in place: not on other threads, nor where the user has one."""
+        return self._handler is not None and signal.getsignal(signal.SIGINT) is self._handler
+
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether SIGINT has come, and has neither cancelled anything nor been forced."""
+        return self.presses > self._spent and not self._cancels
+
+    def after_fork(self) -> None:
+        """In a child process: SIGINT is Python's again; the loop and its watchers are the parent's."""
+        self._over = True
+        if self.handles_signals:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    # -- the main task
+
+    def attach(self, task: asyncio.Task[Any]) -> None:
+        """Name the main task. If SIGINT came before it was made, it is cancelled."""
+        self.task = task
+        if self.presses:
+            self._due = False
+            self.cancel()
+
+    def came_out(self, exc: BaseException) -> None:
+        """Say that *exc*, which is forced, has come out of what it was forced into."""
+        if exc is self._withheld:
+            self._withheld = None
+            self.fail(exc)
+
+    # -- SIGINT
+
+    def press(self) -> None:
+        """Do what SIGINT does, before the main task is made. On the main thread."""
+        self.presses += 1
+        self._due, self._waits = self.task is not None, False
+        if self.presses - self._spent == 1:
+            self._holder.forget()  # how long it took to handle the last one does not count
+        if self._question.answered:
+            self._question, self._asks = _Question(), True
+            self._ask()
+        self._be_watched()
+
+    def _be_watched(self) -> None:
+        if not self._watched:
+            self._put((time.monotonic() + _LOOK, self._watch))
+            self._watched = True
+
+    def watch_over(self, seconds: float) -> None:
+        """Until this is over: interrupt what holds the loop for half of *seconds*; when they are up, for two looks."""
+        self._within, self._until = seconds / 2, time.monotonic() + seconds
+        self._be_watched()
+
+    def on_sigint(self, signum: int, frame: FrameType | None) -> None:
+        """Handle SIGINT."""
+        if self._over:  # about to be handed back; one that the watchdog has not sent counts
+            self.presses += not self._sent
+            self._sent = False
+            return
+        forced, presses = None, self.presses
+        if self._sent and not self._missed:
+            self._sent = False
+        else:
+            self._missed = True
+        if self._handling:  # the one before, which takes its time on a machine under load: when that is done
+            self._be_watched()
+            return
+        missed, self._missed = self._missed, False
+        try:
+            self._handling = True
+            if missed:
+                self.press()
+                missed = False
+            forced = self._take_step(frame)
+        except RecursionError:  # the code that is interrupted is deep in a recursion: again when it is not
+            if missed:
+                self._missed, self.presses = True, presses
+            if not self._watched:  # _be_watched() would be another frame
+                self._put((time.monotonic() + _LOOK, self._watch))
+                self._watched = True
+        finally:
+            self._handling = False
+        if forced is not None:
+            raise forced
+
+    def _raise(self, frame: FrameType) -> None:
+        held = self._holder.look(frame, task=self.task if is_stepping(self.task) else None)
+        if held is not None and not self._over and is_user_code(frame, self._loop):
+            raise self._force(frame, held)
+
+    def _take_step(self, frame: FrameType | None) -> KeyboardInterrupt | None:
+        """In the handler: do what can be done at this moment; return what is to be raised in *frame*."""
+        if self._asks:
+            self._ask()
+        main = self.task if is_stepping(self.task) else None
+        held = self._holder.look(frame, task=main)
+        if self._due:
+            if main is None and asyncio.current_task(self._loop) is None:
+                self._cancel_due()
+            elif not self._waits:
+                self._waits, self._behind = True, held
+                if self._queue is not None:
+                    self._queue.call_first(self._take_effect)
+            elif held is not self._behind:
+                # That step has ended, and the next one has begun meanwhile: the main task's own, or any other.
+                self._behind = held
+                if main is None:
+                    self._cancel_due()
+        if frame is None or held is None or not self._is_late(held) or not is_user_code(frame, self._loop):
+            return None
+        return self._force(frame, held)
+
+    def _ask(self) -> None:
+        try:
+            # Wakes the loop from select(), and touches nothing of it but its queue.
+            self._loop.call_soon_threadsafe(self._answer, self._question, context=self._context)
+        except RuntimeError:
+            if not self._loop.is_closed():
+                raise
+            self._question.answered = True
+        self._asks = False
+
+    def _cancel_due(self) -> None:
+        """In the handler. What cannot be cancelled here, the loop's answer decides about."""
+        if self.task is not None and not self.task.done():
+            with suppress(Exception):  # a circle of tasks (RecursionError), a task or a future of the user's
+                self.cancel()
+                self._due = False
+
+    def _patience(self, held: CallbackCall) -> float:
+        """Return the seconds that *held* may hold the loop."""
+        patience = self._grace if self.presses else math.inf
+        if self.presses - self._spent > 1 and self._is_dependent(self._running(held)):
+            patience = min(patience, _LAST_CHANCE)
+        if self._until is not None:
+            patience = min(patience, self._within, max(self._until - time.monotonic(), _LOOK))
+        return patience
+
+    def _running(self, held: CallbackCall) -> object:
+        # A task is the same one in all of its steps.
+        task = asyncio.current_task(self._loop)
+        return task or (self.task if is_stepping(self.task) else held.callback)
+
+    def _is_dependent(self, running: Any, *, raising: bool = False) -> bool:
+        try:
+            if self.task is None or not hasattr(running, "get_coro"):
+                return False
+            return depends_on(self.task, running, raising=raising)
+        except Exception:  # tasks and futures of the user's, which may be anything
+            return False
+
+    def _is_late(self, held: CallbackCall | None) -> bool:
+        """Return whether *held* does not yield, and has not had its KeyboardInterrupt for this press."""
+        if held is None or held.seconds < self._patience(held):
+            return False
+        running = self._running(held) if self.presses and self._has_forced() else None
+        return running is None or not any(forced is running for forced in self._forced)
+
+    def _force(self, frame: FrameType, held: CallbackCall) -> KeyboardInterrupt:
+        running = self._running(held)
+        if self._spent != self.presses:
+            self._spent, self._forced = self.presses, []
+        dependent = self._is_dependent(running)
+        if self._due and not dependent:
+            self._cancel_due()
+        due, self._due = self._due and dependent, False
+        self._forced.append(running)
+        since, held.since = held.since, time.monotonic()
+        self.forced = Forced.into(frame)
+        forced = self._make_forced(running if dependent else None)
+
+        def undo() -> None:
+            held.since = since
+            self._forced = [other for other in self._forced if other is not running]
+            self._due = due
+            # What collects one object after the other is always in the middle of that when the watchdog looks.
+            call_at_next_line(user_frame(sys._getframe(), self._loop), self._raise)
+
+        self._unhook()
+        self._unhook = when_dropped(forced, undo)
+        return forced
+
+    def _make_forced(self, dependent: object) -> KeyboardInterrupt:
+        """Return what is raised in *dependent*, a task that the main task waits for, or in something else (None)."""
+        forced = forced_interrupt()
+        if dependent is not None and dependent is not self.task and not self._is_dependent(dependent, raising=True):
+            self._withheld = forced
+        return forced
+
+    # -- in the loop
+
+    @uninterruptible
+    def _take_effect(self) -> None:
+        """Cancel if that is due. In a run inside the main task, or inside what it waits for, raise instead."""
+        if not self._due or self._over or self.task is None or self.task.done():
+            return
+        self._due = False
+        outer = next(filter(self._is_dependent, tasks_on_stack(sys._getframe(), self._loop)), None)
+        if outer is not None:
+            self._spent, self._forced = self.presses, [outer]
+            raise self._make_forced(outer)
+        try:
+            self.cancel()
+        except Exception:  # tasks that wait for each other in a circle (RecursionError), a future of the user's
+            self._abandon()
+
+    @uninterruptible
+    def _answer(self, question: _Question) -> None:
+        """Answer the question. It was put before any callback that came to the queue after the press."""
+        question.answered = True
+        if self._over or self.task is None or self.task.done():
+            return
+        if self.presses - self._spent > 1:
+            self._loop.call_later(_LAST_CHANCE, self._abandon)
+        self._take_effect()
+
+    def _has_forced(self) -> bool:
+        return bool(self._forced) and self._spent == self.presses
+
+    # -- in the watchdog's thread
+
+    def _watch(self) -> float | None:
+        """Send SIGINT to the main thread if there is something to do there; return when to look again."""
+        if self._over:
+            return None
+        if self._question.answered and not (self._asks or self._missed) and self._until is None:
+            self._watched = False
+            if self._question.answered and not self._missed:
+                return None
+            self._watched = True  # it has just been put
+        if self._handling:
+            return _LOOK
+        held = self._holder.look(
+            sys._current_frames().get(self._thread), task=self.task if is_stepping(self.task) else None
+        )
+        has_ended = self._due and self._waits and held is not self._behind
+        if self._is_late(held) or has_ended or self._asks or self._missed:
+            with self._lock:
+                if self._over or not self.handles_signals:
+                    return None
+                self._sent = True
+                signal_main_thread()
+        return _LOOK

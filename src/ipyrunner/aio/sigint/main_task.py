@@ -1,0 +1,129 @@
+"""The main task of a run: on whose behalf it was cancelled, and that nobody waits for it longer than need be.
+
+An interrupted cell is to end now, whatever else is ready. What its cancellation has scheduled is put before all others,
+and what that has scheduled in its turn, until the task is done, or waits for something again: its clean-up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from ..introspection.exceptions import is_a
+from ..introspection.frames import uninterruptible
+from ..introspection.ready_queue import ReadyQueue
+from ..introspection.running_callback import runs_nested
+from ..introspection.wait_graph import dependencies
+
+__all__ = ["MainTask"]
+
+# So often what a cancellation has led to goes first.
+_STEPS = 100
+
+
+def _dependencies(task: asyncio.Task[Any]) -> set[asyncio.Task[Any]]:
+    try:
+        return dependencies(task)
+    except Exception:  # tasks and futures of the user's, which may be anything
+        return set()
+
+
+class MainTask:
+    """Cancel :attr:`task` on behalf of an interrupt, and know that cancellation again when it comes out.
+
+    *queue* is that of *loop*; whoever runs the loop puts back what is set aside. Without it nothing goes first.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, queue: ReadyQueue | None) -> None:
+        self.task: asyncio.Task[Any] | None = None
+        self.abandoned = False
+        # Called when nobody is to wait for the task any longer: it is given up, or it is done.
+        self.on_release: Callable[[], None] = lambda: None
+        self._loop = loop
+        self._queue = queue
+        self._context = contextvars.Context()
+        self._over = False
+        self._cancels = 0
+        self._reason: BaseException | None = None
+        # What was ready when the task was cancelled, and how many steps what has come of that has taken.
+        self._waiting = 0
+        self._steps = 0
+        self._released = False
+
+    def cancel(self) -> None:
+        """Cancel the task. What that schedules goes before all that is ready."""
+        assert self.task is not None
+        self._cancels += 1
+        if self._queue is None:
+            self.task.cancel()
+            return
+        # In this order: the task's own step, if it is about to begin or to go on; what the cancellation schedules; a
+        # look whether it is done; the steps of the tasks that it waits for, which may be about to begin; and a look at
+        # what has come of that.
+        self._steps, waiting = 0, len(self._queue)
+        self._queue.put_first(self._call_follow)
+        first = self._queue.promote(_dependencies(self.task))
+        self._queue.call_first(self._release_if_done)
+        self._queue.put_first(self.task.cancel)
+        self._waiting = waiting - first - self._queue.promote([self.task])
+
+    def _call_follow(self) -> None:
+        self._loop.call_soon(self._follow, context=self._context)
+
+    @uninterruptible
+    def _follow(self) -> None:
+        self._steps += 1
+        if self._over or self._queue is None or self._release_if_done():
+            return
+        if len(self._queue) > self._waiting and self._steps < _STEPS:
+            self._queue.put_first(self._call_follow, waiting=self._waiting)
+
+    @uninterruptible
+    def _release_if_done(self) -> bool:
+        if self._over or self._queue is None or self.task is None or not self.task.done():
+            return False
+        # Not if something had to be forced: what is behind it may not yield either, and this press is for all of
+        # them. Nor in an inner run: whoever waits for that cannot put back.
+        if not self._released and not self._has_forced() and not runs_nested(sys._getframe()):
+            self._released = True  # once: nobody would put back a second time
+            self._queue.set_aside()
+            self.on_release()  # after that: a uvloop that is to stop puts this into its queue
+        return True
+
+    def _has_forced(self) -> bool:
+        """Return whether the interrupt that has cancelled has also been forced."""
+        return False
+
+    @uninterruptible
+    def _abandon(self) -> None:
+        """Give the task up, if it is not done."""
+        if not self._over and self.task is not None and not self.task.done():
+            self.abandoned = True
+            self.on_release()
+
+    def fail(self, exc: BaseException) -> None:
+        """Cancel the main task because of *exc*, which is to come out in the place of KeyboardInterrupt."""
+        if self.task is not None and not self.task.done():
+            self._reason = exc
+            self.cancel()
+
+    def reason(self) -> BaseException:
+        """Return what takes the place of a cancellation that :meth:`claims` has claimed."""
+        reason, self._reason = self._reason, None
+        return KeyboardInterrupt() if reason is None else reason
+
+    def claims(self, exc: BaseException | None) -> bool:
+        """Return whether *exc* is the cancellation that SIGINT asked for, and nobody else did.
+
+        It is answered once: the cancellation counts as handled from then on (``Task.uncancel``).
+        """
+        if not is_a(exc, asyncio.CancelledError) or not self._cancels or self.task is None:
+            return False
+        left = 0
+        for _ in range(self._cancels):
+            left = self.task.uncancel()
+        self._cancels = 0
+        return left == 0

@@ -1,0 +1,100 @@
+"""Wake a loop from its select() whenever a signal arrives.
+
+The problem: Python runs a signal handler between two instructions of the main thread. A signal that arrives just before
+the thread enters ``epoll_wait``, or on another thread, leaves it waiting there: measured in a terminal, one Ctrl-C in
+four that came right after the cell's first output was lost until something else woke the loop.
+
+The solution is the documented one, ``signal.set_wakeup_fd``: the C handler writes to a socket that the loop watches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from ..introspection.private_api import can_watch, signal_fd
+
+__all__ = ["Wakeup"]
+
+
+class Wakeup:
+    """A socket that *loop* watches, until :meth:`close`; nothing where it cannot (Windows' proactor has its own)."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._forward = -1
+        # Whether, in the present block or the last one, SIGINT has gone to another loop, too.
+        self.passed_on = False
+        self._sockets: tuple[socket.socket, socket.socket] | None = None
+        if can_watch(loop):
+            self._sockets = socket.socketpair()
+            for end in self._sockets:
+                end.setblocking(False)
+            loop.add_reader(self._sockets[0].fileno(), self._drain)
+
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Wake the loop on signals for the length of the block. Does nothing on threads other than the main one.
+
+        A wakeup fd that somebody sets meanwhile (``loop.add_signal_handler`` does) stays; one that was there before
+        gets what comes.
+        """
+        if self._sockets is None or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        ours = self._sockets[1].fileno()
+        before = signal.set_wakeup_fd(ours, warn_on_full_buffer=False)
+        if before == ours:  # a run inside a run, or at the end of the process after one that does not end
+            yield
+            return
+        self._forward, self.passed_on = before, False
+        try:
+            yield
+        finally:
+            self._forward = -1
+            now = signal.set_wakeup_fd(before)
+            if now != ours:
+                signal.set_wakeup_fd(now)
+
+    def forget(self, number: signal.Signals) -> None:
+        """Drop what has come of this signal and was not looked at."""
+        self._pass_on(self._read().replace(bytes([number]), b""))
+
+    def close(self) -> None:
+        """Stop watching. Idempotent."""
+        if self._sockets is None:
+            return
+        reader, writer = self._sockets
+        self._sockets = None
+        if not self._loop.is_closed():
+            self._loop.remove_reader(reader.fileno())
+        reader.close()
+        writer.close()
+
+    def _drain(self) -> None:
+        signals = self._read()
+        self.passed_on = self.passed_on or (
+            signal.SIGINT in signals and self._forward not in (-1, signal_fd(self._loop))
+        )
+        self._pass_on(signals)
+
+    def _pass_on(self, signals: bytes) -> None:
+        # To whom the wakeup fd was before: another loop with signal handlers (a prompt's). And to those of our loop,
+        # whose wakeup fd may have been replaced since (by that prompt's).
+        for fd in {self._forward, signal_fd(self._loop)}:
+            if signals and fd not in (-1, None):
+                with suppress(OSError):
+                    os.write(fd, signals)
+
+    def _read(self) -> bytes:
+        signals = b""
+        if self._sockets is not None:
+            with suppress(BlockingIOError, InterruptedError):
+                while more := self._sockets[0].recv(4096):
+                    signals += more
+        return signals

@@ -1,0 +1,384 @@
+"""The tasks of one loop: which are there, since when, and which have ended lately.
+
+The problem: asyncio keeps weak references to tasks. One that nobody holds may vanish in the middle of what it does. To
+hold all of them would keep what they return; a done callback for each makes a short task twice as dear.
+
+The solution: a task that has ended is nobody's to keep. ``loop.create_task``, as an instance attribute, notes a weak
+reference, and nothing else. Before its first step a task is held by the loop's queue. Once per iteration, while there
+are new tasks, those that have begun are sorted, in the order of the queue: one that has ended is let go, and one that
+has not is kept by the future that it waits for: we hold that, and that holds the task. So nothing is held when it ends,
+and what it returns is gone at once. Right after it was woken it is looked at again; one that waits often is held itself
+from then on, with a done callback that lets it go in the next iteration. What is not sorted yet when the garbage
+collector begins is sorted then (``gc.callbacks``, only as long as there is something to sort).
+
+So a task that ends in its first steps costs a weak reference, and 100,000 that sleep cost nothing until they end.
+
+Not by a task factory: that is the user's to set, and with one Python 3.13.0 names tasks "None".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from ..introspection.frames import catches_interrupts, uninterruptible
+from ..introspection.private_api import exception_of, has_begun, is_task, task_context, waits_for
+from ..introspection.task_origin import origin_of
+from ..sigint.defer_sigint import Held
+from .unretrieved_failures import Unretrieved
+
+__all__ = ["HISTORY", "Ended", "Started", "Tasks", "describe", "function_of", "state_of"]
+
+# So often a task is kept by what it waits for, a callback each time; then by itself, and a callback at its end.
+_WAITS = 8
+# So many new tasks are sorted in one iteration at most.
+_SORTED = 1000
+# So many of the tasks that have ended are remembered.
+HISTORY = 200
+
+# Called with a new task, and the Context that was given for it, if one was; in the Context that starts it.
+Watcher = Callable[["asyncio.Task[Any]", "contextvars.Context | None"], None]
+
+
+class Ended(NamedTuple):
+    """What is remembered of a task that has ended; not its result, which may be large."""
+
+    number: int
+    name: str
+    state: str
+    function: str
+    origin: str | None
+    started: float
+    ended: float
+    error: str
+
+
+class Started(NamedTuple):
+    """A task that has not ended, its number in the order of starting, and when it was started (``time.monotonic``)."""
+
+    task: asyncio.Task[Any]
+    number: int
+    at: float
+
+
+class _Entry:
+    """One pending task, and what keeps it from being collected: the future that it waits for, or the task itself."""
+
+    __slots__ = ("anchor", "at", "books", "number", "ref", "waits")
+
+    def __init__(self, books: Tasks, ref: weakref.ref[asyncio.Task[Any]], number: int, at: float) -> None:
+        self.books, self.ref, self.number, self.at = books, ref, number, at
+        self.anchor: asyncio.Future[Any] | None = None
+        self.waits = 0
+
+
+class _Look:
+    """Look at a task once: right after it was woken, or when it has ended. Holds it from the wakeup to the look."""
+
+    __slots__ = ("entry", "task")
+
+    def __init__(self, entry: _Entry, task: asyncio.Task[Any]) -> None:
+        self.entry, self.task = entry, task
+
+    @uninterruptible
+    def __call__(self, _: object) -> None:
+        try:
+            self.entry.books._look_at(self.entry, self.task)
+        except BaseException:  # a signal handler's, which is not ours; nobody else would look again
+            self.entry.books._look_at(self.entry, self.task)
+            raise
+
+
+class Tasks:
+    """Keep the pending tasks of *loop*, from now until :meth:`close`. On the loop's thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, torn: Callable[[BaseException], None]) -> None:
+        """*torn* is called with what a signal handler raises in the middle of our books."""
+        self._loop = loop
+        # Not sorted yet, with their times. By one append: between two an interrupt of a cell without await may come.
+        self._new: deque[tuple[weakref.ref[asyncio.Task[Any]], float]] = deque()
+        self._count = 0
+        # Those that have not ended, in the order of starting.
+        self._live: dict[weakref.ref[asyncio.Task[Any]], _Entry] = {}
+        self._unretrieved = Unretrieved(loop, pending=lambda: [task for task, _ in self._alive()], torn=torn)
+        self._mains: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+        self._past: deque[Ended] = deque(maxlen=HISTORY)
+        self._context = contextvars.Context()
+        self._thread = threading.get_ident()
+        # Whether the loop will sort, whether somebody does, and what the garbage collector has to spare meanwhile.
+        self._armed = self._sorting = self._watching = False
+        self._spared: list[asyncio.Task[Any] | None] = []
+        # Called with each new task, in the Context that starts it: only while somebody wants to know.
+        self._watchers: list[Watcher] = []
+        self._install()
+
+    def close(self) -> None:
+        """Let go of all tasks, and of the loop."""
+        vars(self._loop).pop("create_task", None)
+        self._take()
+        self._unwatch_collector()
+        self._new.clear()
+        self._unretrieved.close()
+        self._live.clear()
+
+    # -- looking
+
+    def started(self) -> list[Started]:
+        """Return the tasks that have not ended, in the order of starting."""
+        self._take()
+        for task in asyncio.all_tasks(self._loop):
+            self._hold(task, time.monotonic())  # those made by asyncio.Task(...)
+        return [Started(task, entry.number, entry.at) for task, entry in self._alive() if not task.done()]
+
+    def ended(self) -> list[Ended]:
+        """Return the last tasks that have ended, in the order of ending. Not those that have vanished at once."""
+        self._take()
+        for task, entry in self._alive():
+            if task.done():
+                self._let_go(entry, task)
+        return list(self._past)
+
+    def is_main(self, task: asyncio.Task[Any]) -> None:
+        """Say that *task* is a cell's own: it is of no interest when it has ended."""
+        self._mains.add(task)
+
+    def settle(self) -> None:
+        """At the end of a cell: report what it can no longer look at."""
+        with Held(then_raise=True):
+            self._sort(at_most=_SORTED)
+            self._unretrieved.look()
+
+    def holder_of(self, exc: BaseException) -> asyncio.Task[Any] | None:
+        """Return the task that has ended by *exc*."""
+        held = [ref() for ref in (*(ref for ref, _ in self._new), *self._live, *self._unretrieved.suspects())]
+        return next((task for task in held if task is not None and exception_of(task) is exc), None)
+
+    def watch(self, watcher: Watcher) -> Callable[[], None]:
+        """Call *watcher* with each task that is started from now on; return what ends that."""
+        self._watchers.append(watcher)
+        self._install()
+
+        def unwatch() -> None:
+            self._watchers.remove(watcher)
+            self._install()
+
+        return unwatch
+
+    # -- starting
+
+    def _install(self) -> None:
+        vars(self._loop)["create_task"] = self._make_create_task()
+
+    def _make_create_task(self) -> Callable[..., asyncio.Task[Any]]:
+        loop, begin, watchers = self._loop, self._begin, self._watchers
+        append, now, ref = self._new.append, time.monotonic, weakref.ref
+        make, users = type(loop).create_task, loop.get_task_factory
+        # What asyncio's own create_task does without a factory, and without another call.
+        direct = make is asyncio.BaseEventLoop.create_task
+        make_task: Any = asyncio.Task
+
+        def create_task(coro: Any, *, name: Any = None, context: Any = None, **options: Any) -> asyncio.Task[Any]:
+            task: asyncio.Task[Any]
+            if direct and not options and users() is None and not loop.is_closed():
+                task = make_task(coro, loop=loop, name=name, context=context)
+            else:
+                if context is not None:
+                    options["context"] = context
+                if name is not None:  # as asyncio does: a factory need not know names
+                    options["name"] = name
+                task = make(loop, coro, **options)
+                if task.done():  # eager: there may be any number of them before the loop comes to sort
+                    self._unretrieved.add(task)
+                    return task
+                if has_begun(task):  # eager as well: not in the order of the queue
+                    self._hold(task, now())
+                    return task
+            append((ref(task), now()))
+            if not self._watching:
+                begin()
+            # In debug mode, 3.4 to 3.15: where the task was created, without the frame of what creates it.
+            if created := getattr(task, "_source_traceback", None):
+                del created[-1]
+            return task
+
+        def watched(coro: Any, **options: Any) -> asyncio.Task[Any]:
+            task = create_task(coro, **options)
+            for watcher in tuple(watchers):
+                watcher(task, options.get("context"))
+            return task
+
+        return watched if watchers else create_task
+
+    # -- sorting
+
+    def _begin(self) -> None:
+        if self._loop.is_closed():
+            return
+        if not self._armed:
+            self._loop.call_soon(self._sort_in_loop, context=self._context)
+            self._armed = True
+        # Not in a cell without await: what an interrupt raises in there, the collector drops. Nothing begins meanwhile.
+        if self._loop.is_running():
+            self._watch_collector()
+
+    @uninterruptible
+    def _sort_in_loop(self) -> None:
+        try:
+            self._armed = False
+            self._sort(at_most=_SORTED)
+        finally:  # also if a signal handler, which is not ours, has raised in the middle
+            if self._new:
+                self._begin()
+            else:
+                self._unwatch_collector()
+
+    def _sort(self, *, at_most: int | None = None, all_of_them: bool = False) -> None:
+        """Sort the new tasks that have begun: tasks begin in the order of their making."""
+        if self._sorting:
+            return
+        self._sorting = True
+        try:
+            for _ in range(len(self._new) if at_most is None else min(at_most, len(self._new))):
+                ref, at = self._new[0]
+                task = ref()
+                if task is None:
+                    self._count += 1
+                elif all_of_them or task.done() or has_begun(task):
+                    self._hold(task, at)
+                else:
+                    break
+                self._new.popleft()
+        finally:
+            self._sorting = False
+
+    def _alive(self) -> list[tuple[asyncio.Task[Any], _Entry]]:
+        return [(task, entry) for ref, entry in tuple(self._live.items()) if (task := ref()) is not None]
+
+    def _hold(self, task: asyncio.Task[Any], at: float) -> None:
+        ref = weakref.ref(task)
+        if ref in self._live:
+            return  # or: an interrupt has come before it was taken from the new ones
+        entry = _Entry(self, ref, self._count + 1, at)
+        if task.done():
+            self._let_go(entry, task)
+        else:
+            self._keep(entry, task)
+            # Last: an interrupt may come between any two of these, and until then the task is still a new one.
+            self._live[ref] = entry
+        self._count = entry.number
+
+    def _keep(self, entry: _Entry, task: asyncio.Task[Any]) -> None:
+        """Keep the task until it is woken, and later on until it has ended."""
+        entry.anchor = task  # whatever raises in what follows
+        waiter = waits_for(task) if entry.waits < _WAITS else None
+        entry.waits += 1
+        # Others may wait for a task, and be woken between its end and our look.
+        if waiter is None or is_task(waiter):
+            task.add_done_callback(_Look(entry, task), context=self._context)
+        else:
+            waiter.add_done_callback(_Look(entry, task), context=self._context)
+            entry.anchor = waiter
+
+    def _look_at(self, entry: _Entry, task: asyncio.Task[Any]) -> None:
+        """Let the task go if it has ended; else keep it."""
+        if self._live.get(entry.ref) is not entry:
+            return  # torn apart when it was made; there is another one
+        if task.done():
+            self._let_go(entry, task)
+        else:
+            self._keep(entry, task)
+
+    def _take(self) -> None:
+        """Sort all new tasks."""
+        with Held(then_raise=True):
+            self._sort(all_of_them=True)
+
+    def _let_go(self, entry: _Entry, task: asyncio.Task[Any]) -> None:
+        # First, and once more if an interrupt comes before the rest: a failure that is suspected twice is told once.
+        self._unretrieved.add(task)
+        self._live.pop(entry.ref, None)
+        if task not in self._mains:
+            self._past.append(_remember(task, entry.number, entry.at, time.monotonic()))
+
+    def is_reported(self, task: asyncio.Task[Any]) -> None:
+        """Remember *task*, which nobody held: asyncio reports its failure, and it vanishes."""
+        entry = self._live.get(weakref.ref(task))
+        if entry is not None and task.done():
+            self._let_go(entry, task)
+
+    # -- the garbage collector
+
+    def _watch_collector(self) -> None:
+        if not self._watching:
+            self._watching = True
+            gc.callbacks.append(self._on_collection)
+
+    def rest(self) -> None:
+        """Before a cell without await: what an interrupt raises in there, the garbage collector would drop."""
+        if self._watching:
+            self._take()
+            self._unwatch_collector()
+
+    def _unwatch_collector(self) -> None:
+        self._watching, self._spared = False, []
+        with suppress(ValueError):
+            while True:
+                gc.callbacks.remove(self._on_collection)
+
+    @uninterruptible
+    def _on_collection(self, phase: str, info: object) -> None:
+        """Hold what has begun. In the middle of that, and from other threads, hold all while the collector runs."""
+        if phase == "stop":
+            self._spared = []
+        elif self._sorting or threading.get_ident() != self._thread:
+            self._spared = [ref() for ref, _ in list(self._new)]
+        else:
+            try:
+                self._sort()
+            except RecursionError:  # the code that collects is deep in a recursion
+                self._spared = [ref() for ref, _ in list(self._new)]
+
+
+def state_of(task: asyncio.Task[Any]) -> str:
+    """Return how the task has ended."""
+    return "cancelled" if task.cancelled() else "done" if exception_of(task) is None else "failed"
+
+
+def function_of(task: asyncio.Task[Any]) -> str:
+    """Return the name of the function whose coroutine the task runs."""
+    coro = task.get_coro()
+    return str(getattr(coro, "__qualname__", None) or type(coro).__qualname__)
+
+
+def _remember(task: asyncio.Task[Any], number: int, at: float, now: float) -> Ended:
+    origin = origin_of(task_context(task))
+    error = exception_of(task)
+    return Ended(
+        number=number,
+        name=task.get_name(),
+        state=state_of(task),
+        function=function_of(task),
+        origin=None if origin is None else origin.label,
+        started=at,
+        ended=now,
+        error="" if error is None else describe(error),
+    )
+
+
+@catches_interrupts
+def describe(exc: BaseException) -> str:
+    """Return type and message of an exception on one line; its ``__str__`` is user code, and may fail."""
+    try:
+        text = str(exc)
+    except BaseException:
+        text = "(its message cannot be shown)"
+    first = next(iter(text.splitlines()), "")
+    return f"{type(exc).__name__}: {first}" if first else type(exc).__name__

@@ -1,0 +1,141 @@
+"""Which callbacks hold a loop for long, so that nothing else runs: seen from a thread, told where they belong.
+
+The problem: asyncio's debug mode measures each callback, which costs every one of them, names the callback and not the
+line that it was at, and logs. uvloop's does no more.
+
+The solution: a thread looks at the frames of the loop's thread, four times in each *limit*, and the loop pays nothing.
+That it is one callback all the time, and not many, ``Holder`` says.
+
+What holds the loop for less than *limit* is never told, what holds it for one and a quarter of that always is, except:
+C code that keeps the GIL keeps the thread from looking, and what does nothing else is not seen; a C function that is a
+callback itself has no frame to show; a process that is stopped (SIGSTOP), and a prompt of pdb, count as held. A front
+end's debugger (debugpy) stops this thread too: its stops do not count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import linecache
+import os
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from types import CodeType, FrameType
+
+from ..introspection.frames import OURS, uninterruptible
+from ..introspection.private_api import handle_context, is_task, task_context
+from ..introspection.running_callback import CallbackCall, Holder, is_callback, is_driver
+
+__all__ = ["SlowCallbacks"]
+
+_LOOKS = 4
+_SHORTEST = 0.001  # second between two of them
+_NOT_THE_USERS = (os.path.dirname(os.__file__) + os.sep, OURS, "<frozen ")
+_PACKAGES = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
+
+_Place = tuple[CodeType, int]
+
+
+class SlowCallbacks:
+    """Tell of callbacks that hold *loop* for *limit* seconds or more, once for each function, until :meth:`stop`.
+
+    On stderr, in the Context of the callback, and by the loop, when the callback has ended. Only where a function that
+    ``drives_loop`` runs the loop. Made on the loop's thread; the looking ends also when the loop is closed, and goes on
+    in no child process. *name_file* returns what the user calls a file.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, limit: float, *, name_file: Callable[[str], str]) -> None:
+        self._loop = loop
+        self._limit = limit
+        self._name_file = name_file
+        self._ident = threading.get_ident()
+        self._holder = Holder(loop)
+        # The callback of the last look: where it was seen, and whether it is told of.
+        self._held: CallbackCall | None = None
+        self._places: Counter[_Place] = Counter()
+        self._is_told = False
+        self._told: set[tuple[str, int]] = set()
+        self._over = False
+        # Not an Event: its inner lock may be taken at the moment of a fork, for ever.
+        self._gate = threading.Lock()
+        self._gate.acquire()
+        with suppress(RuntimeError):  # an interpreter that exits starts no threads
+            threading.Thread(target=self._watch, name="ipyrunner: slow callbacks", daemon=True).start()
+
+    def stop(self) -> None:
+        """End the looking, and tell of nothing any more. Idempotent."""
+        if not self._over:
+            self._over = True
+            self._gate.release()
+
+    def _watch(self) -> None:
+        """In the thread: look, until the end."""
+        pause = min(max(self._limit / _LOOKS, _SHORTEST), threading.TIMEOUT_MAX)
+        while not self._gate.acquire(timeout=pause) and not self._loop.is_closed():
+            with suppress(RuntimeError):  # closed since
+                self._look()
+        self._held = None
+        self._holder.forget()
+
+    def _look(self) -> None:
+        frame = sys._current_frames().get(self._ident)
+        held = self._holder.look(frame)
+        if held is not self._held:
+            self._held, self._places, self._is_told = held, Counter(), False
+        place = _place(frame)
+        if held is None or held.callback is None:
+            return
+        if place is not None:
+            self._places[place] += 1
+        if held.seconds >= self._limit and not self._is_told:
+            self._is_told = True
+            context = self._context_of(held.callback)
+            self._loop.call_soon_threadsafe(self._tell, held, self._places, context=context)
+
+    def _context_of(self, callback: object) -> contextvars.Context | None:
+        context = None
+        if is_task(callback):
+            context = task_context(callback)
+        elif isinstance(callback, FrameType) and is_callback(callback):
+            context = handle_context(callback.f_locals["self"])  # None when it has just ended
+        return None if context is None else context.copy()  # it may be entered at this moment
+
+    @uninterruptible
+    def _tell(self, held: CallbackCall, places: Counter[_Place]) -> None:
+        """In the loop, when the callback has ended."""
+        held.let_go()
+        if self._over or not places:
+            return
+        code, line = places.most_common(1)[0][0]
+        if (function := (code.co_filename, code.co_firstlineno)) in self._told:
+            return
+        self._told.add(function)
+        name = "the cell" if code.co_name.startswith(("<module>", "<cell")) else f"{code.co_qualname}()"
+        print(
+            f"ipyrunner: {name} held the event loop for {held.seconds:.2f} s, and nothing else ran: "
+            f"{linecache.getline(code.co_filename, line).strip()}  ({self._name_file(code.co_filename)}, line {line}; "
+            f"NotebookRunner.slow_callback: {self._limit:g} s)",
+            file=sys.stderr,
+        )
+
+
+def _place(frame: FrameType | None) -> _Place | None:
+    """Return where the callback is that is run in *frame*, if that says something."""
+    innermost, ours = frame, False
+    while frame is not None and not is_driver(frame):
+        filename = frame.f_code.co_filename
+        if _is_users(filename):
+            return frame.f_code, frame.f_lineno
+        ours = ours or filename.startswith(OURS)
+        frame = frame.f_back
+    # What we do in the loop, or around a cell, is nothing of the user's; nor is the frame around a C function.
+    if innermost is None or ours or frame is innermost or is_callback(innermost):
+        return None
+    return innermost.f_code, innermost.f_lineno
+
+
+def _is_users(filename: str) -> bool:
+    return not filename.startswith(_NOT_THE_USERS) and not any(package in filename for package in _PACKAGES)

@@ -1,0 +1,194 @@
+"""The tasks that a piece of code starts, directly and through others; and a scope that none of them outlives.
+
+``asyncio.TaskGroup`` knows the tasks that are started through it. Here it is those that ``create_task`` starts anywhere
+in what the code calls, which a ContextVar tells: tasks copy the Context of whoever starts them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from ..introspection.exceptions import is_a
+from ..introspection.private_api import exception_of, unseen
+from ..introspection.wait_graph import awaited
+
+__all__ = ["Brood", "Scope", "leave"]
+
+# Iterations of the loop that those who wait for a task take to look at its exception: wait_for and asyncio.wait do it
+# one after they are woken.
+_LOOKS = 3
+# Seconds until the next look at a task that somebody gathers.
+_AGAIN = 0.05
+
+_broods: contextvars.ContextVar[tuple[Brood, ...]] = contextvars.ContextVar("ipyrunner broods", default=())
+
+
+def leave(context: contextvars.Context) -> None:
+    """Let *context*, a copy of one in which a block has not ended, start tasks of its own."""
+    context.run(_broods.set, ())
+
+
+class Brood:
+    """The tasks that the code in a ``with`` block starts: how many *run*, are *done* and have *failed*.
+
+    *ended* is called with each that ends. In loops that tell (``Tasks.watch``): RuntimeError on others.
+    """
+
+    def __init__(
+        self,
+        watch: Callable[[Callable[..., None]], Callable[[], None]],
+        ended: Callable[[asyncio.Task[Any]], None] = lambda task: None,
+    ) -> None:
+        self._watch = watch
+        self._on_ended = ended
+        self.running: set[asyncio.Task[Any]] = set()
+        self.done = 0
+        self.failed = 0
+
+    def __enter__(self) -> Brood:
+        self._token = _broods.set((*_broods.get(), self))
+        self._unwatch = self._watch(self._on_started)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._unwatch()
+        _broods.reset(self._token)
+
+    def _on_started(self, task: asyncio.Task[Any], context: contextvars.Context | None) -> None:
+        if self in (_broods.get() if context is None else context.get(_broods, ())):
+            self.running.add(task)
+            task.add_done_callback(self._on_done)
+
+    def _on_done(self, task: asyncio.Task[Any]) -> None:
+        self.running.discard(task)
+        self.done += 1
+        self.failed += exception_of(task) is not None
+        self._on_ended(task)
+
+
+class Scope:
+    """An asynchronous context manager: its end waits for all tasks that the block has started, and theirs.
+
+    The first exception, of the block or of a task whose exception nobody else has looked at, cancels all others; when
+    all have ended the exceptions are raised as an ExceptionGroup, as ``asyncio.TaskGroup`` does it. KeyboardInterrupt
+    and SystemExit are raised as they are. Cancelling the block cancels the tasks, and waits for them.
+    """
+
+    def __init__(self, watch: Callable[[Callable[..., None]], Callable[[], None]]) -> None:
+        self._brood = Brood(watch, self._on_ended)
+        self._loop = asyncio.get_running_loop()
+        self._parent: asyncio.Task[Any] | None = None
+        self._errors: list[BaseException] = []
+        self._closing = False
+        self._inside = False
+        self._cancelled_parent = False
+        self._changed = asyncio.Event()
+        # Tasks that have failed, and that somebody may still look at.
+        self._undecided = 0
+        # Of these, those that had their iterations. One look at what is awaited serves all of them.
+        self._doubted: list[asyncio.Task[Any]] = []
+
+    async def __aenter__(self) -> Scope:
+        self._parent = asyncio.current_task()
+        assert self._parent is not None
+        self._cancels_before = self._parent.cancelling()
+        self._brood.__enter__()
+        self._inside = True
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> bool:
+        parent = self._parent
+        assert parent is not None
+        self._inside = False
+        # The cancellation that comes from outside, and the one that we have asked for.
+        cancelled: asyncio.CancelledError | None = None
+
+        def take(exc: asyncio.CancelledError) -> None:
+            nonlocal cancelled
+            if parent.cancelling() - self._cancels_before > self._cancelled_parent or not self._cancelled_parent:
+                cancelled = cancelled or exc
+            self._abort()
+
+        try:
+            if is_a(exc, asyncio.CancelledError):
+                take(exc)
+            elif exc is not None:
+                self._errors.append(exc)
+                self._abort()
+            while self._brood.running or self._undecided:
+                self._changed.clear()
+                try:
+                    await self._changed.wait()
+                except asyncio.CancelledError as again:
+                    take(again)
+        finally:
+            self._brood.__exit__()
+        if self._cancelled_parent:
+            parent.uncancel()
+        fatal = next((error for error in self._errors if is_a(error, KeyboardInterrupt, SystemExit)), None)
+        if fatal is not None:
+            raise fatal
+        if cancelled is not None:
+            # An interrupt stays one, and a timeout; what went wrong in the clean-up is told beside it.
+            for error in self._errors:
+                self._loop.call_exception_handler({"message": "an error of the scope's clean-up", "exception": error})
+            raise cancelled
+        if self._errors:
+            raise BaseExceptionGroup("unhandled errors in a scope", self._errors) from None
+        return False
+
+    def _on_ended(self, task: asyncio.Task[Any]) -> None:
+        if unseen([task]):
+            self._undecided += 1
+            self._decide(task, _LOOKS)
+        self._changed.set()
+
+    def _decide(self, task: asyncio.Task[Any], looks: int) -> None:
+        if unseen([task]) and looks:
+            self._loop.call_soon(self._decide, task, looks - 1)
+            return
+        self._doubted.append(task)
+        if len(self._doubted) == 1:
+            self._loop.call_soon(self._judge)
+
+    def _judge(self) -> None:
+        begin = self._loop.time()
+        doubted, self._doubted = self._doubted, []
+        looked_at = set(awaited({*self._brood.running, *self._blocks()})) if unseen(doubted) else set()
+        for task in doubted:
+            if unseen([task]) and task in looked_at:
+                self._doubted.append(task)  # gathered: looked at when all have ended
+            else:
+                self._settle(task)
+        if self._doubted:
+            self._loop.call_later(max(_AGAIN, 20 * (self._loop.time() - begin)), self._judge)
+
+    def _settle(self, task: asyncio.Task[Any]) -> None:
+        self._undecided -= 1
+        if unseen([task]):
+            error = task.exception()
+            assert error is not None
+            self._errors.append(error)
+            self._abort()
+            if self._inside and self._parent is not None and not self._cancelled_parent:
+                self._cancelled_parent = True
+                self._parent.cancel()
+        self._changed.set()
+
+    def _blocks(self) -> set[asyncio.Task[Any]]:
+        return {self._parent} if self._inside and self._parent is not None else set()
+
+    def _abort(self) -> None:
+        for task in tuple(self._brood.running):
+            if not self._closing or not task.cancelling():
+                try:
+                    task.cancel()
+                except RecursionError:  # tasks that wait for each other in a circle: they never end
+                    self._brood.running.discard(task)
+        self._closing = True

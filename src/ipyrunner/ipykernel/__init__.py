@@ -1,0 +1,10 @@
+"""What is ipykernel's: requests, signals, output, comms. It knows nothing of cells and magics.
+
+* :mod:`request_sigint`: SIGINT while the kernel handles a request.
+* :mod:`sigterm`: SIGTERM as a clean end, and what keeps a kernel from it.
+* :mod:`output_routing`: ipykernel 6: output goes to the cell that started the task.
+* :mod:`late_output`: what comes after its cell, where nobody watches.
+* :mod:`comms`: the callbacks of widgets, on the main thread.
+* :mod:`widget_events`: await what happens to a widget.
+* :mod:`gui_loops`: ``%gui tk`` and ``%gui qt``.
+"""

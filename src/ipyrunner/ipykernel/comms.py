@@ -1,0 +1,107 @@
+"""Comm messages: the callbacks of widgets run on the main thread, with the notebook's loop as the running one.
+
+ipykernel calls the handlers of comm messages on two threads, which the front end and the history of the comm choose:
+the main one, or since version 7 a subshell's. JupyterLab asks for a subshell, and ipykernel 7.4 sends the first
+message of a widget to the main thread and all others to the subshell's. There ``future.set_result()`` does not wake
+the notebook's loop, and ``asyncio.create_task()`` uses the subshell's loop, which cells know nothing of.
+
+So what arrives on another thread is handed to the notebook's loop. A loop that cannot take it, because a cell without
+``await`` or some code that does not yield blocks it, leaves it where it is, as without the extension: this is what
+subshells are for.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from ..aio.loops.threadsafe_call import hand_over
+from ..notebook import NotebookRunner
+from .widget_events import comm_closed
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+__all__ = ["Comms"]
+
+_MESSAGES = ("comm_open", "comm_msg", "comm_close")
+
+
+class Comms:
+    """Wrap the comm handlers of the kernel that *shell* belongs to; without a kernel there are none."""
+
+    def __init__(self, shell: InteractiveShell, runner: NotebookRunner) -> None:
+        self._kernel: Any = getattr(shell, "kernel", None)
+        self._runner = runner
+        # Whether the loop has let a message wait for too long, and has not run since: the next ones do not wait for it.
+        self._late = False
+        # The kernel's table of message handlers; ipykernel itself puts the comm manager's in there the same way.
+        self._handlers: dict[str, Callable[..., Any]] = getattr(self._kernel, "shell_handlers", {})
+        self._before = {name: self._handlers[name] for name in _MESSAGES if name in self._handlers}
+        self._handlers.update({name: self._wrap(name, handler) for name, handler in self._before.items()})
+
+    def restore(self) -> None:
+        """Put the kernel's own handlers back."""
+        self._handlers.update(self._before)
+
+    def _wrap(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        def handle(stream: Any, ident: Any, message: dict[str, Any]) -> Any:
+            def call() -> Any:
+                result = original(stream, ident, message)
+                if name == "comm_close":
+                    comm_closed(message["content"].get("comm_id"))
+                return result
+
+            if threading.current_thread() is not threading.main_thread():
+                return self._handle_elsewhere(call)
+            with self._status(message):
+                return self._runner.lend(call)
+
+        return handle
+
+    def _handle_elsewhere(self, call: Callable[[], Any]) -> Any:
+        present = self._runner.present
+        if present is None:
+            return call()
+        if present.takes_calls and not self._late:
+            if hand_over(present.loop, call, patience=self._runner.interrupt_grace):
+                return None  # as the kernel's own handlers do
+            self._late = True
+        try:
+            return call()
+        finally:
+            # It may have completed a future of the loop, which went to sleep meanwhile.
+            with suppress(RuntimeError):  # closed
+                present.loop.call_soon_threadsafe(self._on_time)
+
+    def _on_time(self) -> None:
+        self._late = False
+
+    @contextmanager
+    def _status(self, message: dict[str, Any]) -> Iterator[None]:
+        """Publish the status of a message that is handled while a cell awaits.
+
+        ipykernel 7.4 lets such messages in, and says neither busy nor idle for them. ipywidgets sends the next change
+        of a widget when the one before has gone idle: of a slider that was moved, the cell would see the first step.
+        """
+        present = self._runner.present
+        if present is None or not present.in_cell:
+            yield
+            return
+        self._publish("busy", message)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()  # before idle, after which front ends look for nothing more
+            self._publish("idle", message)
+            # Front ends show the last status that came, and the cell still runs.
+            self._publish("busy", self._runner.context.copy().run(self._kernel.get_parent))
+
+    def _publish(self, status: str, parent: dict[str, Any]) -> None:
+        kernel = self._kernel
+        topic = f"kernel.{kernel.ident}.status".encode()
+        kernel.session.send(kernel.iopub_socket, "status", {"execution_state": status}, parent=parent, ident=topic)

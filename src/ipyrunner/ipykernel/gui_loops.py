@@ -1,0 +1,101 @@
+"""``%gui tk`` and ``%gui qt``: the toolkit's events are handled between the loops' callbacks.
+
+The problem: ipykernel runs the toolkit's own main loop inside its loop until the next request arrives. No background
+task runs meanwhile, and a cell that awaits does not end before the front end sends something: with and without us.
+
+The solution: a timer of the kernel's loop handles what has come, fifty times a second, between cells and while a cell
+awaits. A callback of the toolkit sees the notebook's loop as the running one, as a widget's does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..aio.introspection.running_loop import NOTHING, running_as
+from ..notebook import NotebookRunner
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+__all__ = ["Gui"]
+
+_PAUSE = 0.02  # seconds
+
+
+class Gui:
+    """Handle the events of one toolkit in the kernel's loop, from ``%gui NAME`` until ``%gui`` or :meth:`stop`."""
+
+    def __init__(self, shell: InteractiveShell, runner: NotebookRunner) -> None:
+        self._kernel: Any = getattr(shell, "kernel", None)
+        self._runner = runner
+        self._handle_events: Callable[[], None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def enable_gui(self, original: Callable[..., None]) -> Callable[..., None]:
+        """Return the replacement of ``shell.enable_gui``, which ``%gui`` and ``%matplotlib`` call."""
+
+        def enable_gui(gui: str | None = None) -> None:
+            original(gui)
+            self.stop()
+            # In a terminal, and in a kernel whose loop is on another thread, windows are not ours.
+            hosting = self._runner.current.hosting
+            if hosting is None or self._kernel.eventloop is None:
+                return
+            if gui == "asyncio":
+                self._kernel.eventloop = None  # there is a loop, and it runs
+            elif gui is not None and (gui == "tk" or gui.startswith("qt")):
+                self._kernel.eventloop = None  # before it has begun
+                self._handle_events = _handle_tk if gui == "tk" else _handle_qt
+                self._wait(hosting.host)
+            else:
+                print(
+                    f"ipyrunner: the loop of {gui} runs in place of the notebook's until the next request: background "
+                    "tasks rest, and cells that await may not end. `%gui tk` and `%gui qt` do not block."
+                )
+
+        return enable_gui
+
+    def stop(self) -> None:
+        """Handle no more events. Idempotent."""
+        self._handle_events = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
+        # In an empty Context: what is printed goes where the kernel sends it, and not to the cell of `%gui` for ever.
+        self._timer = loop.call_later(_PAUSE, self._handle, loop, context=contextvars.Context())
+
+    def _handle(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            if self._handle_events is not None and self._runner.present is not None:
+                self._runner.lend(self._handle_events)
+            elif self._handle_events is not None:  # `%arunner close`: the loop is made at its next use, not at once
+                with running_as(NOTHING):
+                    self._handle_events()
+        except (SystemExit, KeyboardInterrupt) as exc:  # as with callbacks of the notebook's loop
+            print(
+                f"ipyrunner: {type(exc).__name__} in a callback of the toolkit does not end the kernel", file=sys.stderr
+            )
+        finally:
+            if self._handle_events is not None:
+                self._wait(loop)
+
+
+def _handle_tk() -> None:
+    # Private: what IPython's own hook in terminals uses; without it no window has been made.
+    root = getattr(sys.modules.get("tkinter"), "_default_root", None)
+    if root is not None:
+        root.update()
+
+
+def _handle_qt() -> None:
+    from IPython.external.qt_for_kernel import QtCore
+
+    app = QtCore.QCoreApplication.instance()
+    if app is not None:
+        app.processEvents()

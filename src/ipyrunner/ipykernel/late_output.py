@@ -1,0 +1,188 @@
+"""Where nobody watches, what is printed after its cell has ended goes where it is not lost.
+
+The problem: nbclient, and so ``jupyter execute``, nbconvert, papermill and nbmake, keeps what carries the header of the
+cell that it runs, until that cell is idle. What a task prints after its cell, the traceback of its failure included,
+carries the header of that earlier cell: it is missing in the saved notebook.
+
+The solution: output with another header than that of the cell that runs goes to that cell. Between cells it is sent as
+ever, and kept for the next one: a page that Voila serves has no next one, and its widgets wait for those headers. What
+no cell has come for is logged at the end of the process.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..patching import Replacement, Subclassing
+from .output_routing import Routing
+
+if TYPE_CHECKING:
+    import logging
+
+    from IPython.core.interactiveshell import InteractiveShell
+
+__all__ = ["Unwatched", "has_audience"]
+
+# So many writes and displays are kept for the next cell at most, and so many characters of them.
+_MOST = 1000
+_LARGEST = 10_000_000
+
+
+def has_audience(shell: InteractiveShell) -> bool:
+    """Return whether somebody looks at the output while it comes.
+
+    nbclient, and so nbconvert and papermill, say that nobody can be asked for input (``allow_stdin``); front ends with
+    people in front of them do not.
+    """
+    kernel: Any = getattr(shell, "kernel", None)
+    if kernel is None:
+        return True
+    content = kernel.get_parent("shell").get("content", {}) if hasattr(kernel, "get_parent") else {}
+    return bool(content.get("allow_stdin", True))
+
+
+class _Kept(NamedTuple):
+    """A write or a display that waits for the next cell, and its text for the log."""
+
+    send: Callable[[], Any]
+    text: str
+    size: int
+
+
+class Unwatched:
+    """Move output of cells that have ended into the one that runs, for clients of *shell* that nobody watches."""
+
+    def __init__(self, shell: InteractiveShell, routing: Routing) -> None:
+        self._shell = shell
+        self._routing = routing
+        # Whether nobody watches the cell that runs, or, between cells, the last one.
+        self.active = False
+        # The request that runs, and the Context to print in what belongs to others.
+        self._request: str | None = None
+        self._context: contextvars.Context | None = None
+        self._kept: deque[_Kept] = deque()
+        self._size = 0
+        self._dropped = 0
+        # Whether the code of the cell has ended, and its request has not.
+        self._over = False
+        self._streams: list[Subclassing] = []
+        self._replacements: list[Replacement] = []
+
+    def prepare(self, *, in_charge: bool) -> None:
+        """Before the kernel begins a cell, see ``Routing.prepare``; *in_charge*: we shall be told by :meth:`begin`."""
+        self.active = in_charge and not has_audience(self._shell)
+        if self.active and not self._replacements:
+            self._install()
+        for stream in self._streams:
+            stream.uncover("write")
+
+    def begin(self, context: contextvars.Context, *, silent: bool) -> None:
+        """A cell begins, whose output goes where it does in *context*: print what has come since the last one."""
+        self._over = False
+        # A terminal has no requests.
+        self._request = context.run(self._routing.request_of, sys.stdout) if self.active else None
+        if silent:  # whoever asks this way does not show it
+            return
+        self._context = context
+        if self._dropped:
+            print(f"ipyrunner: {self._take_dropped()}", file=sys.stderr)
+        while self._kept:
+            kept = self._kept.popleft()
+            self._size -= kept.size
+            context.copy().run(kept.send)
+
+    def end(self) -> None:
+        """The code of the cell has ended: what comes after its request is for the next one."""
+        self._over = True
+        if not self._replacements:
+            self._request = self._context = None
+
+    def _end_request(self, original: Callable[[], Any]) -> Callable[[], Any]:
+        # Event hooks print, and matplotlib shows its figures, when the code has ended and its request has not.
+        def post_handler_hook() -> Any:
+            # Requests nest, and those of subshells are on threads of their own.
+            if self._over and threading.current_thread() is threading.main_thread():
+                self._request = self._context = None
+            return original()
+
+        return post_handler_hook
+
+    def is_stray(self) -> bool:
+        """Return whether what is printed in the present Context is missed by who runs the cells."""
+        return self.active and not self._is_own(sys.stderr)
+
+    def tell(self, log: logging.Logger | logging.LoggerAdapter[Any]) -> None:
+        """At the end of the process: log what no cell has come for."""
+        kept, self._kept = self._kept, deque()
+        dropped = self._take_dropped() + "\n" if self._dropped else ""
+        if kept and self.active:
+            log.warning(
+                "ipyrunner: what came after the last cell:\n%s%s", dropped, "".join(k.text for k in kept).rstrip()
+            )
+
+    def restore(self) -> None:
+        """Leave the streams and the publisher as they were."""
+        for replacement in self._replacements:
+            replacement.restore()
+        for stream in self._streams:
+            stream.restore()
+        self._replacements.clear()
+        self._streams.clear()
+        self.active = False
+
+    def _install(self) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "set_parent"):
+                self._streams.append(Subclassing(stream, self._moved))
+        publisher: Any = self._shell.display_pub
+        self._replacements += [
+            Replacement(publisher, "publish", self._publish),
+            Replacement(self._shell.kernel, "post_handler_hook", self._end_request),
+        ]
+
+    def _moved(self, own: Any) -> type:
+        move = self._move
+
+        class MovedStream(own):  # type: ignore[misc]
+            def write(self, text: str) -> Any:
+                return move(self, text, len(text), functools.partial(own.write, self, text))
+
+        return MovedStream
+
+    def _publish(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def publish(*args: Any, **kwargs: Any) -> Any:
+            data = args[0] if args else kwargs.get("data", {})
+            text = f"{data.get('text/plain', '')}\n"
+            size = sum(len(value) if isinstance(value, str) else len(text) for value in data.values())
+            return self._move(self._shell.display_pub, text, size, functools.partial(original, *args, **kwargs))
+
+        return publish
+
+    def _move(self, output: Any, text: str, size: int, send: Callable[[], Any]) -> Any:
+        """Call *send*, which sends *text* to *output*, where it is seen; return what it returns."""
+        if not self.active or self._is_own(output):
+            return send()
+        if self._context is not None:
+            return self._context.copy().run(send)
+        if text:
+            self._kept.append(_Kept(send, text, size))
+            self._size += size
+        while len(self._kept) > _MOST or self._size > _LARGEST:
+            self._size -= self._kept.popleft().size
+            self._dropped += 1
+        return send()
+
+    def _is_own(self, output: Any) -> bool:
+        return self._request is not None and self._routing.request_of(output) == self._request
+
+    def _take_dropped(self) -> str:
+        dropped, self._dropped = self._dropped, 0
+        return (
+            f"of the output between two cells the last pieces are kept ({_MOST} at most); {dropped} before them are not"
+        )

@@ -1,0 +1,262 @@
+"""SIGINT while the kernel handles a request: raised in the user's code, kept for it before, dropped after.
+
+The problem: ipykernel puts Python's default handler in place for the whole request. KeyboardInterrupt is then raised in
+whatever runs: the unpacking of the message, the history, the sending of the reply. The reply is lost, and the front end
+waits for it for ever; raised in the kernel's loop itself, it ends the kernel.
+
+The solution: our handler is in place for the request, and it raises nothing. What IPython calls for each statement,
+``InteractiveShell.run_code``, is the user's code: there, and only there, Python's default handler stands, which
+libraries look for (``asyncio.run`` and trio take over from nothing else). ``run_ast_nodes``, which calls it, catches
+whatever is raised at its edges. An awaiting cell takes SIGINT over by ``Interrupt``. A press that came before either
+of them is theirs; one that comes after belongs to nothing, as one between cells.
+
+One thing that the user's code calls must not be torn either: flushing stdout waits for ipykernel's output thread by a
+``threading.Event``, and KeyboardInterrupt in there may leave the event's lock held. The thread then waits for it for
+ever, and no output and no reply comes any more. (Printing and displaying take no such locks.)
+
+What still has to be stopped are the kernel's calls of other code: IPython's event hooks, user expressions, completion,
+comm handlers. If a press meets nothing of the above for the length of the grace period, KeyboardInterrupt is raised
+there; ipykernel and IPython catch it. Anywhere else in a request it may cost the reply: that takes a second press, a
+second or more after the first, by somebody who has nothing to lose.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable, Container
+from contextlib import AbstractContextManager, nullcontext
+from types import CodeType, FrameType
+from typing import TYPE_CHECKING, Any
+
+from ..aio.introspection.frames import uninterruptible
+from ..aio.process import in_forked_children
+from ..aio.sigint.defer_sigint import Held
+from ..aio.sigint.handlers import Outside, is_default_handler, signal_main_thread
+from ..aio.sigint.watchdog_thread import watchdog
+from ..patching import Replacement
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from ..notebook import NotebookRunner
+
+__all__ = ["Guard"]
+
+# Seconds between two presses that say: whatever it costs.
+_INSISTENCE = 1.0
+
+
+class Guard(Outside):
+    """Handle SIGINT for the kernel of *shell*, outside of user code. Nothing in a terminal."""
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        self._pressed = False
+        # Which request goes on; the watcher of a press that came in an earlier one does nothing.
+        self._request = 0
+        self._sent = False
+        # The handlers that were there before the requests that go on.
+        self._before: list[Any] = []
+        self._grace: Callable[[], float] = lambda: 1.0
+        self._replacements: list[Replacement] = []
+        kernel: Any = getattr(shell, "kernel", None)
+        # A kernel class with hooks of its own keeps them, and stays unguarded.
+        self._shell: Any = shell
+        self._kernel: Any = kernel if _is_ipykernels(getattr(kernel, "pre_handler_hook", None)) else None
+        self._calls: set[CodeType] = set()
+        self._request_code: CodeType | None = None
+        if self._kernel is not None:
+            self._calls, self._request_code = _codes(shell, kernel)
+        self._first_press = 0.0
+
+    def begin(self, runner: NotebookRunner, in_charge: Callable[[], bool]) -> None:
+        """Guard from the next request on. *in_charge* says whether a cell that begins is one that *runner* runs."""
+        if self._kernel is None:
+            return
+        self._grace = lambda: runner.interrupt_grace
+        in_forked_children(self)
+        self._replacements = [
+            Replacement(self._kernel, "pre_handler_hook", lambda original: self._begin_request(original, in_charge)),
+            Replacement(self._kernel, "post_handler_hook", self._end_request),
+            Replacement(self._shell, "run_code", self._run_code),
+            *(
+                Replacement(stream, "flush", _hold)
+                for stream in (sys.stdout, sys.stderr)
+                if _is_ipykernels(stream.flush)
+            ),
+        ]
+        if hasattr(self._kernel, "_cancel_on_sigint"):
+            # Private, since ipykernel 5.2: cancels the awaiting cell from the outside, and loses the reply if the cell
+            # has not begun. Without it there is nothing to keep away.
+            self._replacements.append(
+                Replacement(self._kernel, "_cancel_on_sigint", lambda original: self._leave_to_us(original, in_charge))
+            )
+
+    def restore(self) -> None:
+        """Leave SIGINT to the kernel again."""
+        for replacement in self._replacements:
+            replacement.restore()
+        self._replacements.clear()
+
+    def after_fork(self) -> None:
+        """In a child process: SIGINT is Python's again."""
+        if self._guards():
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    # -- Outside
+
+    def replaces(self, handler: object) -> bool:
+        """Return whether a run takes SIGINT over from *handler*: from ours, Python's own, or ipykernel's."""
+        return (
+            handler == self._on_sigint
+            or is_default_handler(handler)
+            or str(getattr(handler, "__module__", "")).startswith("ipykernel")
+        )
+
+    def rests(self, handler: object) -> bool:
+        """Return whether *handler* stands while no code of the user's runs: ours, or none between requests."""
+        return handler is signal.SIG_IGN or handler == self._on_sigint
+
+    def keep(self) -> None:
+        """Keep a press for the cell that begins."""
+        self._pressed = True
+
+    def take(self) -> bool:
+        """Return, once, whether there was a press before."""
+        pressed, self._pressed = self._pressed, False
+        return pressed
+
+    # -- what is replaced
+
+    def _begin_request(self, original: Callable[[], None], in_charge: Callable[[], bool]) -> Callable[[], None]:
+        def pre_handler_hook() -> None:
+            if threading.current_thread() is not threading.main_thread():
+                original()  # a subshell's: it has no signals
+                return
+            self._request += 1
+            self._pressed = self._sent = False
+            watchdog.start()
+            if not self._before:
+                self._forget_display()
+            # Another runner of cells (%autoawait trio) takes SIGINT over from Python's handler alone.
+            handler = self._on_sigint if in_charge() else signal.default_int_handler
+            before = signal.signal(signal.SIGINT, handler)
+            # Requests nest: a cell may run the kernel's next one (do_one_iteration). What the first one has found,
+            # ipykernel's own hook restores too, should we be unloaded before its end.
+            if not self._before:
+                self._kernel.saved_sigint_handler = before
+            self._before.append(before)
+
+        return pre_handler_hook
+
+    def _end_request(self, original: Callable[[], None]) -> Callable[[], None]:
+        def post_handler_hook() -> None:
+            if self._before and threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, self._before.pop())
+            else:
+                original()
+
+        return post_handler_hook
+
+    def _forget_display(self) -> None:
+        """Forget the value that an interrupted cell was about to display.
+
+        Private: with ``displayhook.msg`` left behind, ipykernel 7.4 takes the next traceback for one of a display, sets
+        the flag, and reports every awaiting cell from then on as failed. Where there is no such name, nothing is set.
+        """
+        if getattr(self._shell.displayhook, "msg", None) is not None:
+            self._shell.displayhook.msg = None
+        if getattr(self._shell, "_last_traceback_during_displayhook", False):
+            self._shell._last_traceback_during_displayhook = False
+
+    def _run_code(self, original: Callable[..., Awaitable[bool]]) -> Callable[..., Awaitable[bool]]:
+        def run_code(*args: Any, **kwargs: Any) -> Awaitable[bool]:
+            code = original(*args, **kwargs)
+            # Not for the code of an awaiting cell, whose every step would pay for it.
+            return self._let_through(code) if self._guards() else code
+
+        return run_code
+
+    async def _let_through(self, code: Any) -> bool:
+        try:
+            if self.take():
+                raise KeyboardInterrupt
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            return await code  # type: ignore[no-any-return]
+        finally:
+            # Inline, since a call is one more place to be interrupted. signal.signal() raises what has come before it.
+            try:
+                if is_default_handler(signal.getsignal(signal.SIGINT)):
+                    signal.signal(signal.SIGINT, self._on_sigint)
+            except KeyboardInterrupt:  # it came when the code had ended
+                signal.signal(signal.SIGINT, self._on_sigint)
+            code.close()
+
+    def _leave_to_us(self, original: Callable[..., Any], in_charge: Callable[[], bool]) -> Callable[..., Any]:
+        def cancel_on_sigint(future: Any) -> AbstractContextManager[object]:
+            return nullcontext() if in_charge() and self._guards() else original(future)
+
+        return cancel_on_sigint
+
+    # -- SIGINT
+
+    def _guards(self) -> bool:
+        return (
+            threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) == self._on_sigint
+        )
+
+    def _on_sigint(self, signum: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self._sent:
+            self._sent = False
+            if self._pressed and _runs(frame, self._calls):
+                self._pressed = False
+                raise KeyboardInterrupt
+            return
+        if not self._pressed:
+            self._first_press = now
+        elif now - self._first_press > _INSISTENCE and _runs(frame, {self._request_code}):
+            self._pressed = False
+            raise KeyboardInterrupt
+        self._pressed = True
+        request = self._request
+
+        def send_again() -> None:
+            """In the watchdog's thread: does the press meet nothing that it could end?"""
+            if self._pressed and self._request == request:
+                self._sent = True
+                signal_main_thread()
+
+        watchdog.call_later(self._grace(), send_again)
+
+
+def _codes(shell: Any, kernel: Any) -> tuple[set[CodeType], CodeType]:
+    """Return the code of what calls code that is not the kernel's own, and of what handles a request."""
+    methods = [type(shell.events).trigger, type(shell).user_expressions]
+    methods += [getattr(type(kernel), name) for name in ("do_complete", "do_inspect")]
+    methods += [getattr(type(kernel.comm_manager), name) for name in ("comm_open", "comm_msg", "comm_close")]
+    return {method.__code__ for method in methods}, type(kernel).dispatch_shell.__code__
+
+
+def _runs(frame: FrameType | None, codes: Container[CodeType | None]) -> bool:
+    """Return whether *frame* is called, in the end, by one of *codes*."""
+    while frame is not None:
+        if frame.f_code in codes:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _hold(original: Callable[[], None]) -> Callable[[], None]:
+    @uninterruptible
+    def flush() -> None:
+        with Held(then_raise=True):
+            original()
+
+    return flush
+
+
+def _is_ipykernels(method: Any) -> bool:
+    return str(getattr(method, "__module__", "")).startswith("ipykernel.")

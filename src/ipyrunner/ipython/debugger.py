@@ -1,0 +1,92 @@
+"""The debuggers stop in the user's frames: pdb after an ExceptionGroup, a front end's (debugpy) in steps.
+
+IPython's ``%debug`` stops in the innermost frame of a group's own traceback, which is asyncio's (``TaskGroup``'s
+``__aexit__``). The frames of the task that failed hang on the inner exception, and pdb has no way there.
+
+ipykernel tells debugpy, when a front end attaches, to leave out every file that was imported when the kernel started.
+Ours, which are imported later, would be shown below the user's frames, and stepped into at the end of each coroutine.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from ..aio.introspection.exceptions import inner_of, is_a, traceback_of
+from ..aio.introspection.frames import OURS
+from ..aio.tasks.registry import describe
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+__all__ = ["debugger", "leave_out_ours"]
+
+
+def leave_out_ours(shell: InteractiveShell) -> Callable[[], None]:
+    """Let the front end's debugger step over our code, from the next time it is attached; return what undoes it."""
+    # Public in newer versions of ipykernel 6, and in 7; 6.17 shows its own frames too. Without debugpy: no debugger.
+    kernel_modules = getattr(getattr(getattr(shell, "kernel", None), "debugger", None), "kernel_modules", None)
+    files: list[str] = [] if kernel_modules is None else kernel_modules
+    ours = [str(path) for path in Path(OURS).rglob("*.py") if str(path) not in files]
+    files += ours
+
+    def undo() -> None:
+        for path in ours:
+            files.remove(path)
+
+    return undo
+
+
+def debugger(shell: InteractiveShell, original: Callable[..., None]) -> Callable[..., None]:
+    """Return the replacement of ``shell.debugger``, which ``%debug`` and ``%pdb on`` call."""
+
+    def debugger(force: bool = False) -> None:
+        last = getattr(sys, "last_value", None)
+        raised = [exc for exc in _leaves(last) if traceback_of(exc) is not None]
+        if last is not None and getattr(sys, "last_traceback", None) is None:
+            print(f"ipyrunner: there is no frame to look at: {describe(last)} comes from an interrupt, not from code")
+            return
+        if not is_a(last, BaseExceptionGroup) or not raised:
+            original(force=force)
+            return
+        if len(raised) > 1:
+            print(
+                f"ipyrunner: this is where the first of {len(raised)} exceptions was raised, {describe(raised[0])}. "
+                "For another one: `raise sys.last_value.exceptions[1]` in a cell of its own, then %debug"
+            )
+        tb = traceback_of(raised[0])
+        # IPython drops the first entry, which is its own.
+        tb = TracebackType(tb, tb.tb_frame, tb.tb_lasti, tb.tb_lineno) if tb is not None else None
+        shell.InteractiveTB.tb = tb  # before IPython 9 this goes before what sys has
+        with _last(raised[0], tb):
+            original(force=force)
+
+    return debugger
+
+
+def _leaves(exc: BaseException | None) -> Iterator[BaseException]:
+    if exc is not None and (inner := inner_of(exc)):
+        for each in inner:
+            yield from _leaves(each)
+    elif exc is not None:
+        yield exc
+
+
+@contextmanager
+def _last(exc: BaseException, tb: TracebackType | None) -> Iterator[None]:
+    """For the length of the block *exc* is what ``sys`` has as the last exception: IPython debugs that one."""
+    names = ("last_type", "last_value", "last_traceback", "last_exc")  # the last one since Python 3.12
+    before = {name: getattr(sys, name) for name in names if hasattr(sys, name)}
+    values = (type(exc), exc, tb, exc)
+    for name, value in zip(names, values, strict=True):
+        if name in before:
+            setattr(sys, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(sys, name, value)

@@ -1,0 +1,10 @@
+"""The magics.
+
+* :mod:`arun`: ``%arun``, ``%%arun`` and ``%arunner``.
+* :mod:`background_cell`: ``%%arun --background``.
+* :mod:`progress_bar`: ``%%arun --progress``.
+* :mod:`arunner_status`: what ``%arunner`` shows.
+* :mod:`atasks`: ``%atasks``.
+* :mod:`tasks_table`: the table that ``%atasks`` and ``ipyrunner.tasks()`` show.
+* :mod:`timeit`: ``%time``, ``%timeit`` and ``%prun`` of code that awaits.
+"""

@@ -1,0 +1,132 @@
+"""``%%arun --background``: a cell that goes on as a task, and the handle to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import html
+import time
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any
+
+from IPython.display import DisplayHandle, display
+
+from .tasks_table import age, states
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+__all__ = ["BackgroundCell", "show_figures"]
+
+
+def show_figures(shell: InteractiveShell) -> None:
+    """Show, in the output of the present Context, what matplotlib's inline backend shows when a cell ends."""
+    for hook in tuple(shell.events.callbacks.get("post_execute", ())):
+        if getattr(hook, "__module__", None) == "matplotlib_inline.backend_inline":
+            hook()
+
+
+class BackgroundCell:
+    """A cell that runs in the background: ``await`` it, ``cancel()`` it, ask for ``result()`` and ``exception()``.
+
+    Awaiting gives the cell's value, or raises its exception; whoever awaits may be interrupted or cancelled, and the
+    cell goes on. ``task`` is the task itself. Displayed, it shows its state, which changes with the state.
+    """
+
+    def __init__(self, task: asyncio.Task[Any], *, live: bool) -> None:
+        """*live*: the front end can update what it has displayed."""
+        self.task = task
+        self._live = live
+        self._began = time.monotonic()
+        self._took: float | None = None
+        self._displays: list[tuple[DisplayHandle, contextvars.Context]] = []
+        task.add_done_callback(self._on_done)
+
+    @property
+    def name(self) -> str:
+        """The name of the task."""
+        return self.task.get_name()
+
+    @property
+    def state(self) -> str:
+        """Where it is: waiting, ready, running or cancelling; done, cancelled or failed, with the error."""
+        return states(self.task)
+
+    def done(self) -> bool:
+        """Return whether the cell has ended."""
+        return self.task.done()
+
+    def cancelled(self) -> bool:
+        """Return whether the cell was cancelled."""
+        return self.task.cancelled()
+
+    def cancel(self, msg: str | None = None) -> bool:
+        """Cancel the cell, which cleans up first; return False if it has ended already."""
+        return self.task.cancel(msg)
+
+    def result(self) -> Any:
+        """Return the value of the cell's last expression, or raise its exception; InvalidStateError before its end."""
+        return self.task.result()
+
+    def exception(self) -> BaseException | None:
+        """Return the cell's exception, or None; InvalidStateError before its end, CancelledError if cancelled."""
+        return self.task.exception()
+
+    # What asyncio.wait() and as_completed() need besides.
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the notebook's loop."""
+        return self.task.get_loop()
+
+    def add_done_callback(
+        self, callback: Callable[[asyncio.Task[Any]], object], *, context: contextvars.Context | None = None
+    ) -> None:
+        """Have *callback* called with the task when the cell has ended."""
+        self.task.add_done_callback(callback, context=context)
+
+    def remove_done_callback(self, callback: Callable[[asyncio.Task[Any]], object]) -> int:
+        """Take *callback* back; return how often it was there."""
+        return self.task.remove_done_callback(callback)
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self._wait().__await__()
+
+    async def _wait(self) -> Any:
+        loop = self.task.get_loop()
+        if self.task.done():
+            return self.task.result()
+        if loop.is_closed():
+            raise RuntimeError(
+                f"{self.name} did not end before its loop was closed, and never will: run its cell again"
+            )
+        if asyncio.get_running_loop() is not loop:
+            raise RuntimeError(
+                f"{self.name} runs in the notebook's loop, and this is another one: await it in a cell with await"
+            )
+        # Not the task itself: who cancels the waiting does not mean the cell.
+        await asyncio.wait([self.task])
+        return self.task.result()
+
+    def _on_done(self, task: asyncio.Task[Any]) -> None:
+        self._took = time.monotonic() - self._began
+        for handle, context in self._displays:
+            context.run(handle.update, self._bundle(), raw=True)
+        self._displays.clear()
+
+    def __repr__(self) -> str:
+        state = states(self.task) if self.task.done() else "running"
+        if not self.task.done() and self.task.get_loop().is_closed():
+            state = "gone with its loop"
+        took = "" if self._took is None else f" after {age(self._took)}"
+        return f"<{self.name}: {state}{took}>"
+
+    def _bundle(self) -> dict[str, str]:
+        return {"text/plain": repr(self), "text/html": f"<code>{html.escape(repr(self)[1:-1])}</code>"}
+
+    def _ipython_display_(self) -> None:
+        if not self._live or self.task.done():
+            display(self._bundle(), raw=True)
+            return
+        handle = DisplayHandle()
+        handle.display(self._bundle(), raw=True)
+        self._displays.append((handle, contextvars.copy_context()))

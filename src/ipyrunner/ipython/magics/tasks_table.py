@@ -1,0 +1,165 @@
+"""The notebook's tasks as a table: ``%atasks`` and ``ipyrunner.tasks()``."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, overload
+
+from ...aio.introspection.private_api import exception_of, task_context, waits_for
+from ...aio.introspection.task_origin import origin_of
+from ...aio.introspection.wait_graph import Step, awaits, innermost
+from ...aio.tasks.registry import Ended, Started, describe, function_of, state_of
+
+__all__ = ["TaskInfo", "TaskTable", "age", "states"]
+
+# So many rows are shown, and so many of one kind: those that are alike are counted.
+_ROWS = 20
+_ALIKE = 5
+_WIDTH = 60
+# The interesting ones first.
+_ORDER = ("failed", "cancelling", "running", "ready", "waiting", "cancelled", "done")
+_HEADS = ("no.", "name", "state", "cell", "age", "waits for, or error")
+
+
+class TaskInfo:
+    """One task of the notebook's loop as it was when it was asked for; ``task`` is None if it had ended by then.
+
+    ``number`` (in the order of starting), ``name``, ``state`` (waiting, ready, running, cancelling; done, failed,
+    cancelled), ``cell`` ("In[3]", or None), ``age`` in seconds, ``function``, ``waits_for``: the innermost line of the
+    user's own that it waits in, or its error.
+    """
+
+    def __init__(self, entry: Started | Ended, name_of: Callable[[str], str], now: float) -> None:
+        self._name_of = name_of
+        self.number = entry.number
+        self.task: asyncio.Task[Any] | None = None
+        self._error = ""
+        if isinstance(entry, Ended):
+            self.name, self.state, self.cell, self.function = entry.name, entry.state, entry.origin, entry.function
+            self.age = entry.ended - entry.started
+            self._error = entry.error
+        else:
+            task = self.task = entry.task
+            origin = origin_of(task_context(task))
+            self.name, self.state, self.function = task.get_name(), _state(task), function_of(task)
+            self.cell = None if origin is None else origin.label
+            self.age = now - entry.at
+
+    @property
+    def waits_for(self) -> str:
+        """Where the task is at this moment: cell or file, line, function, text of the line."""
+        step = None if self.task is None or self.state == "running" else innermost(awaits(self.task))
+        return self._error if step is None else self.place(step)
+
+    def place(self, step: Step) -> str:
+        """Return a step of the chain on one line."""
+        return f"{self._name_of(step.filename)}:{step.line} in {step.function}: {step.source}"
+
+    def __repr__(self) -> str:
+        return f"<TaskInfo {self.number} {self.name!r} {self.state}, {self.cell or 'no cell'}, {age(self.age)}>"
+
+
+class TaskTable(Sequence[TaskInfo]):
+    """Tasks, the interesting ones first; shown as a table that stays short."""
+
+    def __init__(self, entries: Sequence[Started | Ended], name_of: Callable[[str], str]) -> None:
+        now = time.monotonic()
+        infos = [TaskInfo(entry, name_of, now) for entry in entries]
+        self._infos = sorted(infos, key=lambda info: (_ORDER.index(info.state), info.number))
+
+    @overload
+    def __getitem__(self, index: int) -> TaskInfo: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[TaskInfo]: ...
+    def __getitem__(self, index: int | slice) -> TaskInfo | Sequence[TaskInfo]:
+        return self._infos[index]
+
+    def __len__(self) -> int:
+        return len(self._infos)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
+        return {"text/plain": repr(self), "text/html": self._html()}
+
+    def __repr__(self) -> str:
+        rows, rest = self._rows()
+        if not rows:
+            return "no tasks"
+        table = [_HEADS, *rows]
+        widths = [max(len(row[i]) for row in table) for i in range(len(_HEADS))]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table
+        ]
+        return "\n".join(lines + rest)
+
+    def _html(self) -> str:
+        # No colours and no borders of our own: the front end's style of tables is right in light and in dark.
+        rows, rest = self._rows()
+        if not rows:
+            return "<p>no tasks</p>"
+        left = "text-align: left"
+        head = "".join(f'<th style="{left}">{html.escape(cell)}</th>' for cell in _HEADS)
+        body = "".join(
+            "<tr>" + "".join(f'<td style="{left}">{html.escape(cell)}</td>' for cell in row) + "</tr>" for row in rows
+        )
+        tail = "".join(f"<p>{html.escape(line)}</p>" for line in rest)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{tail}"
+
+    def _rows(self) -> tuple[list[tuple[str, ...]], list[str]]:
+        kinds: Counter[tuple[str | None, ...]] = Counter()
+        left: Counter[tuple[str, str, str | None]] = Counter()
+        rows: list[tuple[str, ...]] = []
+        for info in self._infos:
+            kind = info.function, info.state, info.cell
+            alike = (*kind, info.waits_for if info.state == "failed" else None)
+            kinds[alike] += 1
+            if len(rows) == _ROWS or (kinds[alike] > _ALIKE and len(self._infos) > _ROWS):
+                left[kind] += 1
+                continue
+            cells = (str(info.number), info.name, info.state, info.cell or "-", age(info.age), info.waits_for)
+            rows.append(tuple(_short(cell) for cell in cells))
+        rest = [
+            f"and {number:,} more: {state}, {function}, started in {cell or 'no cell'}"
+            for (function, state, cell), number in left.most_common(5)
+        ]
+        if len(left) > 5:
+            rest.append(f"and {left.total() - sum(n for _, n in left.most_common(5)):,} more of {len(left) - 5} kinds")
+        return rows, rest
+
+
+def states(task: asyncio.Task[Any]) -> str:
+    """Return the state of *task* and what it has ended with. Does not count as somebody's having asked for it."""
+    state = _state(task)
+    if state == "failed" and (exc := exception_of(task)) is not None:
+        return f"{state}: {describe(exc)}"
+    return state
+
+
+def age(seconds: float) -> str:
+    """Return a time as people read it."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def _state(task: asyncio.Task[Any]) -> str:
+    if task.done():
+        return state_of(task)
+    try:
+        if asyncio.current_task() is task:
+            return "running"
+    except RuntimeError:  # no loop runs
+        pass
+    if getattr(task, "cancelling", int)():
+        return "cancelling"
+    return "ready" if waits_for(task) is None else "waiting"
+
+
+def _short(text: str) -> str:
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= _WIDTH else line[: _WIDTH - 1] + "…"

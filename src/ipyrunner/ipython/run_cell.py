@@ -1,0 +1,296 @@
+"""The two methods that every cell goes through, and how ours run it.
+
+``InteractiveShell.should_run_async`` and ``run_cell_async`` are public, and both ipykernel's ``do_execute`` and
+IPython's ``run_cell`` go through them, in IPython 7.34 as in 9.x. A cell that has to see a running loop is one main
+task of the notebook's loop; any other cell sees none. Inside the kernel's loop the main task is awaited and the kernel
+stays live; elsewhere (terminal, a cell that a cell runs, a kernel whose loop is on another thread) the run blocks.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import contextvars
+import inspect
+import sys
+import threading
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from IPython.core import interactiveshell
+
+from ..aio.introspection.exceptions import traceback_of
+from ..aio.introspection.running_loop import running_loop
+from ..aio.introspection.task_origin import Origin, begin
+from ..aio.process import end_child
+from ..ipykernel.late_output import Unwatched
+from ..ipykernel.output_routing import Routing
+from ..notebook import NotebookRunner
+from .arun_options import ArunArguments
+from .needs_loop import ArunCell, arun_call, has_awaiting_statement, names_running_loop, read_arun_cell
+from .tracebacks import Tracebacks
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
+
+__all__ = ["Cells"]
+
+# Private: what ``%autoawait asyncio`` chooses, since IPython 7.0; ipykernel compares with it too. Without it no cell is
+# taken over.
+_asyncio_runner = getattr(interactiveshell, "_asyncio_runner", None)
+
+_CellCoroutine = Coroutine[Any, Any, "ExecutionResult"]
+
+
+class Cells:
+    """Run the cells of *shell* by *runner*. Also an AST transformer of the shell, see :meth:`visit`."""
+
+    def __init__(
+        self,
+        shell: InteractiveShell,
+        runner: NotebookRunner,
+        routing: Routing,
+        unwatched: Unwatched,
+        tracebacks: Tracebacks,
+    ) -> None:
+        self._shell = shell
+        self._runner = runner
+        self._routing = routing
+        self._unwatched = unwatched
+        self._tracebacks = tracebacks
+        self._keep_start = keeps_start(shell)
+        # Set while a cell that begins with %%arun starts: the magic returns a coroutine, and the cell awaits it.
+        self._expects_call = False
+        self._expects_coroutine = False
+        # IPython's own should_run_async, which compiles the cell, for the last source that it was asked about.
+        self._verdict: tuple[str, bool] = ("", False)
+
+    def should_run_async(self, original: Callable[..., bool]) -> Callable[..., bool]:
+        """Return the replacement: whether the cell is to be awaited in the kernel's loop."""
+
+        def should_run_async(
+            raw_cell: str, *, transformed_cell: str | None = None, preprocessing_exc_tuple: Any = None
+        ) -> bool:
+            self._prepare()
+            stock = original(
+                raw_cell, transformed_cell=transformed_cell, preprocessing_exc_tuple=preprocessing_exc_tuple
+            )
+            if not self.in_charge() or preprocessing_exc_tuple is not None or transformed_cell is None:
+                return stock
+            self._verdict = transformed_cell, stock
+            # What is not awaited blocks inside run_cell_async, and needs no loop to run it.
+            return self._can_await() and self._needs_loop(stock, transformed_cell)
+
+        return should_run_async
+
+    def _prepare(self) -> None:
+        running = self._runner.present is not None and self._runner.present.in_cell
+        if threading.current_thread() is threading.main_thread() and not running:
+            self._routing.prepare()
+            self._unwatched.prepare(in_charge=self.in_charge())
+
+    def run_cell_async(self, original: Callable[..., _CellCoroutine], stock: Callable[..., bool]) -> Any:
+        """Return the replacement; *stock* is the shell's own ``should_run_async``."""
+
+        async def run_cell_async(raw_cell: str, *args: Any, **kwargs: Any) -> ExecutionResult:
+            coro = original(raw_cell, *args, **kwargs)
+            if not self.in_charge():
+                return await coro
+            count = self._shell.execution_count
+            # ipykernel reads it, and 7.4 sets it neither for a cell that awaits nor before the first traceback.
+            vars(self._shell).setdefault("_last_traceback", None)
+            try:
+                result = await self._run(coro, raw_cell, kwargs, stock)
+            except GeneratorExit:
+                raise
+            except BaseException as exc:
+                # The cell has no result: its machinery was interrupted, or its main task did not end. Without one the
+                # kernel sends no reply, and the front end waits for ever. One way to an ExecutionResult that all
+                # versions of IPython have is a cell whose preprocessing failed.
+                if kwargs.get("store_history") and self._shell.execution_count == count:
+                    self._shell.execution_count += 1  # IPython 7 counts at the end of a cell, which did not come
+                failure = (type(exc), exc, traceback_of(exc))
+                result = await original(
+                    raw_cell, silent=True, transformed_cell=raw_cell, preprocessing_exc_tuple=failure
+                )
+            return self._tracebacks.harmless(result)
+
+        return run_cell_async
+
+    async def _run(
+        self, coro: _CellCoroutine, raw_cell: str, kwargs: dict[str, Any], stock: Callable[..., bool]
+    ) -> ExecutionResult:
+        try:
+            present = self._runner.current
+        except OSError as exc:
+            return self._run_without_loop(coro, raw_cell, kwargs, stock, exc)
+        if present.in_cell:  # a cell that a cell runs belongs to it
+            return await self._run_in_context(coro, raw_cell, kwargs, stock)
+        # In a copy: the kernel's own Context is not ours to change.
+        kernel_context = contextvars.copy_context()
+        kernel_context.run(self._routing.set_cell)
+        origin: Origin = kernel_context.run(begin, f"In[{self._shell.execution_count}]")
+        self._runner.refresh(kernel_context)
+        try:
+            self._unwatched.begin(kernel_context, silent=bool(kwargs.get("silent")))
+            return await self._run_in_context(coro, raw_cell, kwargs, stock)
+        finally:
+            origin.over = True
+            self._runner.settle()
+            self._unwatched.end()
+
+    def _run_without_loop(
+        self, coro: _CellCoroutine, raw_cell: str, kwargs: dict[str, Any], stock: Callable[..., bool], error: OSError
+    ) -> ExecutionResult:
+        # No file descriptor is left to make a loop with: a cell without await may close some.
+        source = kwargs.get("transformed_cell")
+        if source is not None and self._needs_loop(stock(raw_cell, transformed_cell=source), source):
+            coro.close()
+            raise RuntimeError(
+                f"the notebook's event loop cannot be made ({error}): close files or connections in a cell without "
+                "await, which runs without it, and run this cell again"
+            ) from error
+        return _run_through(coro)
+
+    async def _run_in_context(
+        self, coro: _CellCoroutine, raw_cell: str, kwargs: dict[str, Any], stock: Callable[..., bool]
+    ) -> ExecutionResult:
+        source = kwargs.get("transformed_cell")
+        if source is None or kwargs.get("preprocessing_exc_tuple") is not None:
+            return self._run_sync(coro)
+        if self._verdict[0] != source:
+            self._verdict = source, stock(raw_cell, transformed_cell=source, preprocessing_exc_tuple=None)
+        if not self._needs_loop(self._verdict[1], source):
+            return self._run_sync(coro)
+        return self._tracebacks.settle(await self._run_async(coro, raw_cell, source))
+
+    def visit(self, tree: ast.AST) -> ast.AST:
+        """As IPython's AST transformer: await the call that a cell beginning with ``%%arun`` consists of."""
+        if self._expects_call and (call := arun_call(tree)) is not None:
+            self._expects_call = False
+            self._expects_coroutine = True
+            assert isinstance(tree, ast.Module)
+            expression = tree.body[0]
+            assert isinstance(expression, ast.Expr)
+            expression.value = ast.copy_location(ast.Await(call), call)
+        return tree
+
+    def takes_coroutine(self) -> bool:
+        """Return, once, whether the cell awaits what ``%%arun`` returns."""
+        expected, self._expects_coroutine = self._expects_coroutine, False
+        return expected
+
+    def in_charge(self) -> bool:
+        """Return whether a cell that begins now is one that the extension runs."""
+        # Another %autoawait (trio, curio, sync) and ipykernel's subshells, which have threads of their own, stay as
+        # they are.
+        return (
+            threading.current_thread() is threading.main_thread()
+            and self._shell.loop_runner is _asyncio_runner is not None
+            and self._shell.trio_runner is None
+        )
+
+    def _can_await(self) -> bool:
+        """Return whether this thread runs the kernel's loop, and the cell is not one that another cell runs."""
+        host = kernel_loop(self._shell)
+        present = self._runner.present
+        if host is None or running_loop() is not host or (present is not None and present.in_cell):
+            return False
+        self._runner.attach(host)
+        return True
+
+    def _needs_loop(self, stock: bool, source: str) -> bool:
+        if stock or not self._shell.autoawait:
+            return stock
+        arun = read_arun_cell(source)
+        if arun is None:
+            return names_running_loop(source) or has_awaiting_statement(source)
+        arguments = self._arguments(arun)
+        # --background only starts a task, --fresh has a loop of its own, and an %%arun inside a cell that runs is a
+        # blocking run like %arun.
+        return self._can_await() and not (arguments.fresh or arguments.background)
+
+    def _arguments(self, arun: ArunCell) -> ArunArguments:
+        line = arun.line
+        if "$" in line or "{" in line:
+            with suppress(Exception):  # the user's code; the magic will say so
+                # By their variables alone, and not by those of our frames: no frame is so deep.
+                line = self._shell.var_expand(line, depth=sys.getrecursionlimit())
+        return ArunArguments.of(line)
+
+    def _run_sync(self, coro: _CellCoroutine) -> ExecutionResult:
+        try:
+            result = self._runner.run_sync(lambda: _run_through(coro))
+        finally:
+            self._keep_start()
+        if self._runner.is_copy and kernel_loop(self._shell) is not None:
+            # A child process that the cell has forked: the kernel, and its connections, are the parent's.
+            end_child(_exit_status(result.error_in_exec or result.error_before_exec))
+        return result
+
+    async def _run_async(self, coro: _CellCoroutine, raw_cell: str, source: str) -> ExecutionResult:
+        runner = self._runner
+        before = self._shell.last_execution_result
+        arun = read_arun_cell(source)
+        name = f"In[{self._shell.execution_count}]"
+        try:
+            if self._can_await():
+                self._expects_call = arun is not None
+                copy = arun is not None and self._arguments(arun).context == "copy"
+                return await runner.current.run_in_guest(coro, name=name, copy_context=copy)
+            return runner.current.run_cell(coro, name=name)
+        except BaseException:
+            # A cancellation that arrives in the last step makes the task forget the result; the shell has it.
+            last = self._shell.last_execution_result
+            if last is None or last is before or last.info.raw_cell != raw_cell:
+                raise
+            return last
+        finally:
+            self._expects_call = self._expects_coroutine = False
+            if inspect.getcoroutinestate(coro) == inspect.CORO_CREATED:
+                coro.close()
+
+
+def _run_through(coro: _CellCoroutine) -> ExecutionResult:
+    try:
+        coro.send(None)
+    except StopIteration as stop:
+        result: ExecutionResult = stop.value
+        return result
+    coro.close()
+    raise RuntimeError("this cell awaits, but did not look like it: begin it with %%arun")
+
+
+def _exit_status(error: BaseException | None) -> int:
+    if isinstance(error, SystemExit):  # sys.exit() takes anything: a text is an error
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    return int(error is not None)
+
+
+def keeps_start(shell: InteractiveShell) -> Callable[[], None]:
+    """Return what is called after a plain cell that runs before the kernel does: a line of ``exec_lines``, say.
+
+    The kernel starts on what is the thread's current loop at that moment. A plain cell has made the notebook's loop the
+    current one: left so, the kernel would start on it, and no loop could run inside the other.
+    """
+    if getattr(shell, "kernel", None) is None or kernel_loop(shell) is not None:
+        return lambda: None
+    from tornado.ioloop import IOLoop
+
+    # As the kernel asks for it when it starts; ipykernel 6 has done so already.
+    loop = IOLoop.current().asyncio_loop  # type: ignore[attr-defined]
+
+    def keep_start() -> None:
+        if kernel_loop(shell) is None:
+            asyncio.set_event_loop(loop)
+
+    return keep_start
+
+
+def kernel_loop(shell: InteractiveShell) -> asyncio.AbstractEventLoop | None:
+    """Return the loop of the kernel that *shell* belongs to; None in a terminal and before the kernel has started."""
+    # tornado's IOLoop; ``kernel.io_loop`` has been there since ipykernel 5, ``asyncio_loop`` since tornado 5.
+    io_loop = getattr(getattr(shell, "kernel", None), "io_loop", None)
+    loop: asyncio.AbstractEventLoop | None = getattr(io_loop, "asyncio_loop", None)
+    return loop

@@ -1,0 +1,260 @@
+"""What the user sees of an exception: their own lines, KeyboardInterrupt for an interrupt, and help on mistakes."""
+
+from __future__ import annotations
+
+import asyncio
+import linecache
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import IPython
+
+from ..aio.introspection.exceptions import (
+    add_note,
+    inner_of,
+    is_a,
+    links_of,
+    message_of,
+    notes_of,
+    set_traceback,
+    traceback_of,
+)
+from ..aio.introspection.frames import OURS
+from ..aio.introspection.running_loop import running_loop
+from ..notebook import NotebookRunner
+from .exception_groups import chain_of, format_exception, text_of
+from .top_level_await import compile_body, compile_expression
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
+
+__all__ = ["MACHINERY", "Tracebacks", "without_machinery"]
+
+_ASYNCIO = os.path.dirname(asyncio.__file__) + os.sep
+# IPython 7 calls magics through the decorator package.
+_MAGIC_MACHINERY = tuple(
+    os.path.dirname(module.__file__ or "") + os.sep
+    for module in (IPython, sys.modules.get("decorator"))
+    if module is not None and os.path.basename(module.__file__ or "") == "__init__.py"
+)
+
+# What runs cells, and is of no interest to whoever has written them.
+MACHINERY = (OURS, *_MAGIC_MACHINERY)
+
+_COMPILING = (compile_body.__code__, compile_expression.__code__)
+
+# Part of the message of a RuntimeError or ValueError, and what to do about it.
+_HINTS = {
+    "cannot be called from a running event loop": "in_loop",
+    "Already running asyncio in this thread": "in_loop",
+    "event loop is already running": "in_loop",
+    "while another loop is running": "in_loop",
+    "attached to a different loop": "other_loop",
+    "bound to a different event loop": "other_loop",
+    "The future belongs to a different loop": "other_loop",
+    "no running event loop": "no_loop",
+    "no current event loop": "no_loop",
+}
+_NOTES = {
+    "in_loop": "ipyrunner: this code already runs in the notebook's event loop, because the cell has a top-level await "
+    "(or begins with %%arun). Write `await main()` instead of `asyncio.run(main())`; or move the call to a cell "
+    "without await, where asyncio.run works.",
+    "other_loop": "ipyrunner: a Future, Task or lock works only in the event loop that it was made for. This one was "
+    "made in another loop (an asyncio.run(), %%arun --fresh, or the loop before `%arunner restart`): make it anew in "
+    "this cell.",
+    "no_loop": "ipyrunner: a cell without await has no running event loop, as in a script. Begin the cell with %%arun "
+    "to run all of it in the notebook's event loop.",
+}
+
+
+class Tracebacks:
+    """Prepare exceptions for ``shell.showtraceback``."""
+
+    def __init__(self, shell: InteractiveShell, runner: NotebookRunner) -> None:
+        self._shell = shell
+        self._runner = runner
+        self._shown: tuple[BaseException, BaseException] | None = None
+
+    def showtraceback(self, original: Callable[..., None]) -> Callable[..., None]:
+        """Return the replacement."""
+
+        def showtraceback(exc_tuple: Any = None, *args: Any, **kwargs: Any) -> None:
+            exc = sys.exc_info()[1] if exc_tuple is None else exc_tuple[1]
+            if exc is None or not is_a(exc, BaseException):
+                original(exc_tuple, *args, **kwargs)
+                return
+            if is_a(exc, asyncio.CancelledError) and self._is_given_up():
+                return  # the cell has ended long ago, as KeyboardInterrupt
+            if is_a(exc, SyntaxError) and _is_of_a_body(traceback_of(exc)):
+                kwargs["running_compiled_code"] = False  # three lines, as for a plain cell: nothing has run
+                args = args[:3]
+            exc = self._prepare(exc)
+            failure = type(exc), exc, traceback_of(exc)
+            if any(is_a(link, BaseExceptionGroup) for link in chain_of(exc)) and not kwargs.get("exception_only"):
+                self._show(*failure, tb_offset=kwargs.get("tb_offset"))
+            else:
+                try:
+                    original(failure, *args, **kwargs)
+                    self._check()
+                except BaseException:
+                    # The class of the exception raises. Or IPython's formatting does (7.34: TypeError, where inspect
+                    # finds no frames), and its error would take the place of the user's.
+                    self._show(*failure, tb_offset=kwargs.get("tb_offset"))
+            self._print_hidden_notes(exc)
+
+        return showtraceback
+
+    def _check(self) -> None:
+        # ipykernel joins it for the reply; `_render_traceback_` of the user's may have returned anything.
+        lines = getattr(self._shell, "_last_traceback", None)
+        if lines is not None:
+            "\n".join(lines)
+
+    def stored(self, original: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+        """Return the replacement of what formats an exception for IPython's history."""
+
+        def format_exception_for_storage(exc: BaseException, *args: Any, **kwargs: Any) -> dict[str, Any]:
+            try:
+                return original(exc, *args, **kwargs)
+            except BaseException:
+                lines = format_exception(self._shell, exc, traceback_of(exc))
+                return {"ename": type(exc).__name__, "evalue": text_of(exc), "traceback": lines}
+
+        return format_exception_for_storage
+
+    def _show(
+        self, kind: type[BaseException], exc: BaseException, tb: TracebackType | None, *, tb_offset: int | None
+    ) -> None:
+        """As IPython's showtraceback, of whose parts these are: private since IPython 0.11."""
+        shell: Any = self._shell
+        shell._get_exc_info((kind, exc, tb))  # tells sys of the last exception
+        # The text, and not the exception: ipykernel calls str() of it.
+        shell._showtraceback(kind, text_of(exc), format_exception(shell, exc, tb, tb_offset=tb_offset))
+        if shell.call_pdb:
+            shell.debugger(force=True)
+
+    def _prepare(self, exc: BaseException) -> BaseException:
+        running = None if self._runner.present is None else self._runner.present.interrupting
+        if running is not None and running.claims(exc):
+            interrupt = running.reason()
+            set_traceback(interrupt, traceback_of(interrupt) or traceback_of(exc))
+            if running.forced is not None:
+                add_note(interrupt, str(running.forced))
+            self._shown, exc = (exc, interrupt), interrupt
+        _clean(exc)
+        note = _hint(exc)
+        if note is not None:
+            add_note(exc, note)
+        return exc
+
+    def _is_given_up(self) -> bool:
+        present = self._runner.present
+        task = None if running_loop() is None else asyncio.current_task()
+        return present is not None and task in present.given_up
+
+    def _print_hidden_notes(self, exc: BaseException) -> None:
+        # IPython 8.10, say, and all before it, show no notes.
+        shown = ""
+        ours = [note for note in notes_of(exc) if note.startswith("ipyrunner:")]
+        with suppress(Exception):  # the user's code, in a class of their own
+            shown = "".join(self._shell.InteractiveTB.get_exception_only(type(exc), exc)) if ours else ""
+        for note in ours:
+            if note not in shown:
+                print(note, file=sys.stderr)
+
+    def settle(self, result: ExecutionResult) -> ExecutionResult:
+        """Put the KeyboardInterrupt that was shown in the place of the cancellation that *result* holds."""
+        present = self._runner.present
+        error, last = result.error_in_exec, None if present is None else present.last_interrupt
+        if self._shown is not None and error is self._shown[0]:
+            result.error_in_exec = self._shown[1]
+        elif error is not None and last is not None and last.claims(error):
+            result.error_in_exec = last.reason()  # a handler of the user's (set_custom_exc) has shown it
+        self._shown = None
+        return result
+
+    def harmless(self, result: ExecutionResult) -> ExecutionResult:
+        """Put in the place of an error that raises when it is asked for its message one of the same name."""
+        for name in ("error_before_exec", "error_in_exec"):
+            error = getattr(result, name)
+            if error is not None:
+                try:
+                    str(error)
+                except BaseException:
+                    setattr(result, name, type(type(error).__name__, (Exception,), {})(text_of(error)))
+        return result
+
+
+def _hint(exc: BaseException) -> str | None:
+    if is_a(exc, RuntimeError, ValueError):
+        text = " ".join(message_of(exc))  # not str(exc), which is the user's code in a class of their own
+        for part, name in _HINTS.items():
+            if part in text:
+                return _NOTES[name]
+    return None
+
+
+def without_machinery(exc: BaseException) -> TracebackType | None:
+    """Return the traceback of *exc*, which came out of a task, without asyncio's frames and ours that led to it."""
+    _clean(exc)
+    tb = traceback_of(exc)
+    while tb is not None and tb.tb_next is not None and tb.tb_frame.f_code.co_filename.startswith(_ASYNCIO):
+        tb = tb.tb_next
+    return tb
+
+
+def _clean(exc: BaseException) -> None:
+    """Take our frames out of the traceback of *exc* and of all that hangs on it: chains may be long."""
+    seen: set[int] = set()
+    pending = [exc]
+    while pending:
+        link = pending.pop()
+        if id(link) in seen:
+            continue
+        seen.add(id(link))
+        set_traceback(link, _without_ours(traceback_of(link)))
+        pending += [*links_of(link), *inner_of(link)]
+
+
+def _without_ours(tb: TracebackType | None) -> TracebackType | None:
+    """Drop our frames, the frames of IPython's magic machinery before them and of asyncio's runner after them."""
+    entries: list[TracebackType] = []
+    after_ours = changed = magic_call = False
+    while tb is not None:
+        filename = tb.tb_frame.f_code.co_filename
+        if filename.startswith(OURS):
+            # The first entry is IPython's own: it drops that one itself.
+            while len(entries) > 1 and entries[-1].tb_frame.f_code.co_filename.startswith(_MAGIC_MACHINERY):
+                entries.pop()
+            # A cell that begins with %%arun: its body is shown, and not the call that IPython makes of it.
+            magic_call = len(entries) == 2 and _is_arun_cell(entries[1])
+            after_ours = changed = True
+        elif not (after_ours and filename.startswith(_ASYNCIO)):
+            after_ours = False
+            entries.append(tb)
+        tb = tb.tb_next
+    if not changed:
+        return entries[0] if entries else None
+    if magic_call and len(entries) > 2:
+        del entries[1]
+    chain: TracebackType | None = None
+    for entry in reversed(entries):
+        chain = TracebackType(chain, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
+    return chain
+
+
+def _is_of_a_body(tb: TracebackType | None) -> bool:
+    """Return whether it was raised by compiling the body of ``%%arun``, or the expression of ``%arun``."""
+    while tb is not None and tb.tb_frame.f_code not in _COMPILING:
+        tb = tb.tb_next
+    return tb is not None
+
+
+def _is_arun_cell(entry: TracebackType) -> bool:
+    # The body has the name of the cell, and replaces its text.
+    line = linecache.getline(entry.tb_frame.f_code.co_filename, 1)
+    return line.startswith(("%%arun", "get_ipython().run_cell_magic('arun',"))

@@ -1,0 +1,122 @@
+"""The prompt of a terminal: the notebook's loop runs while it waits.
+
+The problem: terminal IPython has no loop of its own. prompt_toolkit runs one for the length of each prompt; outside of
+the prompt and of cells that await, nothing could run a background task.
+
+The solution: the prompt's loop is a host like a kernel's, see ``Hosting``, from the moment that the prompt waits to the
+moment that it has its line. prompt_toolkit tells when by ``Application.pre_run_callables``, which is public and as old
+as version 2; that it waits in an asyncio loop is since version 3. IPython lets prints appear above the prompt
+(``patch_stdout``) whoever makes them.
+
+A user's own GUI hook (``%gui tk``) leads there: see ``Visiting``.
+
+What still waits: a prompt without prompt_toolkit (``--simple-prompt``, ``input()``) is a blocking call, and a dumb
+terminal's (``TERM=dumb``) does not say when it begins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..aio.introspection.private_api import selector_of
+from ..aio.introspection.running_loop import running_loop
+from ..aio.sigint.handlers import Outside
+from ..patching import Replacement
+from .prompt_ctrl_c import ControlC
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from ..notebook import NotebookRunner
+
+__all__ = ["Prompting"]
+
+
+class Prompting(Outside):
+    """Run the notebook's loop at the prompts of *shell*; know who handles SIGINT there."""
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        self._shell: Any = shell
+        self._runner: NotebookRunner | None = None
+        self._replacement: Replacement | None = None
+        self._handler: object = None
+        self._control_c: ControlC | None = None
+
+    @staticmethod
+    def fits(shell: InteractiveShell) -> bool:
+        """Return whether *shell* has prompts."""
+        return hasattr(shell, "prompt_for_code")
+
+    def begin(self, runner: NotebookRunner, in_charge: Callable[[], bool]) -> None:
+        """Run the loop of *runner* from the next prompt on."""
+        self._runner = runner
+        runner.when_host_stops = self._leave
+        self._replacement = Replacement(self._shell, "prompt_for_code", self._prompt_for_code)
+
+    def restore(self) -> None:
+        """Leave the prompts alone again."""
+        if self._replacement is not None:
+            self._replacement.restore()
+        self._leave()
+
+    def rests(self, handler: object) -> bool:
+        """Return whether *handler* stands while no code of the user's runs: the prompt's own."""
+        return super().rests(handler) or (self._handler is not None and handler is self._handler)
+
+    def keep(self) -> None:
+        """Give a press that a background turn had no use for to the prompt, which has its handler in place again."""
+        if self._handler is not None:
+            signal.raise_signal(signal.SIGINT)
+
+    def _prompt_for_code(self, original: Callable[..., str]) -> Callable[..., str]:
+        def prompt_for_code(*args: Any, **kwargs: Any) -> str:
+            app = getattr(getattr(self._shell, "pt_app", None), "app", None)
+            self._keep_loops_apart()
+            begins: list[Callable[[], None]] = getattr(app, "pre_run_callables", [])
+            begins.append(begin := lambda: self._enter(app))
+            try:
+                return original(*args, **kwargs)
+            finally:
+                if begin in begins:  # it never began
+                    begins.remove(begin)
+                self._leave()
+
+        return prompt_for_code
+
+    def _keep_loops_apart(self) -> None:
+        # IPython before 8.18 keeps a loop for its prompts, and ``%gui asyncio`` makes it the current one: the
+        # notebook's, which `%arunner restart` closes.
+        loop = getattr(self._shell, "pt_loop", None)
+        if loop is not None and (loop.is_closed() or loop is self._present_loop()):
+            self._shell.pt_loop = asyncio.new_event_loop()
+
+    def _present_loop(self) -> asyncio.AbstractEventLoop | None:
+        present = None if self._runner is None else self._runner.present
+        return None if present is None else present.loop
+
+    def _enter(self, app: Any) -> None:
+        host = running_loop()
+        if host is None or self._runner is None:
+            return
+        self._handler = signal.getsignal(signal.SIGINT)
+        # Imported here: a kernel needs no prompt_toolkit. With one older than 3.0 we are not in an asyncio loop.
+        from prompt_toolkit.eventloop.inputhook import InputHookSelector
+
+        self._runner.attach(host, host_leads=isinstance(selector_of(host), InputHookSelector), aside=True)
+        self._control_c = ControlC(app.input, host, self._holds_thread)
+        self._control_c.start()
+
+    def _leave(self) -> None:
+        self._handler = None
+        if self._control_c is not None:
+            self._control_c.stop()
+            self._control_c = None
+        if self._runner is not None:
+            self._runner.detach()
+
+    def _holds_thread(self) -> bool:
+        loop = self._present_loop()
+        return loop is not None and loop.is_running()
