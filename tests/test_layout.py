@@ -14,7 +14,8 @@ SOURCE = Path(__file__).parent.parent / "src" / "ipyrunner"
 # Each layer knows those to its right. A package is one layer, but for aio, whose own are layers.
 LAYERS = ["kernel", "extension", "terminal", "ipython.magics", "ipython", "ipykernel", "patching", "notebook"]
 LAYERS += [
-    f"aio.{name}" for name in ("persistent_runner", "runner", "loops", "tasks", "sigint", "introspection", "process")
+    f"aio.{name}"
+    for name in ("persistent_runner", "notices", "runner", "loops", "tasks", "sigint", "introspection", "process")
 ]
 MODULES = sorted(SOURCE.rglob("*.py"))
 PRIVATE = {
@@ -33,7 +34,7 @@ PRIVATE = {
     "_log_traceback": "aio/introspection/private_api.py",
     "_children": "aio/introspection/private_api.py",
     "_source_traceback": "aio/tasks/registry.py",
-    "_filename_map": "extension.py",
+    "_filename_map": "ipython/loop_reports.py",
     "_find_with_lazy_load": "ipython/magics/timeit.py",
     "_default_executor": "aio/loops/shutdown.py",
     "_executor_shutdown_called": "aio/loops/shutdown.py",

@@ -179,7 +179,7 @@ def test_an_exception_shows_the_users_line(k: Kernel, cell: str, line: int, othe
     ran = k.run(cell)
     assert ran.ename == "ZeroDivisionError"
     assert re.search(rf"^-+> {line} {re.escape(others)}$", ran.traceback, re.MULTILINE), ran.traceback
-    for machinery in ("timing.py", "persistent.py", "__ipyrunner", "tasks.py"):
+    for machinery in ("magics/timeit.py", "persistent_runner.py", "__ipyrunner", "registry.py"):
         assert machinery not in ran.traceback
     assert k.ok("state() == stock").value == "True"
 

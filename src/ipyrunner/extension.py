@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import threading
 import weakref
@@ -22,8 +21,8 @@ from .ipykernel.output_routing import Routing
 from .ipykernel.request_sigint import Guard
 from .ipykernel.sigterm import Termination
 from .ipython.debugger import debugger, leave_out_ours
-from .ipython.failure_reports import Reports
 from .ipython.input import Asking
+from .ipython.loop_reports import Reports
 from .ipython.magics.arun import RunnerMagics
 from .ipython.magics.atasks import TaskMagics, table
 from .ipython.magics.tasks_table import TaskTable
@@ -95,14 +94,15 @@ async def ask(prompt: str, *, password: bool) -> str:
 
 def tasks(*, ended: bool = False) -> TaskTable:
     """Return the tasks of the present notebook, see ``ipyrunner.tasks``."""
-    return table(get_runner(), ended=ended)
+    extension = _present()
+    return table(extension.shell, extension.runner, ended=ended)
 
 
 class Extension:
     """Everything that is changed on one shell."""
 
     def __init__(self, shell: InteractiveShell) -> None:
-        self._shell = shell
+        self.shell = shell
         # What undoes each step, in the order of the steps.
         self._undo: list[Callable[[], object]] = []
         try:
@@ -112,13 +112,12 @@ class Extension:
             raise
 
     def _install(self) -> None:
-        shell, undo = self._shell, self._undo.append
+        shell, undo = self.shell, self._undo.append
         undo(lambda: asyncio.set_event_loop(kernel_loop(shell)))
         undo(watchdog.stop)
         self._guard = Prompting(shell) if Prompting.fits(shell) else Guard(shell)
         undo(self._guard.restore)
         self.runner = NotebookRunner(parent=shell, outside=self._guard)
-        self.runner.name_file = self._name_file
         host = kernel_loop(shell)
         if host is not None and host is running_loop():
             self.runner.attach(host)
@@ -189,11 +188,6 @@ class Extension:
             except Exception as exc:
                 print(f"ipyrunner: something could not be restored: {describe(exc)}", file=sys.stderr)
 
-    def _name_file(self, filename: str) -> str:
-        # IPython names cells in tracebacks by this map: since 8.0; without it a cell has the name of its file.
-        number = getattr(self._shell.compile, "_filename_map", {}).get(filename)
-        return os.path.basename(filename) if number is None else f"In[{number}]"
-
     def _exit(self) -> None:
         self._shutdown()
         self._termination.finish()
@@ -218,7 +212,7 @@ class Extension:
         def trigger(event: str, *args: Any, **kwargs: Any) -> None:
             self._termination.renew()  # at the beginning and at the end of each cell
             # IPython's own hooks need no loop: to lend for them would make one again right after `%arunner close`.
-            hooks = self._shell.events.callbacks.get(event, ())
+            hooks = self.shell.events.callbacks.get(event, ())
             (original if all(map(_is_ipythons, hooks)) else lent)(event, *args, **kwargs)
 
         return trigger

@@ -21,10 +21,10 @@ from .aio.introspection.context_copy import carry_into
 from .aio.introspection.running_callback import lends_loop
 from .aio.introspection.running_loop import NOTHING, Running, exchange, running_as, running_loop
 from .aio.loops.create_task import Lender
+from .aio.notices import Notice
 from .aio.persistent_runner import PersistentRunner
 from .aio.sigint.defer_sigint import Held
 from .aio.sigint.handlers import Outside, signal_main_thread
-from .aio.tasks.exception_handler import Failure
 
 __all__ = ["NotebookRunner"]
 
@@ -86,12 +86,10 @@ class NotebookRunner(LoggingConfigurable):
         self._pid = os.getpid()
         # What is done when the loop that runs this thread is told to stop.
         self.when_host_stops: Callable[[], None] = self.shutdown
-        # What shows a failure in the loop, in the output of the cell that it comes from; None: asyncio does.
-        self.show: Callable[[Failure], None] | None = None
+        # Shows what has happened in the loop, in the output of its cell; None: asyncio shows failures.
+        self.show: Callable[[Notice], object] | None = None
         # Whether all that is printed at the end of the process is logged.
         self.is_logged: Callable[[], bool] = lambda: False
-        # What the user calls a file: a cell's has a number.
-        self.name_file: Callable[[str], str] = os.path.basename
         super().__init__(**kwargs)
 
     # -- the loop
@@ -294,7 +292,7 @@ class NotebookRunner(LoggingConfigurable):
             loop.close()
             raise
         if self.slow_callback:
-            begun.tell_slow(self.slow_callback, name_file=lambda name: self.name_file(name))
+            begun.show_slow(self.slow_callback)
         return begun
 
     # -- what the shell uses
@@ -376,7 +374,7 @@ class NotebookRunner(LoggingConfigurable):
     @observe("slow_callback")
     def _apply_slow_callback(self, change: Any) -> None:
         if self._current is not None and not self._current.loop.is_closed():
-            self._current.tell_slow(change["new"], name_file=lambda name: self.name_file(name))
+            self._current.show_slow(change["new"])
 
     @observe("loop_factory", "poll")
     def _say_restart(self, change: Any) -> None:

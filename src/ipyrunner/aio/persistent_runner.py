@@ -20,13 +20,14 @@ from .introspection.task_origin import origin_of
 from .loops.guest_leads import Faults, Hosting
 from .loops.host_leads import Visiting
 from .loops.shutdown import wind_up
-from .process import end_child_in_loop, in_forked_children, refuse_copy
+from .notices import ChildEnds, Forced, GivenUp, Notice
+from .process import end_child, in_forked_children, refuse_copy
 from .runner import as_coroutine
 from .sigint.escaped_exceptions import settle_escaped, settle_signal
 from .sigint.handlers import Outside, take_blocked
 from .sigint.interrupt import Interrupt
 from .sigint.wakeup_fd import Wakeup
-from .tasks.exception_handler import Failures, Show
+from .tasks.exception_handler import Failures
 from .tasks.registry import Tasks
 from .tasks.slow_callbacks import SlowCallbacks
 from .tasks.task_scope import leave
@@ -45,7 +46,8 @@ class PersistentRunner:
     context : the Context that cells share.
     grace : returns the seconds that the loop has to answer a first SIGINT, see ``Interrupt``.
     outside : who handles SIGINT while no run does.
-    show : shows what goes wrong in the loop, called in the Context of what has failed; by default asyncio does.
+    show : shows what has happened, called in the Context that it belongs to. By default asyncio shows failures, and the
+        rest is not shown.
     """
 
     def __init__(
@@ -55,11 +57,12 @@ class PersistentRunner:
         *,
         grace: Callable[[], float],
         outside: Outside | None = None,
-        show: Show | None = None,
+        show: Callable[[Notice], object] | None = None,
     ) -> None:
         self.loop = loop
         self.context = context
         self.tasks = Tasks(loop, torn=self._on_escaped)
+        self._show = show or (lambda notice: None)
         self._failures = (
             None if show is None else Failures(loop, show, raised=self._on_signal_raised, failed=self.tasks.is_reported)
         )
@@ -121,11 +124,11 @@ class PersistentRunner:
             self.hosting.stop()
             self.hosting = None
 
-    def tell_slow(self, limit: float, *, name_file: Callable[[str], str]) -> None:
-        """From now on tell of callbacks that hold the loop for *limit* seconds, see ``SlowCallbacks``; 0: of none."""
+    def show_slow(self, limit: float) -> None:
+        """From now on show callbacks that hold the loop for *limit* seconds, see ``SlowCallbacks``; 0: none."""
         if self._slowness is not None:
             self._slowness.stop()
-        self._slowness = SlowCallbacks(self.loop, limit, name_file=name_file) if limit else None
+        self._slowness = SlowCallbacks(self.loop, limit, self._show) if limit else None
 
     @property
     def is_broken(self) -> bool:
@@ -302,7 +305,7 @@ class PersistentRunner:
         finally:
             self.interrupts += interrupt.presses
             if (forced := interrupt.forced) and origin_of(forced.context) is not origin_of(self.context):
-                forced.tell()
+                self._show_forced(forced)
 
     @contextmanager
     def _between_cells(self) -> Iterator[None]:
@@ -318,7 +321,7 @@ class PersistentRunner:
             if interrupt.presses:
                 self._wakeup.forget(signal.SIGINT)
             if interrupt.forced is not None:
-                interrupt.forced.tell()
+                self._show_forced(interrupt.forced)
             elif interrupt.presses and not self._wakeup.passed_on:
                 self._outside.keep()
 
@@ -354,10 +357,7 @@ class PersistentRunner:
             if self.context is context:
                 self.context = context.copy()
                 leave(self.context)
-            print(
-                f"ipyrunner: the task of {task.get_name()} ignored its cancellation and still runs. "
-                "`%atasks` lists it; `%arunner restart` ends it, with the loop and all other tasks; variables stay."
-            )
+            self._show(GivenUp(task))
             raise KeyboardInterrupt
         try:
             result = task.result()
@@ -375,7 +375,13 @@ class PersistentRunner:
         self._queue.put_back()
         if self._is_copy:
             task = None if self.interrupting is None else self.interrupting.task
-            end_child_in_loop(unfinished=task is not None and not task.done())
+            unfinished = task is not None and not task.done()
+            if unfinished:
+                self._show(ChildEnds())
+            end_child(int(unfinished))
+
+    def _show_forced(self, forced: Forced) -> None:
+        forced.context.run(self._show, forced)
 
     def _on_escaped(self, exc: BaseException) -> None:
         settle_escaped(exc, loop=self.loop, run=self.interrupting, holder_of=self.tasks.holder_of)

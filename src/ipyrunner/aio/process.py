@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
-__all__ = ["at_exit", "end_child", "end_child_in_loop", "in_forked_children", "refuse_copy"]
+__all__ = ["at_exit", "end_child", "in_forked_children", "refuse_copy"]
 
 _at_exit: dict[object, Callable[[], None]] = {}
 _in_children: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -43,16 +43,6 @@ def end_child(status: int) -> NoReturn:
         with suppress(Exception):  # whatever it is, the process is to end
             stream.flush()
     os._exit(status)
-
-
-def end_child_in_loop(*, unfinished: bool) -> NoReturn:
-    """As :func:`end_child`, in a child that has forked off in a loop; say so if its task is *unfinished*."""
-    if unfinished:
-        print(
-            "ipyrunner: this is the child process of os.fork(), and ends here: the event loop is its parent's. "
-            "Use asyncio.run() in it, or the multiprocessing module."
-        )
-    end_child(int(unfinished))
 
 
 def refuse_copy() -> NoReturn:

@@ -6,7 +6,7 @@
 * :mod:`top_level_await`: compile and run code with top-level ``await``.
 * :mod:`tracebacks`: what the user sees of an exception: their own lines, and notes on mistakes.
 * :mod:`exception_groups`: an exception as IPython shows it, groups with what is in them.
-* :mod:`failure_reports`: a failure in the loop, as output of the cell that it comes from.
+* :mod:`loop_reports`: what has happened in the loop, as output of the cell that it comes from.
 * :mod:`input`: ``ipyrunner.input``.
 * :mod:`debugger`: pdb and debugpy stop in the user's frames.
 * :mod:`magics`: ``%arun``, ``%atasks``, ``%arunner``, and IPython's own that time.

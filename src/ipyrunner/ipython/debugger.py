@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from ..aio.introspection.exceptions import inner_of, is_a, traceback_of
-from ..aio.introspection.frames import OURS
+from ..aio.introspection.frames import OURS, leave_alone
 from ..aio.tasks.registry import describe
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ __all__ = ["debugger", "leave_out_ours"]
 
 def leave_out_ours(shell: InteractiveShell) -> Callable[[], None]:
     """Let the front end's debugger step over our code, from the next time it is attached; return what undoes it."""
+    # Stopped at a breakpoint of debugpy. After a KeyboardInterrupt in there neither it nor the kernel answers any more:
+    # measured with a plain cell of the stock kernel. The cell is cancelled when it goes on.
+    leave_alone("pydevd", "_pydevd")
     # Public in newer versions of ipykernel 6, and in 7; 6.17 shows its own frames too. Without debugpy: no debugger.
     kernel_modules = getattr(getattr(getattr(shell, "kernel", None), "debugger", None), "kernel_modules", None)
     files: list[str] = [] if kernel_modules is None else kernel_modules

@@ -25,6 +25,7 @@ from ..aio.introspection.exceptions import (
 )
 from ..aio.introspection.frames import OURS
 from ..aio.introspection.running_loop import running_loop
+from ..aio.notices import Forced
 from ..notebook import NotebookRunner
 from .exception_groups import chain_of, format_exception, text_of
 from .top_level_await import compile_body, compile_expression
@@ -32,7 +33,7 @@ from .top_level_await import compile_body, compile_expression
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
 
-__all__ = ["MACHINERY", "Tracebacks", "without_machinery"]
+__all__ = ["MACHINERY", "Tracebacks", "forced_note", "without_machinery"]
 
 _ASYNCIO = os.path.dirname(asyncio.__file__) + os.sep
 # IPython 7 calls magics through the decorator package.
@@ -143,7 +144,7 @@ class Tracebacks:
             interrupt = running.reason()
             set_traceback(interrupt, traceback_of(interrupt) or traceback_of(exc))
             if running.forced is not None:
-                add_note(interrupt, str(running.forced))
+                add_note(interrupt, forced_note(running.forced))
             self._shown, exc = (exc, interrupt), interrupt
         _clean(exc)
         note = _hint(exc)
@@ -196,6 +197,13 @@ def _hint(exc: BaseException) -> str | None:
             if part in text:
                 return _NOTES[name]
     return None
+
+
+def forced_note(forced: Forced) -> str:
+    """Return what is said of an interrupt that was forced."""
+    return (
+        f"ipyrunner: the interrupt was forced into {forced.function or 'the cell'}, which did not yield: {forced.line}"
+    )
 
 
 def without_machinery(exc: BaseException) -> TracebackType | None:

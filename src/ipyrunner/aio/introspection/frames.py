@@ -18,7 +18,15 @@ from typing import Any, TypeVar
 
 from .running_callback import is_callback, is_driver, is_in_call, runs_other_loop
 
-__all__ = ["OURS", "catches_interrupts", "is_user_code", "uninterruptible", "user_frame"]
+__all__ = [
+    "OURS",
+    "catches_interrupts",
+    "function_name",
+    "is_user_code",
+    "leave_alone",
+    "uninterruptible",
+    "user_frame",
+]
 
 _ASYNCIO = os.path.dirname(asyncio.__file__) + os.sep
 # The folder of this package, wherever this module is in it.
@@ -30,6 +38,9 @@ _COROUTINE = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _OUR_CALLBACKS: set[CodeType] = set()
 _CATCHING: set[CodeType] = set()
+_LEFT_ALONE: set[str] = set()
+# Code of an expression, and not a name that stands for the top level: of a module, or of what runs as one.
+_INNER = ("<lambda>", "<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>")
 
 
 def uninterruptible(function: _Function) -> _Function:
@@ -44,10 +55,13 @@ def catches_interrupts(function: _Function) -> _Function:
     return function
 
 
-def _is_debugger(frame: FrameType) -> bool:
-    # Stopped at a breakpoint of a front end's debugger (debugpy). After a KeyboardInterrupt in there neither it nor the
-    # kernel answers any more: measured with a plain cell of the stock kernel. The cell is cancelled when it goes on.
-    return str(frame.f_globals.get("__name__", "")).startswith(("pydevd", "_pydevd"))
+def leave_alone(*modules: str) -> None:
+    """Force no interrupt into modules whose names begin so, nor into what they call."""
+    _LEFT_ALONE.update(modules)
+
+
+def _is_left_alone(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__", "")).startswith(tuple(_LEFT_ALONE))
 
 
 def is_user_code(frame: FrameType, loop: asyncio.AbstractEventLoop) -> bool:
@@ -61,7 +75,7 @@ def is_user_code(frame: FrameType, loop: asyncio.AbstractEventLoop) -> bool:
     while caller is not None and not is_callback(caller) and not is_driver(caller):
         if caller.f_code in _CATCHING:
             break
-        if caller.f_code in _OUR_CALLBACKS or _is_debugger(caller):
+        if caller.f_code in _OUR_CALLBACKS or _is_left_alone(caller):
             return False
         if runs_other_loop(caller, loop):  # the user's, who runs it in a callback of ours
             return True
@@ -78,3 +92,8 @@ def user_frame(frame: FrameType | None, loop: asyncio.AbstractEventLoop) -> Fram
     while frame is not None and not is_user_code(frame, loop):
         frame = frame.f_back
     return frame
+
+
+def function_name(code: CodeType) -> str | None:
+    """Return what a function is called; None for code at the top level of a module, or of what runs as one."""
+    return None if code.co_name.startswith("<") and code.co_name not in _INNER else code.co_qualname

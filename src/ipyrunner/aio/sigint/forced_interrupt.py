@@ -7,6 +7,8 @@ import linecache
 from types import FrameType
 from typing import NamedTuple
 
+from ..introspection.frames import function_name
+
 __all__ = ["Forced", "forced_interrupt", "is_forced"]
 
 _MARK = "_forced_by_ipyrunner"
@@ -25,9 +27,9 @@ def is_forced(exc: BaseException | None) -> bool:
 
 
 class Forced(NamedTuple):
-    """The function that did not yield, the text of the line that it was at, and its Context."""
+    """The function that did not yield, the text of the line that it was at, and its Context. A cell has no function."""
 
-    function: str
+    function: str | None
     line: str
     context: contextvars.Context
 
@@ -35,12 +37,6 @@ class Forced(NamedTuple):
     def into(cls, frame: FrameType) -> Forced:
         """Return what is known of *frame*, which runs in the present Context."""
         code = frame.f_code
-        name = "the cell" if code.co_name.startswith(("<module>", "<cell")) else code.co_qualname
-        return cls(name, linecache.getline(code.co_filename, frame.f_lineno).strip(), contextvars.copy_context())
-
-    def __str__(self) -> str:
-        return f"ipyrunner: the interrupt was forced into {self.function}, which did not yield: {self.line}"
-
-    def tell(self) -> None:
-        """Say so in the output of the cell that has started it."""
-        self.context.run(print, self)
+        return cls(
+            function_name(code), linecache.getline(code.co_filename, frame.f_lineno).strip(), contextvars.copy_context()
+        )

@@ -18,7 +18,7 @@ from ..introspection.exceptions import is_a, traceback_of
 from ..introspection.private_api import is_task
 from ..introspection.task_origin import context_of, origin_of
 
-__all__ = ["Failure", "Failures", "Show"]
+__all__ = ["Failure", "Failures"]
 
 
 class Failure(NamedTuple):
@@ -33,8 +33,6 @@ class Failure(NamedTuple):
 # other words it is reported as what a callback has raised.
 _UVLOOP_SIGNALS = "Exception in callback Loop._read_from_self"
 
-Show = Callable[[Failure], None]
-
 
 class Failures:
     """Show by *show*, in the Context of what has failed, what *loop* reports, until :meth:`close`.
@@ -46,7 +44,7 @@ class Failures:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        show: Show,
+        show: Callable[[Failure], object],
         *,
         raised: Callable[[BaseException], None] = lambda exc: None,
         failed: Callable[[asyncio.Task[Any]], None] = lambda task: None,

@@ -1,4 +1,4 @@
-"""Which callbacks hold a loop for long, so that nothing else runs: seen from a thread, told where they belong.
+"""Which callbacks hold a loop for long, so that nothing else runs: seen from a thread, shown where they belong.
 
 The problem: asyncio's debug mode measures each callback, which costs every one of them, names the callback and not the
 line that it was at, and logs. uvloop's does no more.
@@ -24,12 +24,13 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from types import CodeType, FrameType
+from typing import NamedTuple
 
-from ..introspection.frames import OURS, uninterruptible
+from ..introspection.frames import OURS, function_name, uninterruptible
 from ..introspection.private_api import handle_context, is_task, task_context
 from ..introspection.running_callback import CallbackCall, Holder, is_callback, is_driver
 
-__all__ = ["SlowCallbacks"]
+__all__ = ["Slow", "SlowCallbacks"]
 
 _LOOKS = 4
 _SHORTEST = 0.001  # second between two of them
@@ -39,18 +40,29 @@ _PACKAGES = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-
 _Place = tuple[CodeType, int]
 
 
-class SlowCallbacks:
-    """Tell of callbacks that hold *loop* for *limit* seconds or more, once for each function, until :meth:`stop`.
+class Slow(NamedTuple):
+    """A callback that has held the loop for *seconds*, where it was most of the time, and the limit."""
 
-    On stderr, in the Context of the callback, and by the loop, when the callback has ended. Only where a function that
+    function: str | None
+    filename: str
+    number: int
+    line: str
+    seconds: float
+    limit: float
+
+
+class SlowCallbacks:
+    """Call *show* with what holds *loop* for *limit* seconds or more, once for each function, until :meth:`stop`.
+
+    In the Context of the callback, and by the loop, when the callback has ended. Only where a function that
     ``drives_loop`` runs the loop. Made on the loop's thread; the looking ends also when the loop is closed, and goes on
-    in no child process. *name_file* returns what the user calls a file.
+    in no child process.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, limit: float, *, name_file: Callable[[str], str]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, limit: float, show: Callable[[Slow], object]) -> None:
         self._loop = loop
         self._limit = limit
-        self._name_file = name_file
+        self._show = show
         self._ident = threading.get_ident()
         self._holder = Holder(loop)
         # The callback of the last look: where it was seen, and whether it is told of.
@@ -113,13 +125,8 @@ class SlowCallbacks:
         if (function := (code.co_filename, code.co_firstlineno)) in self._told:
             return
         self._told.add(function)
-        name = "the cell" if code.co_name.startswith(("<module>", "<cell")) else f"{code.co_qualname}()"
-        print(
-            f"ipyrunner: {name} held the event loop for {held.seconds:.2f} s, and nothing else ran: "
-            f"{linecache.getline(code.co_filename, line).strip()}  ({self._name_file(code.co_filename)}, line {line}; "
-            f"NotebookRunner.slow_callback: {self._limit:g} s)",
-            file=sys.stderr,
-        )
+        text = linecache.getline(code.co_filename, line).strip()
+        self._show(Slow(function_name(code), code.co_filename, line, text, held.seconds, self._limit))
 
 
 def _place(frame: FrameType | None) -> _Place | None:

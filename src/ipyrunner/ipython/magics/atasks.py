@@ -6,9 +6,11 @@ import asyncio
 import contextvars
 import io
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from IPython.core.error import UsageError
+from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_magic, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
 
@@ -18,19 +20,20 @@ from ...aio.introspection.wait_graph import awaits
 from ...aio.tasks.registry import Ended, Started
 from ...notebook import NotebookRunner
 from ..arun_options import seconds, unquoted
+from ..loop_reports import name_file
 from ..tracebacks import MACHINERY
 from .tasks_table import TaskInfo, TaskTable, states
 
 __all__ = ["TaskMagics", "table"]
 
 
-def table(runner: NotebookRunner, *, ended: bool = False) -> TaskTable:
+def table(shell: InteractiveShell, runner: NotebookRunner, *, ended: bool = False) -> TaskTable:
     """Return the tasks of *runner*; with *ended* also the last ones that have ended. Makes no loop."""
     present = runner.present
     entries: list[Started | Ended] = [] if present is None else [*present.tasks.started()]
     if ended and present is not None:
         entries += present.tasks.ended()
-    return TaskTable(entries, runner.name_file)
+    return TaskTable(entries, partial(name_file, shell))
 
 
 @magics_class
@@ -70,7 +73,7 @@ class TaskMagics(Magics):
         if arguments.timeout is not None and arguments.action != "wait":
             raise UsageError("%atasks: --timeout belongs to wait: %atasks wait 3 --timeout 10")
         if arguments.action is None:
-            return table(self._runner, ended=arguments.all)
+            return table(self.shell, self._runner, ended=arguments.all)
         if not arguments.tasks:
             raise UsageError(f"%atasks {arguments.action} needs numbers or names of tasks, or all: see %atasks")
         if arguments.action == "show":
@@ -92,11 +95,15 @@ class TaskMagics(Magics):
         return None
 
     def _find(self, word: str, *, ended: bool) -> Sequence[TaskInfo]:
-        infos = [*table(self._runner, ended=ended)]
+        infos = [*table(self.shell, self._runner, ended=ended)]
         if word == "all":
             return [info for info in infos if info.task is not None and info.state != "running"]
         found = [info for info in infos if word == str(info.number)] or [info for info in infos if word == info.name]
-        if not found and not ended and any(word in (str(i.number), i.name) for i in table(self._runner, ended=True)):
+        if (
+            not found
+            and not ended
+            and any(word in (str(i.number), i.name) for i in table(self.shell, self._runner, ended=True))
+        ):
             raise UsageError(f"%atasks: the task {word} has ended already: %atasks -a lists it")
         if not found:
             raise UsageError(

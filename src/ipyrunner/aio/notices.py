@@ -1,0 +1,25 @@
+"""What a runner has to say, and leaves to others to show: in the Context of the cell that it belongs to."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, NamedTuple
+
+from .sigint.forced_interrupt import Forced
+from .tasks.exception_handler import Failure
+from .tasks.slow_callbacks import Slow
+
+__all__ = ["ChildEnds", "Failure", "Forced", "GivenUp", "Notice", "Slow"]
+
+
+class GivenUp(NamedTuple):
+    """A main task that has ignored its cancellation, and still runs; nobody waits for it any more."""
+
+    task: asyncio.Task[Any]
+
+
+class ChildEnds(NamedTuple):
+    """The process is a child that ``os.fork`` has made, and ends, because its code awaits on the parent's loop."""
+
+
+Notice = Failure | Forced | Slow | GivenUp | ChildEnds

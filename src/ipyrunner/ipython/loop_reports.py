@@ -1,0 +1,95 @@
+"""What has happened in the notebook's loop, as the output of the cell that it comes from.
+
+A failure is shown on stderr, and not as the error of a cell: the cell has not failed, and what runs notebooks would
+take it for that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from ..aio.introspection.exceptions import is_a
+from ..aio.introspection.task_origin import context_of, origin_of
+from ..aio.notices import ChildEnds, Failure, Forced, GivenUp, Notice, Slow
+from ..aio.tasks.registry import function_of
+from ..ipykernel.late_output import Unwatched
+from .exception_groups import format_exception
+from .tracebacks import forced_note, without_machinery
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+__all__ = ["Reports", "name_file"]
+
+
+def name_file(shell: InteractiveShell, filename: str) -> str:
+    """Return what the user calls a file: a cell's has a number."""
+    # Private: by this map IPython names cells in tracebacks, since 8.0; without it a cell has the name of its file.
+    number = getattr(shell.compile, "_filename_map", {}).get(filename)
+    return os.path.basename(filename) if number is None else f"In[{number}]"
+
+
+class Reports:
+    """Show failures with the traceback formatter of *shell*, in the present ``%xmode`` and colours; say the rest."""
+
+    def __init__(self, shell: InteractiveShell, unwatched: Unwatched) -> None:
+        self._shell = shell
+        self._unwatched = unwatched
+
+    def show(self, notice: Notice) -> None:
+        """Print *notice*, in the present Context."""
+        match notice:
+            case Failure():
+                self._show_failure(notice)
+            case Forced():
+                print(forced_note(notice))
+            case GivenUp(task):
+                print(
+                    f"ipyrunner: the task of {task.get_name()} ignored its cancellation and still runs. "
+                    "`%atasks` lists it; `%arunner restart` ends it, with the loop and all other tasks; variables stay."
+                )
+            case ChildEnds():
+                print(
+                    "ipyrunner: this is the child process of os.fork(), and ends here: the event loop is its parent's. "
+                    "Use asyncio.run() in it, or the multiprocessing module."
+                )
+            case Slow():
+                name = "the cell" if notice.function is None else f"{notice.function}()"
+                print(
+                    f"ipyrunner: {name} held the event loop for {notice.seconds:.2f} s, and nothing else ran: "
+                    f"{notice.line}  ({name_file(self._shell, notice.filename)}, line {notice.number}; "
+                    f"NotebookRunner.slow_callback: {notice.limit:g} s)",
+                    file=sys.stderr,
+                )
+
+    def _show_failure(self, failure: Failure) -> None:
+        # The message is asyncio's own, unless there is a better one.
+        exc = failure.report.get("exception")
+        if exc is None or not is_a(exc, BaseException):
+            loop = asyncio.get_event_loop()
+            type(loop).default_exception_handler(loop, failure.report)
+            return
+        lines = [self._headline(failure.report, exc)]
+        tb = without_machinery(exc)
+        lines += format_exception(self._shell, exc, tb, tb_offset=0)
+        if failure.more:
+            lines.append(f"ipyrunner: and {failure.more} more that failed the same way at the same line: %atasks -a")
+        print("\n".join(lines), file=sys.stderr, flush=True)
+
+    def _headline(self, report: dict[str, Any], exc: BaseException) -> str:
+        # In the output of another cell: say of which one it is.
+        origin = origin_of(context_of(report)) if self._unwatched.is_stray() else None
+        of = "" if origin is None else f" of {origin.label}"
+        task = report.get("task", report.get("future"))
+        message = str(report.get("message", "Unhandled exception in the event loop"))
+        if not isinstance(task, asyncio.Task):
+            return f"ipyrunner: {message}" + ("" if origin is None else f" (started by {origin.label})")
+        if message != "Task exception was never retrieved":
+            return f"ipyrunner: {message}: the task {task.get_name()}{of} ({function_of(task)})"
+        if is_a(exc, SystemExit):
+            return f"ipyrunner: SystemExit in the task {task.get_name()}{of}: it does not end the kernel"
+        failed = f"the task {task.get_name()}{of} ({function_of(task)}) failed"
+        return f"ipyrunner: {failed}, and nobody awaits it ({message})"
