@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from kernels import Kernel
@@ -133,3 +135,52 @@ def test_the_users_error_is_told_though_ipython_cannot_format_it(fresh: Kernel, 
     assert cell.ename == "ZeroDivisionError"
     assert "# here" in cell.traceback + cell.stderr  # IPython 8 and later print it then
     fresh.expect_alive()
+
+
+# Each passes a `finally`, or is raised again, on its way out: the frames are at other lines than the exception was.
+ASIDE = "async def clean(): await asyncio.sleep(0)\n"
+POINTS = {
+    "plain": "try:\n    1 / 0  # here\nfinally:\n    str()\n    str()",
+    "await": "try:\n    await asyncio.sleep(0)\n    1 / 0  # here\nfinally:\n    await clean()\n    await clean()",
+    "%%arun": "%%arun\ntry:\n    1 / 0  # here\nfinally:\n    await clean()\n    await clean()",
+    "a function": "async def f():\n    try:\n        1 / 0  # here\n    finally:\n        await clean()\n        await clean()\nawait f()",
+    "a context": "try:\n    try:\n        1 / 0  # here\n    finally:\n        str()\nexcept ZeroDivisionError:\n    raise ValueError",
+    "raised again": "try:\n    1 / 0  # here\nexcept ZeroDivisionError as error:\n    raise error  # here\nfinally:\n    str()",
+    "a group": "async def f():\n    try:\n        1 / 0  # here\n    finally:\n        await clean()\n"
+    "async with asyncio.TaskGroup() as g:\n    g.create_task(f())",
+}
+
+
+def arrows(text: str) -> list[str]:
+    """Return the lines that a traceback points at."""
+    return re.findall(r"^[ |]*-+> *\d+ +(.*?) *$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("code", POINTS.values(), ids=POINTS)
+def test_a_traceback_points_at_the_line_that_raised(shared: Kernel, code: str) -> None:
+    shared.ok(ASIDE)
+    pointed = arrows(shared.run(code).traceback)
+    assert sum("# here" in line for line in pointed) == code.count("# here"), pointed
+    assert not any("clean" in line or "str()" in line for line in pointed)
+
+
+def test_a_failure_in_the_background_points_at_the_line_that_raised(shared: Kernel) -> None:
+    shared.ok(ASIDE)
+    cell = shared.begin(
+        "async def f():\n    try:\n        1 / 0  # here\n    finally:\n        await clean()\n        await clean()\n"
+        "kept_task = asyncio.create_task(f()); await asyncio.sleep(0)"
+    )
+    shared.wait_until(lambda: "ZeroDivisionError: " in cell.stderr)
+    shared.finish(cell)
+    assert arrows(cell.stderr) == ["1 / 0  # here"]
+
+
+def test_an_interrupt_points_at_the_line_that_it_came_to(shared: Kernel) -> None:
+    shared.ok(ASIDE)
+    cell = shared.begin(
+        "try:\n    print('go'); await asyncio.sleep(60)  # here\nfinally:\n    await clean()\n    await clean()"
+    )
+    shared.interrupted(cell, "go")
+    assert cell.ename == "KeyboardInterrupt"
+    assert arrows(cell.traceback)[0] == "print('go'); await asyncio.sleep(60)  # here"
+    shared.expect_alive()

@@ -28,7 +28,7 @@ from .ipython.magics.atasks import TaskMagics, table
 from .ipython.magics.tasks_table import TaskTable
 from .ipython.magics.timeit import Timing
 from .ipython.run_cell import Cells, kernel_loop
-from .ipython.tracebacks import Tracebacks
+from .ipython.tracebacks import Tracebacks, pointing_records
 from .notebook import NotebookRunner
 from .patching import Replacement
 from .terminal.prompt import Prompting
@@ -142,6 +142,8 @@ class Extension:
         self._replace(shell, "should_run_async", self._cells.should_run_async)
         self._replace(shell, "run_cell_async", lambda original: self._cells.run_cell_async(original, stock))
         self._replace(shell, "showtraceback", tracebacks.showtraceback)
+        if hasattr(shell.InteractiveTB, "get_records"):  # without it the arrow may point at a clean-up
+            self._replace(shell.InteractiveTB, "get_records", pointing_records)
         self._replace(shell, "debugger", lambda original: debugger(shell, original))
         self._replace(shell, "enable_gui", self._gui.enable_gui)
         self._replace(shell.events, "trigger", self._lend_to_hooks)

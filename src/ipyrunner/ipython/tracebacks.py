@@ -206,6 +206,31 @@ def forced_note(forced: Forced) -> str:
     )
 
 
+def pointing_records(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the replacement of ``InteractiveTB.get_records``: each points at the line that the traceback names.
+
+    IPython formats some frames without stack_data: those of long files (since 8.0), and all of a kernel's cells (9.18).
+    There it takes the line where the frame is now, ``f_lineno``: after a ``finally`` that is the end of the clean-up.
+    """
+
+    def get_records(etb: TracebackType, *args: Any, **kwargs: Any) -> Any:
+        records = original(etb, *args, **kwargs)
+        tb: TracebackType | None = etb
+        for record in records or ():
+            # Private, since IPython 8.0: None if it is not of stack_data, which has the line from the traceback. Before
+            # 8.0 records are tuples, with the right line.
+            if getattr(record, "_sd", record) is None:
+                while tb is not None and tb.tb_frame is not record.frame:
+                    tb = tb.tb_next
+                if tb is None:
+                    break
+                # What is caught and raised again has several entries of one frame.
+                record.lineno, tb = tb.tb_lineno, tb.tb_next
+        return records
+
+    return get_records
+
+
 def without_machinery(exc: BaseException) -> TracebackType | None:
     """Return the traceback of *exc*, which came out of a task, without asyncio's frames and ours that led to it."""
     _clean(exc)
