@@ -62,6 +62,31 @@ def test_the_kernel_leaves_a_run_inside_a_run_alone(fresh: Kernel) -> None:
     fresh.expect_alive()
 
 
+def test_tasks_are_of_the_class_that_nest_asyncio_puts_in(fresh: Kernel) -> None:
+    first = fresh.ok(
+        "begin = asyncio.Event()\nasync def fail():\n    await begin.wait()\n    1 / 0\n"
+        "failing = asyncio.create_task(fail(), name='made before')\n"
+        "before = asyncio.create_task(asyncio.sleep(60)); await asyncio.sleep(0)\n" + NEST + "nest.apply()"
+    )
+    fresh.ok("def isinstances(*tasks): return [isinstance(task, asyncio.Task) for task in tasks]")
+    tasks = "isinstances(asyncio.current_task(), asyncio.create_task(asyncio.sleep(0)))"
+    assert fresh.ok(f"await asyncio.sleep(0); {tasks}").value == "[True, True]"
+    assert fresh.ok(f"%%arun\n{tasks}").value == "[True, True]"
+    assert fresh.ok("isinstances(asyncio.create_task(asyncio.sleep(0)))").value == "[True]"
+    # Tasks of both classes are tasks, in reports and tables.
+    cell = fresh.begin(
+        "async def wait(task): await task\n"
+        "begin.set(); failing_too = asyncio.create_task(fail(), name='made since')\n"
+        "kept_tasks = [asyncio.create_task(wait(before), name='waiting')]; await asyncio.sleep(0)"
+    )
+    fresh.wait_until(lambda: "the task made since (fail) failed" in cell.stderr)
+    fresh.wait_until(lambda: "the task made before (fail) failed" in first.stderr)
+    fresh.finish(cell)
+    assert "which waits for the task " in fresh.ok("%atasks show waiting").stdout
+    fresh.ok("%arunner restart")
+    assert fresh.ok("before.cancelled()").value == "True"
+
+
 GREENLET = """
 import greenlet
 other = asyncio.new_event_loop()

@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ..aio.introspection.exceptions import is_a
+from ..aio.introspection.private_api import is_task
 from ..aio.introspection.task_origin import context_of, origin_of
 from ..aio.notices import ChildEnds, Failure, Forced, GivenUp, Notice, Slow
 from ..aio.tasks.registry import function_of
@@ -85,7 +86,7 @@ class Reports:
         of = "" if origin is None else f" of {origin.label}"
         task = report.get("task", report.get("future"))
         message = str(report.get("message", "Unhandled exception in the event loop"))
-        if not isinstance(task, asyncio.Task):
+        if not is_task(task):
             return f"ipyrunner: {message}" + ("" if origin is None else f" (started by {origin.label})")
         if message != "Task exception was never retrieved":
             return f"ipyrunner: {message}: the task {task.get_name()}{of} ({function_of(task)})"

@@ -212,7 +212,9 @@ def task_context(task: asyncio.Future[Any]) -> contextvars.Context | None:
     if get_context is not None:
         context: contextvars.Context = get_context()
         return context
-    if sys.version_info < (3, 12) and isinstance(task, asyncio.Task):
+    if sys.version_info < (3, 12) and is_task(task):
+        if (own := getattr(task, "_context", None)) is not None:  # of nest_asyncio, which takes tasks of Python
+            return own
         # A C task visits its own Context before those of its callbacks.
         return next((held for held in gc.get_referents(task) if isinstance(held, contextvars.Context)), None)
     return None

@@ -40,7 +40,7 @@ def context_of(report: dict[str, Any]) -> contextvars.Context | None:
     """Return the Context of what a report to a loop's exception handler is about; None if there is no telling."""
     for key in ("task", "future"):
         future = report.get(key)
-        if isinstance(future, asyncio.Future) and (context := task_context(future)) is not None:
+        if asyncio.isfuture(future) and (context := task_context(future)) is not None:
             return context
     handle = report.get("handle")
     return handle_context(handle) if isinstance(handle, asyncio.Handle) else None

@@ -183,12 +183,12 @@ class Tasks:
         make, users = type(loop).create_task, loop.get_task_factory
         # What asyncio's own create_task does without a factory, and without another call.
         direct = make is asyncio.BaseEventLoop.create_task
-        make_task: Any = asyncio.Task
+        module: Any = asyncio.tasks  # its Task is looked up each time, as there: nest_asyncio puts another one in
 
         def create_task(coro: Any, *, name: Any = None, context: Any = None, **options: Any) -> asyncio.Task[Any]:
             task: asyncio.Task[Any]
             if direct and not options and users() is None and not loop.is_closed():
-                task = make_task(coro, loop=loop, name=name, context=context)
+                task = module.Task(coro, loop=loop, name=name, context=context)
             else:
                 if context is not None:
                     options["context"] = context

@@ -14,7 +14,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_magic, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
 
-from ...aio.introspection.private_api import waits_for
+from ...aio.introspection.private_api import is_task, waits_for
 from ...aio.introspection.running_loop import running_loop
 from ...aio.introspection.wait_graph import awaits
 from ...aio.tasks.registry import Ended, Started
@@ -144,7 +144,7 @@ class TaskMagics(Magics):
             if not step.filename.startswith(MACHINERY):
                 print(f"    {info.place(step)}")
         future = waits_for(task)
-        if isinstance(future, asyncio.Task):
+        if is_task(future):
             print(f"  which waits for the task {future.get_name()}")
         elif future is not None:
             try:
