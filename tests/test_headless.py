@@ -352,3 +352,32 @@ def test_what_event_hooks_print_is_in_the_notebook_once(client: Any, kernel: str
     for text in ("'a plain one'", "'one that awaits'", "'last'"):
         assert saved.output(text) == "hooked\n"
         assert saved.output(text, "display_data") == "'shown'"
+
+
+@pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
+def test_what_is_printed_before_the_code_of_a_cell_is_in_the_notebook_once(client: Any, kernel: str) -> None:
+    # By an input transformer, which ipykernel calls twice for a cell without await, and by us about a closed loop.
+    register = (
+        "import asyncio, itertools\nfrom IPython.display import display\ncalls = itertools.count()\n"
+        "def transform(lines):\n"
+        "    if lines[0].startswith('# tell'): n = next(calls); print('told', n); display(n)\n    return lines\n"
+        "get_ipython().input_transformers_cleanup.append(transform)"
+    )
+    made = notebook(
+        kernel,
+        register,
+        "# tell\n'a plain one'",
+        "# tell\nawait asyncio.sleep(0); 'one that awaits'",
+        "# tell\n1 / 0",
+        "asyncio.get_event_loop().close()",
+        "'after'",
+        tags={"1 / 0": "raises-exception"},
+    )
+    client(made).execute()
+    saved = Saved(made)
+    for text in ("'a plain one'", "'one that awaits'", "1 / 0"):
+        told, shown = saved.output(text).split("\n")[:-1], saved.output(text, "display_data")
+        assert told
+        assert len(set(told)) == len(told)
+        assert "".join(told).replace("told ", "") == shown
+    assert saved.output("'after'").count("the notebook's loop was closed") == 1

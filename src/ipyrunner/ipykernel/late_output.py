@@ -81,12 +81,12 @@ class Unwatched:
             self._install()
         for stream in self._streams:
             stream.uncover("write")
+        # A terminal has no requests.
+        self._request = self._routing.request_of(sys.stdout) if self.active else None
 
     def begin(self, context: contextvars.Context, *, silent: bool) -> None:
         """A cell begins, whose output goes where it does in *context*: print what has come since the last one."""
         self._over = False
-        # A terminal has no requests.
-        self._request = context.run(self._routing.request_of, sys.stdout) if self.active else None
         if silent:  # whoever asks this way does not show it
             return
         self._context = context
@@ -102,6 +102,19 @@ class Unwatched:
         self._over = True
         if not self._replacements:
             self._request = self._context = None
+
+    def _begin_request(self, original: Callable[[], Any]) -> Callable[[], Any]:
+        # Input transformers print, and we do (a loop that was closed), when the request has begun and its code has not.
+        def pre_handler_hook() -> Any:
+            result = original()
+            # Requests nest. What others print than those of cells is missed, and kept for the next cell.
+            if self.active and self._request is None and threading.current_thread() is threading.main_thread():
+                header: dict[str, Any] = self._shell.parent_header.get("header", {})  # type: ignore[attr-defined]
+                if header.get("msg_type") == "execute_request":
+                    self._request = self._routing.request_of(sys.stdout)
+            return result
+
+        return pre_handler_hook
 
     def _end_request(self, original: Callable[[], Any]) -> Callable[[], Any]:
         # Event hooks print, and matplotlib shows its figures, when the code has ended and its request has not.
@@ -143,6 +156,7 @@ class Unwatched:
         publisher: Any = self._shell.display_pub
         self._replacements += [
             Replacement(publisher, "publish", self._publish),
+            Replacement(self._shell.kernel, "pre_handler_hook", self._begin_request),
             Replacement(self._shell.kernel, "post_handler_hook", self._end_request),
         ]
 
