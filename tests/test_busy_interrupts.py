@@ -437,6 +437,7 @@ def test_the_ready_queue_loses_nothing_and_keeps_the_order(name: str) -> None:
     loop.run_forever()
     assert called == ["first", 0, 1, 2, "cut"]
     queue.put_back()
+    assert len(queue) == 5  # what was there, and what wakes uvloop: no filler of the second set_aside
     queue.put_back()
     loop.call_later(0.05, loop.stop)
     loop.run_forever()

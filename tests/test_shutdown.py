@@ -224,3 +224,21 @@ def test_a_generator_that_ignores_its_cancellation_does_not_keep_the_others(k: K
     assert "asynchronous generators did not close in time" in cell.stderr
     assert left(k) == ALL
     assert k.ok("await asyncio.sleep(0); 'next'").value == "'next'"
+
+
+def test_a_restart_runs_what_clean_up_starts_and_names_what_of_it_does_not_end(k: Kernel) -> None:
+    k.ok(
+        "async def goodbye(): await asyncio.sleep(0.01); leave('goodbye')\n"
+        "async def stubborn():\n    while True:\n        try: await asyncio.sleep(60)\n"
+        "        except asyncio.CancelledError: pass\n"
+        "async def work(next):\n    try: await asyncio.sleep(60)\n    finally: asyncio.create_task(next(), name='started late')\n"
+        "t = asyncio.create_task(work(goodbye)); await asyncio.sleep(0)"
+    )
+    assert "left behind" not in k.ok("%arunner restart").stdout
+    assert left(k) == ["generator", "goodbye", "task"]
+    k.ok("t = asyncio.create_task(work(stubborn)); await asyncio.sleep(0)")
+    restart = k.ok("%arunner restart")
+    assert "the task started late did not end before its loop was closed" in restart.stdout
+    later = k.ok("import gc; del t; gc.collect(); await asyncio.sleep(0)")
+    assert restart.stderr == later.stderr == ""
+    assert "Task was destroyed" not in k.log.read_text()

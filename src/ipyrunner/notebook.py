@@ -238,7 +238,9 @@ class NotebookRunner(LoggingConfigurable):
         # Collected, their code would be torn down in the middle of some later cell, with a traceback: they are kept.
         self._left_behind += asyncio.all_tasks(closing.loop)
         try:
-            for task in closing.close(timeout):
+            late = closing.close(timeout)
+            self._left_behind += late  # with what clean-up has started
+            for task in late:
                 say(
                     f"ipyrunner: the task {task.get_name()} did not end before its loop was closed, and is left behind "
                     f"(NotebookRunner.shutdown_timeout: {timeout:.3g} seconds; an interrupt ends it at once): {task!r}"

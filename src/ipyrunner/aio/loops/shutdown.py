@@ -10,9 +10,10 @@ import warnings
 from asyncio import constants
 from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 from ..introspection.frames import uninterruptible
+from ..introspection.private_api import unseen
 
 __all__ = ["EXECUTOR_TIMEOUT", "finalize", "wind_up"]
 
@@ -25,7 +26,7 @@ _Tasks = set[asyncio.Task[Any]]
 # asyncio.constants.THREAD_JOIN_TIMEOUT, in seconds; Python 3.11 does not have it.
 EXECUTOR_TIMEOUT = 300.0
 # When the step has to be over, as a share of the time for all of them: whatever the tasks do, some is left.
-_TASKS, _GENERATORS = 0.8, 0.9
+_TASKS, _GENERATORS, _CANCELLED = 0.8, 0.9, 0.95
 
 
 def finalize(loop: asyncio.AbstractEventLoop) -> None:
@@ -51,29 +52,33 @@ def finalize(loop: asyncio.AbstractEventLoop) -> None:
 async def wind_up(timeout: float, late: _Tasks) -> None:
     """In the loop that is to be closed: do what :func:`finalize` does, in *timeout* seconds at most.
 
-    Tasks that are being cancelled already are cancelled again only if they have not ended when half of their time is
-    over. Tasks have four fifths of the seconds, the generators what is left of nine tenths, the executor the rest. What
-    has not ended by then is left behind, and said by a RuntimeWarning; tasks are put into *late*. Cancelling this ends
-    the waiting at once; generators and executor are left as they are.
+    Tasks that are being cancelled already, and those that clean-up starts, are cancelled only if they have not ended
+    when half of their time is over. Tasks have four fifths of the seconds, the generators what is left of nine tenths,
+    the executor the rest. What has not ended by then is left behind, and said by a RuntimeWarning; tasks are put into
+    *late*. Cancelling this ends the waiting at once; generators and executor are left as they are.
     """
     loop = asyncio.get_running_loop()
     begin = loop.time()
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    tasks = _others()
+    seen = set(tasks)
     try:
         # Managers interrupt before they shut down: a cell that cleans up since then is not to be torn out of that.
         cancelled = {task for task in tasks if getattr(task, "cancelling", int)()}
         _cancel(tasks - cancelled)
-        _, pending = await _wait(tasks, timeout * _TASKS / 2)
-        _cancel(pending & cancelled)
-        await _wait(pending, timeout * _TASKS / 2)
+        pending = await _wait(seen, late, begin + timeout * _TASKS / 2)
+        _cancel(pending - (tasks - cancelled))
+        await _wait(seen, late, begin + timeout * _TASKS)
     finally:
-        late.update(task for task in tasks if not task.done())
-        _report_errors(loop, tasks - late)
+        late |= _others()
+        _report_errors(loop, (tasks | set(unseen(seen))) - late)
+    seen.clear()
     generators = asyncio.Task(loop.shutdown_asyncgens(), loop=loop)
-    _, slow = await _wait({generators}, max(0.0, begin + timeout * _GENERATORS - loop.time()))
-    if slow:
-        generators.cancel()  # and not awaited: they may ignore that
+    pending = await _wait(seen, late, begin + timeout * _GENERATORS)
+    if generators in pending:
         warnings.warn("asynchronous generators did not close in time", RuntimeWarning, stacklevel=2)
+    _cancel(pending)
+    late |= await _wait(seen, late, begin + timeout * _CANCELLED) - {generators}
+    _report_errors(loop, set(unseen(seen - late)))
     limit = max(0.0, begin + timeout - loop.time())
     if isinstance(loop, asyncio.BaseEventLoop):
         await _shutdown_executor(loop, limit)
@@ -87,8 +92,23 @@ def _cancel(tasks: _Tasks) -> None:
             task.cancel()
 
 
-async def _wait(tasks: _Tasks, timeout: float) -> tuple[_Tasks, _Tasks]:
-    return await asyncio.wait(tasks, timeout=timeout) if tasks else (set(), set())
+def _others() -> _Tasks:
+    return asyncio.all_tasks() - {cast("asyncio.Task[Any]", asyncio.current_task())}
+
+
+async def _wait(seen: _Tasks, late: _Tasks, until: float) -> _Tasks:
+    """Wait for all other tasks but *late*, also those that are started meanwhile; return those that have not ended.
+
+    All that it has waited for are put into *seen*.
+    """
+    loop = asyncio.get_running_loop()
+    while pending := _others() - late:
+        seen |= pending
+        left = until - loop.time()
+        await asyncio.wait(pending, timeout=max(0.0, left))
+        if left <= 0:
+            break
+    return _others() - late
 
 
 def _report_errors(loop: asyncio.AbstractEventLoop, tasks: _Tasks) -> None:
