@@ -54,6 +54,21 @@ def test_an_interrupt_ends_the_builtin(asked: Kernel) -> None:
 # -- ipyrunner.input
 
 
+@pytest.mark.parametrize("password", [False, True])
+def test_a_prompt_may_be_any_object(asked: Kernel, password: bool) -> None:
+    cell = asked.begin(f"await ipyrunner.input(5, password={password})")
+    assert asked.wait_for_question(cell, "")["content"]["prompt"] == "5"
+    asked.answer("Ada")
+    assert asked.finish(cell).value == "'Ada'"
+    asked.ok("class Broken:\n    def __str__(self): raise LookupError('no text')")
+    assert asked.run(f"await ipyrunner.input(Broken(), password={password})").ename == "LookupError"
+    cell = asked.begin("await ipyrunner.input('next? ')")
+    asked.wait_for_question(cell, "next? ")
+    asked.answer("Ada")
+    assert asked.finish(cell).value == "'Ada'"
+    asked.expect_alive()
+
+
 @pytest.mark.parametrize("setup", SETUPS.values(), ids=SETUPS)
 def test_the_loop_goes_on_while_the_user_is_asked(asked: Kernel, setup: str) -> None:
     asked.ok(setup + "%arunner restart")

@@ -52,11 +52,12 @@ def get_runner() -> NotebookRunner:
     return get_runner()
 
 
-async def input(prompt: str = "", *, password: bool = False) -> str:
+async def input(prompt: object = "", *, password: bool = False) -> str:
     """Ask the user, as the builtin ``input`` does (for a *password*, ``getpass``), and let the loop go on meanwhile.
 
-    One question after the other. Cancelling ends the waiting; the front end may go on showing the question. EOFError at
-    the end of the input; StdinNotImplementedError where nobody can be asked (papermill, ``jupyter execute``).
+    Any *prompt* is shown by its ``str()``. One question after the other. Cancelling ends the waiting; the front end may
+    go on showing the question. EOFError at the end of the input; StdinNotImplementedError where nobody can be asked
+    (papermill, ``jupyter execute``).
     RuntimeError in a task whose cell has ended, outside IPython, before ``%load_ext ipyrunner``, and on threads other
     than the main one: from there ``asyncio.run_coroutine_threadsafe(ipyrunner.input(...), loop).result()``. In a
     terminal a *password* is asked for by ``getpass``, which blocks the loop.

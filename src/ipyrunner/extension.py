@@ -87,7 +87,7 @@ def _present() -> Extension:
     return extension
 
 
-async def ask(prompt: str, *, password: bool) -> str:
+async def ask(prompt: object, *, password: bool) -> str:
     """Ask the user of the present notebook, see ``ipyrunner.input``."""
     return await _present().asking.ask(prompt, password=password)
 

@@ -43,8 +43,9 @@ class Asking:
         self._lock = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def ask(self, prompt: str, *, password: bool) -> str:
+    async def ask(self, prompt: object, *, password: bool) -> str:
         """Return the user's answer; see ``ipyrunner.input``."""
+        text = str(prompt)  # the user's code: before anything is asked
         loop = asyncio.get_running_loop()
         if self._loop is not loop:  # the questions of another loop are gone with it
             self._loop, self._lock = loop, asyncio.Lock()
@@ -53,8 +54,8 @@ class Asking:
         async with self._lock:
             _refuse_ended(origin)
             if kernel is None:
-                return await _ask_terminal(loop, origin, prompt, password)
-            return await self._ask_front_end(kernel, origin, prompt, password)
+                return await _ask_terminal(loop, origin, text, password)
+            return await self._ask_front_end(kernel, origin, text, password)
 
     async def _ask_front_end(self, kernel: Any, origin: Origin | None, prompt: str, password: bool) -> str:
         # Private: what the request of the last cell has allowed, since IPython 1.
