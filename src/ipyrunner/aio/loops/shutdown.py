@@ -7,15 +7,13 @@ import inspect
 import sys
 import threading
 import warnings
-from asyncio import constants
-from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, cast
 
 from ..introspection.frames import uninterruptible
 from ..introspection.private_api import unseen
 
-__all__ = ["EXECUTOR_TIMEOUT", "finalize", "wind_up"]
+__all__ = ["wind_up"]
 
 # asyncio's own words: people search for them.
 _UNHANDLED = "unhandled exception during asyncio.run() shutdown"
@@ -23,34 +21,13 @@ _INTERRUPTED = "ipyrunner has interrupted a clean-up that did not yield, or took
 _NOT_JOINED = "The executor did not finishing joining its threads"
 _Tasks = set[asyncio.Task[Any]]
 
-# asyncio.constants.THREAD_JOIN_TIMEOUT, in seconds; Python 3.11 does not have it.
-EXECUTOR_TIMEOUT = 300.0
 # When the step has to be over, as a share of the time for all of them: whatever the tasks do, some is left.
 _TASKS, _GENERATORS, _CANCELLED = 0.8, 0.9, 0.95
 
 
-def finalize(loop: asyncio.AbstractEventLoop) -> None:
-    """Cancel the loop's tasks, close its asynchronous generators, join its executor, as ``asyncio.Runner.close`` does.
-
-    Waits for the tasks and the generators without a limit, and five minutes for the executor; past them a
-    RuntimeWarning is emitted. Errors of cancelled tasks go to the loop's exception handler. The caller closes the loop.
-
-    https://docs.python.org/3.14/library/asyncio-runner.html#asyncio.Runner.close
-    """
-    tasks = asyncio.all_tasks(loop)
-    if tasks:
-        for task in tasks:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-        _report_errors(loop, tasks)
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    limit = getattr(constants, "THREAD_JOIN_TIMEOUT", EXECUTOR_TIMEOUT)
-    loop.run_until_complete(_shutdown_executor(loop, limit))
-
-
 @uninterruptible
 async def wind_up(timeout: float, late: _Tasks) -> None:
-    """In the loop that is to be closed: do what :func:`finalize` does, in *timeout* seconds at most.
+    """In the loop that is to be closed: end its tasks, generators and executor in *timeout* seconds.
 
     Tasks that are being cancelled already, and those that clean-up starts, are cancelled only if they have not ended
     when half of their time is over. Tasks have four fifths of the seconds, the generators what is left of nine tenths,
@@ -79,11 +56,7 @@ async def wind_up(timeout: float, late: _Tasks) -> None:
     _cancel(pending)
     late |= await _wait(seen, late, begin + timeout * _CANCELLED) - {generators}
     _report_errors(loop, set(unseen(seen - late)))
-    limit = max(0.0, begin + timeout - loop.time())
-    if isinstance(loop, asyncio.BaseEventLoop):
-        await _shutdown_executor(loop, limit)
-    else:
-        await _shutdown_foreign_executor(loop, limit)
+    await _shutdown_executor(loop, max(0.0, begin + timeout - loop.time()))
 
 
 def _cancel(tasks: _Tasks) -> None:
@@ -123,25 +96,21 @@ def _report_errors(loop: asyncio.AbstractEventLoop, tasks: _Tasks) -> None:
             )
 
 
-async def _shutdown_foreign_executor(loop: asyncio.AbstractEventLoop, limit: float) -> None:
-    # uvloop's limit counts from when the threads have ended; cancelled, it waits for them in a blocking call, so long.
+async def _shutdown_executor(loop: asyncio.AbstractEventLoop, limit: float) -> None:
     shutdown: Any = loop.shutdown_default_executor
-    arguments = [0.01] if "timeout" in inspect.signature(shutdown).parameters else []
+    is_asyncios = getattr(shutdown, "__func__", None) is asyncio.BaseEventLoop.shutdown_default_executor
+    if is_asyncios and isinstance(loop, asyncio.BaseEventLoop):
+        await (shutdown(limit) if sys.version_info >= (3, 13) else _join_executor(loop, limit))
+        return
+    # A user's own may have no limit. uvloop's counts from when the threads have ended; cancelled, it waits for them in
+    # a blocking call, so long.
+    its_limit = limit if isinstance(loop, asyncio.BaseEventLoop) else 0.01
+    arguments = [its_limit] if "timeout" in inspect.signature(shutdown).parameters else []
     try:
         async with asyncio.timeout(limit):
             await shutdown(*arguments)
     except TimeoutError:
         warnings.warn(f"{_NOT_JOINED} within {limit:.3g} seconds.", RuntimeWarning, stacklevel=2)
-
-
-def _shutdown_executor(loop: asyncio.AbstractEventLoop, limit: float) -> Coroutine[Any, Any, None]:
-    if sys.version_info < (3, 13) and isinstance(loop, asyncio.BaseEventLoop):
-        return _join_executor(loop, limit)
-    # Python 3.11 knows no limit; loops of others (uvloop) may have it there as well.
-    if sys.version_info < (3, 12) and "timeout" not in inspect.signature(loop.shutdown_default_executor).parameters:
-        return loop.shutdown_default_executor()
-    shutdown: Any = loop.shutdown_default_executor
-    return shutdown(limit)  # type: ignore[no-any-return]
 
 
 async def _join_executor(loop: asyncio.BaseEventLoop, limit: float) -> None:
