@@ -222,6 +222,27 @@ print("clicked,", await clicked)
     clicking.expect("clicked, on the notebook's loop").expect_end()
 
 
+def test_the_progress_of_a_cell_is_a_bar(notebook: Notebook) -> None:
+    cell = notebook.run("""
+%%arun --progress
+go = asyncio.Event()
+some = [asyncio.create_task(work) for work in (asyncio.sleep(0), go.wait(), go.wait(), go.wait())]
+await asyncio.wait(some)
+print("it", "ended")
+""")
+    cell.expect("3 running, 1 done")
+    bar = cell.outputs.locator(".widget-hprogress .progress")
+    box = bar.bounding_box()
+    assert box is not None
+    assert box["width"] >= 200
+    quarter = "bar => Math.abs(bar.querySelector('.progress-bar').clientWidth - bar.clientWidth / 4) < 3"
+    notebook.page.wait_for_function(quarter, arg=bar.element_handle())
+    press_interrupt(notebook.page)
+    cell.expect("KeyboardInterrupt").expect_end()
+    expect(bar).not_to_be_visible()
+    expect_alive(notebook)
+
+
 COUNT_SUBSHELLS = 'print("subshells:", sum(thread.name.startswith("subshell") for thread in threading.enumerate()))'
 
 

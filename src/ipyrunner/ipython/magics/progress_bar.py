@@ -47,7 +47,8 @@ class Progress:
 
     def __enter__(self) -> Progress:
         self._brood.__enter__()
-        self._bar = self._bar_class(total=0, leave=False, bar_format=_FORMAT, desc="tasks", miniters=0, mininterval=0)
+        # A total, though nothing is known yet: without one tqdm makes the widget a square of 20 pixels, always full.
+        self._bar = self._bar_class(total=1, leave=False, bar_format=_FORMAT, desc="tasks", miniters=0, mininterval=0)
         self._update()
         return self
 
@@ -63,6 +64,10 @@ class Progress:
     def _update(self) -> None:
         brood, bar = self._brood, self._bar
         bar.total, bar.n = len(brood.running) + brood.done, brood.done
+        # The widget of notebooks has its own total; `bar.reset(total)` would also set back the time.
+        for widget in getattr(getattr(bar, "container", None), "children", ()):
+            if hasattr(widget, "max"):
+                widget.max = max(bar.total, 1)
         bar.set_postfix_str(
             f"{len(brood.running)} running, {brood.done - brood.failed} done, {brood.failed} failed", False
         )
