@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from jupyter_client.manager import start_new_kernel
+from jupyter_client.manager import KernelManager
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -35,14 +37,27 @@ class Run:
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
-        self._manager, self._client = start_new_kernel(kernel_name="python3")
+        self._directory = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        # By TCP, which Windows needs, ipykernel warns that others on the machine can listen.
+        sockets = {} if os.name == "nt" else {"transport": "ipc", "ip": str(Path(self._directory.name) / "kernel")}
+        self._manager = KernelManager(kernel_name="python3", **sockets)
+        self._manager.start_kernel()
+        self._client = self._manager.blocking_client()
+        self._client.start_channels()
         self._numbers: dict[str, int] = {}
         self._shown = 0
+        try:
+            self._client.wait_for_ready(timeout=60)
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
-        self._client.shutdown()
         self._client.stop_channels()
+        # Asks the kernel to end, and waits. By a second request, to a loop that is closing, the kernel is warned.
         self._manager.shutdown_kernel()
+        self._manager.cleanup_resources()
+        self._directory.cleanup()
 
     def markdown(self, source: str) -> None:
         print(f"\n\033[1m{source}\033[0m" if sys.stdout.isatty() else f"\n{source}")
