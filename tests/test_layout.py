@@ -15,7 +15,17 @@ SOURCE = Path(__file__).parent.parent / "src" / "ipyrunner"
 LAYERS = ["kernel", "extension", "terminal", "ipython.magics", "ipython", "ipykernel", "patching", "notebook"]
 LAYERS += [
     f"aio.{name}"
-    for name in ("persistent_runner", "notices", "runner", "loops", "tasks", "sigint", "introspection", "process")
+    for name in (
+        "persistent_runner",
+        "notices",
+        "main",
+        "runner",
+        "loops",
+        "tasks",
+        "sigint",
+        "introspection",
+        "process",
+    )
 ]
 MODULES = sorted(SOURCE.rglob("*.py"))
 PRIVATE = {

@@ -3,6 +3,7 @@
 Read in this order; each knows only what comes after it:
 
 * :mod:`persistent_runner`: a Runner that stays: one loop, one Context, runs that block or are awaited in a host.
+* :mod:`main`: one task that awaits one coroutine after the other.
 * :mod:`notices`: what a runner has to say, and others show.
 * :mod:`runner`: ``Runner`` and ``run``, asyncio's own as of Python 3.14.
 * :mod:`loops`: one loop inside another, ``create_task`` where none runs, and the end of a loop.

@@ -55,6 +55,11 @@ def catches_interrupts(function: _Function) -> _Function:
     return function
 
 
+def is_ours(filename: str) -> bool:
+    """Return whether *filename* is of this package."""
+    return filename.startswith(OURS)
+
+
 def leave_alone(*modules: str) -> None:
     """Force no interrupt into modules whose names begin so, nor into what they call."""
     _LEFT_ALONE.update(modules)

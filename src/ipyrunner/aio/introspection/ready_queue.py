@@ -78,17 +78,45 @@ class ReadyQueue:
             queue.extendleft(reversed(found))
         return len(found)
 
+    def take(self, owner: object) -> list[Any]:
+        """Take the calls of *owner*'s methods that wait out of the queue, and return them, for :meth:`give`."""
+        queue, taken = self._movable(), list[Any]()
+        if queue:
+            filler = self._get_filler()
+            for _ in range(len(queue)):  # other threads may append meanwhile
+                handle = queue.popleft()
+                if step_of(handle, (id(owner),)):
+                    taken.append(handle)
+                    handle = filler
+                queue.append(handle)
+        return taken
+
+    def has(self, owner: object) -> bool:
+        """Return whether a call of one of *owner*'s methods waits; False if there is no telling."""
+        return self._queue is not None and any(step_of(handle, (id(owner),)) for handle in tuple(self._queue))
+
+    def give(self, handles: list[Any]) -> None:
+        """Put what :meth:`take` has returned at the end of the queue."""
+        if handles and self._queue is not None and not self._loop.is_closed():
+            self._queue.extend(handles)
+            self._loop.call_soon(_nothing, context=self._context)  # uvloop looks at its queue when told
+
     def set_aside(self) -> None:
         """Let the loop call nothing more before :meth:`put_back`. In a callback; whoever runs the loop puts back."""
         if self._aside or not self._movable() or self._queue is None:
             return
-        if self._filler is None:
+        filler = self._get_filler()
+        for _ in range(len(self._queue)):  # other threads may append meanwhile
+            self._aside.append(self._queue.popleft())
+        self._queue.extendleft([filler] * len(self._aside))
+
+    def _get_filler(self) -> Any:
+        # A loop counts what it calls in an iteration: what is taken away has to be replaced, by what does nothing.
+        if self._filler is None and self._queue is not None:
             self._filler = self._loop.call_soon(_nothing, context=self._context)
             self._filler.cancel()
             self._queue.pop()
-        for _ in range(len(self._queue)):  # other threads may append meanwhile
-            self._aside.append(self._queue.popleft())
-        self._queue.extendleft([self._filler] * len(self._aside))
+        return self._filler
 
     def put_back(self) -> None:
         """Put back what was set aside. Outside of the loop; idempotent."""

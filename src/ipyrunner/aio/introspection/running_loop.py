@@ -2,7 +2,8 @@
 
 ``asyncio._get_running_loop``, ``_set_running_loop``, ``_enter_task`` and ``_leave_task`` are low-level names that
 asyncio keeps for event loop implementations. The first two have been there since 3.5.3, the other two since 3.7;
-without them no loop but asyncio's own could exist, so there is no fallback. They are used in this module alone.
+without them no loop but asyncio's own could exist, so there is no fallback. They are used in this module alone, as are
+``_register_task`` and ``_unregister_task`` (3.7), documented for those who write tasks of their own.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-__all__ = ["NOTHING", "Running", "exchange", "running_as", "running_loop"]
+__all__ = ["NOTHING", "Running", "exchange", "register_task", "running_as", "running_loop", "unregister_task"]
 
 
 class Running(NamedTuple):
@@ -54,3 +55,13 @@ def running_as(new: Running) -> Iterator[None]:
         yield
     finally:
         exchange(aside)
+
+
+def register_task(task: asyncio.Task[Any]) -> None:
+    """Let ``asyncio.all_tasks`` know *task*, as every new task is known."""
+    asyncio._register_task(task)
+
+
+def unregister_task(task: asyncio.Task[Any]) -> None:
+    """Let ``asyncio.all_tasks`` forget *task*, until it is registered again."""
+    asyncio._unregister_task(task)

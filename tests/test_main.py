@@ -1,0 +1,278 @@
+"""``Main``: one task awaits one coroutine after the other; scopes are entered in one and left in another."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import anyio
+import pytest
+import uvloop
+
+from ipyrunner.aio.introspection.ready_queue import ReadyQueue
+from ipyrunner.aio.main import Main, Request
+
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+class Cells:
+    """A Main, and the loop that runs while a coroutine does, or while something is waited for."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.kept: list[Request] = []
+        self.context = contextvars.copy_context()
+        self.main = Main(loop, self.context, queue=ReadyQueue(loop), kept=self.kept.append)
+
+    def run(self, coro: Coroutine[Any, Any, Any], name: str | None = None) -> Any:
+        step = self.main.begin(coro, name=name)
+        self.loop.run_until_complete(asyncio.wait_for(until(step.future.done), 30))
+        self.last = step
+        return step.outcome()
+
+    def wait(self, condition: Callable[[], object]) -> None:
+        self.loop.run_until_complete(asyncio.wait_for(until(condition), 30))
+
+
+async def until(condition: Callable[[], object]) -> None:
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+@pytest.fixture(params=LOOPS)
+def cells(request: pytest.FixtureRequest) -> Iterator[Cells]:
+    loop = LOOPS[request.param]()
+    made = Cells(loop)
+    yield made
+    made.main.close()
+    made.wait(made.main.task.done)
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+
+
+async def task() -> asyncio.Task[Any] | None:
+    return asyncio.current_task()
+
+
+async def fails(event: asyncio.Event) -> None:
+    await event.wait()
+    raise ValueError("of a child")
+
+
+def test_one_task_and_one_context(cells: Cells) -> None:
+    var: contextvars.ContextVar[int] = contextvars.ContextVar("var")
+    tokens = []
+
+    async def enter() -> asyncio.Task[Any] | None:
+        tokens.append(var.set(1))
+        return asyncio.current_task()
+
+    async def leave() -> asyncio.Task[Any] | None:
+        var.reset(tokens.pop())
+        return asyncio.current_task()
+
+    first = cells.run(enter(), "first")
+    assert first is cells.main.task
+    assert first.get_name() == "first"
+    assert cells.run(leave(), "second") is first
+    assert first.get_name() == "second"
+
+
+def test_what_is_returned_and_raised_is_kept_by_nobody(cells: Cells) -> None:
+    class Large: ...
+
+    async def returns() -> Large:
+        return Large()
+
+    async def raises() -> None:
+        large = Large()
+        raise ValueError(large)
+
+    cells.run(returns())
+    with pytest.raises(ValueError, match="Large"):
+        cells.run(raises())
+    del cells.last
+    gc.collect()
+    assert not [obj for obj in gc.get_objects() if type(obj) is Large]
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), KeyboardInterrupt(), SystemExit(3), StopIteration(), asyncio.CancelledError()]
+)
+def test_what_ends_a_coroutine_does_not_end_the_task(cells: Cells, error: BaseException) -> None:
+    async def raises() -> None:
+        await asyncio.sleep(0)
+        raise error
+
+    with pytest.raises(RuntimeError if isinstance(error, StopIteration) else type(error)):
+        cells.run(raises())
+    assert cells.run(task()) is cells.main.task
+
+
+def test_between_two_coroutines_nobody_knows_the_task(cells: Cells) -> None:
+    async def alone() -> set[asyncio.Task[Any]]:
+        return asyncio.all_tasks()
+
+    assert cells.main.task not in asyncio.all_tasks(cells.loop)
+    assert cells.main.task in cells.run(alone())
+    assert cells.main.task not in asyncio.all_tasks(cells.loop)
+
+
+@pytest.mark.parametrize(
+    "wait", [asyncio.gather, lambda t: asyncio.wait([t]), lambda t: t, lambda t: asyncio.wait_for(t, 60)]
+)
+def test_to_wait_for_it_is_refused(cells: Cells, wait: Any) -> None:
+    async def waits(own: bool) -> None:
+        me = asyncio.current_task()
+
+        async def other() -> None:
+            await wait(me)
+
+        await (other() if own else asyncio.create_task(other()))
+
+    for own in (True, False):
+        with pytest.raises(RuntimeError, match=r"leave it out|cannot await on itself"):
+            cells.run(waits(own))
+    assert cells.run(task()) is cells.main.task
+
+
+def test_cancelled_by_itself(cells: Cells) -> None:
+    async def now() -> None:
+        cells.main.task.cancel()
+        await asyncio.sleep(60)
+
+    async def late() -> str:
+        cells.main.task.cancel()
+        return "ended"
+
+    with pytest.raises(asyncio.CancelledError):
+        cells.run(now())
+    assert cells.run(late()) == "ended"
+    assert cells.run(asyncio.sleep(0.001, "next")) == "next"
+    assert cells.main.task.cancelling() == 0
+
+
+def test_a_task_group(cells: Cells) -> None:
+    stack, event = AsyncExitStack(), asyncio.Event()
+
+    async def enter() -> None:
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        group.create_task(fails(event))
+
+    async def fail() -> None:
+        event.set()
+
+    cells.run(enter())
+    cells.run(asyncio.sleep(0))
+    cells.run(fail())
+    cells.wait(lambda: cells.kept)
+    (request,) = cells.kept
+    assert request.kind == "TaskGroup"
+    assert repr(request.cause) == "ValueError('of a child')"
+    assert cells.main.task.cancelling() == 0
+    with pytest.raises(asyncio.CancelledError):
+        cells.run(asyncio.sleep(60))
+    assert cells.last.requests == [request]
+    assert cells.run(asyncio.sleep(0.001, "next")) == "next"  # as after a cancellation that was caught
+    with pytest.raises(BaseExceptionGroup) as caught:
+        cells.run(stack.aclose())
+    assert repr(caught.value.exceptions[0]) == "ValueError('of a child')"
+    assert cells.run(asyncio.sleep(0.001, "next")) == "next"
+    assert not cells.last.requests
+
+
+def test_a_task_group_that_the_next_coroutine_leaves(cells: Cells) -> None:
+    stack, event = AsyncExitStack(), asyncio.Event()
+
+    async def enter() -> None:
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        group.create_task(fails(event))
+        event.set()
+
+    cells.run(enter())
+    cells.wait(lambda: cells.kept)
+    with pytest.raises(BaseExceptionGroup):
+        cells.run(stack.aclose())
+    assert cells.run(asyncio.sleep(0.001, "next")) == "next"
+
+
+def test_a_timeout(cells: Cells) -> None:
+    stack = AsyncExitStack()
+
+    async def enter(seconds: float) -> None:
+        await stack.enter_async_context(asyncio.timeout(seconds))
+
+    cells.run(enter(60))
+    cells.run(stack.aclose())
+    cells.run(enter(0.01))
+    cells.wait(lambda: cells.kept)
+    assert cells.kept[0].kind == "Timeout"
+    cells.run(stack.aclose())  # without an await in it: nothing to cancel, as in a script
+    assert cells.run(asyncio.sleep(0.001, "next")) == "next"
+
+
+def test_an_anyio_task_group_that_is_cancelled_lets_the_loop_rest(cells: Cells) -> None:
+    stack, event = AsyncExitStack(), asyncio.Event()
+
+    async def enter() -> None:
+        group = await stack.enter_async_context(anyio.create_task_group())
+        group.start_soon(fails, event)
+        event.set()
+
+    cells.run(enter())
+    cells.wait(lambda: cells.kept)
+    assert cells.kept[0].kind == "CancelScope"
+    asked, own = [], cells.main.cancel
+    cells.main.cancel = lambda *args: asked.append(1) or own(*args)  # type: ignore[method-assign]
+    end = time.monotonic() + 1
+    cells.wait(lambda: time.monotonic() > end)
+    assert 1 < len(asked) < 100, "anyio asks in each iteration of the loop, or does not ask its tasks any more"
+    with pytest.raises(asyncio.CancelledError):
+        cells.run(anyio.sleep(60))
+    with pytest.raises(BaseExceptionGroup) as caught:
+        cells.run(stack.aclose())
+    assert repr(caught.value.exceptions[0]) == "ValueError('of a child')"
+    assert cells.run(anyio.sleep(0.001)) is None
+    assert cells.run(asyncio.sleep(0.001, "next")) == "next"
+
+
+def test_an_anyio_task_group_that_the_next_coroutine_leaves(cells: Cells) -> None:
+    stack, event = AsyncExitStack(), asyncio.Event()
+
+    async def enter() -> None:
+        group = await stack.enter_async_context(anyio.create_task_group())
+        group.start_soon(fails, event)
+        event.set()
+
+    cells.run(enter())
+    cells.wait(lambda: cells.kept)
+    with pytest.raises(BaseExceptionGroup) as caught:
+        cells.run(stack.aclose())
+    assert repr(caught.value.exceptions[0]) == "ValueError('of a child')"
+    assert cells.run(asyncio.sleep(0.001, "next")) == "next"
+
+
+def test_an_anyio_scope_that_expires_between_two_coroutines(cells: Cells) -> None:
+    scopes: list[anyio.CancelScope] = []
+
+    async def enter() -> None:
+        scopes.append(anyio.move_on_after(0.01))
+        scopes[0].__enter__()
+
+    async def leave() -> bool:
+        try:
+            await anyio.sleep(60)
+        except BaseException as exc:
+            return bool(scopes[0].__exit__(type(exc), exc, exc.__traceback__))
+        return False
+
+    cells.run(enter())
+    cells.wait(lambda: cells.kept)
+    assert cells.run(leave()) is True
+    assert scopes[0].cancelled_caught
+    assert cells.run(asyncio.sleep(0.001, "next")) == "next"
