@@ -27,7 +27,7 @@ def raise_at(step: int) -> Any:
 
     def trace(frame: FrameType, event: str, argument: object) -> Any:
         nonlocal left
-        if frame.f_code.co_name != "create_task" or not frame.f_code.co_filename.endswith("tasks.py"):
+        if frame.f_code.co_name != "create_task" or not frame.f_code.co_filename.endswith("registry.py"):
             return None
         frame.f_trace_opcodes = True
         if event in ("opcode", "line"):  # 3.12.1 has no events for opcodes that are asked for so late

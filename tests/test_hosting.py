@@ -13,7 +13,7 @@ import uvloop
 
 from ipyrunner.aio.introspection.running_loop import NOTHING, running_as
 from ipyrunner.aio.loops.guest_leads import Hosting
-from ipyrunner.aio.loops.shutdown import finalize
+from ipyrunner.aio.loops.shutdown import wind_up
 from ipyrunner.aio.sigint.interrupt import Interrupt
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
@@ -24,7 +24,9 @@ def guest(request: pytest.FixtureRequest) -> Iterator[asyncio.AbstractEventLoop]
     loop = LOOPS[request.param]()
     yield loop
     if not loop.is_closed():
-        finalize(loop)
+        late: set[asyncio.Task[Any]] = set()
+        loop.run_until_complete(wind_up(10.0, late))
+        assert not late
         loop.close()
 
 

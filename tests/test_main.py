@@ -31,7 +31,7 @@ class Cells:
 
     def run(self, coro: Coroutine[Any, Any, Any], name: str | None = None) -> Any:
         step = self.main.begin(coro, name=name)
-        self.loop.run_until_complete(asyncio.wait_for(until(step.future.done), 30))
+        self.loop.run_until_complete(asyncio.wait_for(until(step.end.done), 30))
         self.last = step
         return step.outcome()
 

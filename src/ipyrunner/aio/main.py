@@ -21,6 +21,7 @@ import asyncio
 import contextvars
 import functools
 import sys
+import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -33,7 +34,7 @@ from .introspection.ready_queue import ReadyQueue
 from .introspection.running_loop import register_task, unregister_task
 from .introspection.task_origin import Origin, origin_of
 
-__all__ = ["Main", "Request", "Step"]
+__all__ = ["Alone", "Main", "Request", "Step"]
 
 # Seconds: how often a scope that repeats its request may do so while nothing runs.
 _PAUSE = 0.05
@@ -56,14 +57,20 @@ class Request(NamedTuple):
 
 
 class Step:
-    """One coroutine of :class:`Main`, and how it has ended: *future* is done when the coroutine is."""
+    """One coroutine of :class:`Main`, and how it has ended; *end* is done when it has."""
 
-    def __init__(self, coro: Coroutine[Any, Any, Any], future: asyncio.Future[None], name: str | None) -> None:
-        self.coro, self.future, self.name = coro, future, name
+    def __init__(self, main: Main, coro: Coroutine[Any, Any, Any], name: str | None) -> None:
+        self.main, self.coro, self.name = main, coro, name
+        self.end: asyncio.Future[None] = main.task.get_loop().create_future()
         # The requests to cancel it that have come while it ran, or that were kept for it; not those of an interrupt.
         self.requests: list[Request] = []
         self.value: Any = None
         self.error: BaseException | None = None
+
+    @property
+    def task(self) -> asyncio.Task[Any]:
+        """The task that it runs in."""
+        return self.main.task
 
     def outcome(self) -> Any:
         """Return what the coroutine has returned, or raise what it has raised; once, since nothing is kept."""
@@ -75,6 +82,32 @@ class Step:
             return value
         finally:
             del error, value
+
+
+class Alone(NamedTuple):
+    """A run in a task of its own; otherwise it is a ``Step`` of the main task."""
+
+    task: asyncio.Task[Any]
+    end: asyncio.Future[Any]
+
+    def outcome(self) -> Any:
+        """Return the result of the task, or raise its exception."""
+        return self.task.result()
+
+
+class _Wakeup(asyncio.Future[None]):
+    """What the task waits for between two coroutines; it may be woken in another Context than its own."""
+
+    _callback: Callable[[asyncio.Future[None]], object] | None = None
+
+    def add_done_callback(self, fn: Any, *, context: contextvars.Context | None = None) -> None:
+        self._callback = fn
+
+    def wake(self, context: contextvars.Context) -> None:
+        """Let the task go on, in *context*."""
+        self.set_result(None)
+        if self._callback is not None:
+            self.get_loop().call_soon(self._callback, self, context=context)
 
 
 class Main:
@@ -99,35 +132,43 @@ class Main:
         self._queue = queue
         self._tell = kept
         self._steps: deque[Step] = deque()
-        self._wakeup: asyncio.Future[None] | None = None
+        self._wakeup: _Wakeup | None = None
         self._kept: list[Request] = []
+        self._told: list[weakref.ref[Any]] = []
         self._aside: list[Any] = []
         self._timer: asyncio.TimerHandle | None = None
         self._empty = contextvars.Context()
         # Whether somebody has asked to cancel the coroutine that runs.
         self._asked = self._over = False
+        # How many interrupts have come before the next coroutine has begun.
+        self._early = 0
         self.task: asyncio.Task[None] = _task_class()(self, loop, context)
         unregister_task(self.task)
 
     def begin(self, coro: Coroutine[Any, Any, Any], *, name: str | None = None) -> Step:
         """Await *coro* when those before it have ended."""
-        step = Step(coro, self._loop.create_future(), name)
+        step = Step(self, coro, name)
         self._steps.append(step)
-        self._wake()
+        self._wake(self.context)
         return step
 
     def close(self) -> None:
-        """End the task: now, or when the coroutine that runs has ended. Idempotent."""
+        """End the task, soon, or when the coroutine that runs has ended. Idempotent. Also inside its Context."""
         self._over = True
         self._kept.clear()
         self._aside.clear()
         if self._timer is not None:
             self._timer.cancel()
-        self._wake()
+        self._wake(self._empty)  # its own may be entered
 
-    def _wake(self) -> None:
+    @property
+    def is_closing(self) -> bool:
+        """Whether the task is to end: :meth:`close` was called."""
+        return self._over
+
+    def _wake(self, context: contextvars.Context) -> None:
         if self._wakeup is not None and not self._wakeup.done() and not self._loop.is_closed():
-            self._wakeup.set_result(None)
+            self._wakeup.wake(context)
 
     # -- the task
 
@@ -135,9 +176,8 @@ class Main:
         """Be the coroutine of the task."""
         while True:
             while not self._steps and not self._over:
-                self._wakeup = self._loop.create_future()
-                with suppress(asyncio.CancelledError):
-                    await self._wakeup
+                self._wakeup = _Wakeup(loop=self._loop)
+                await self._wakeup
             self._wakeup = None
             if not self._steps:
                 return
@@ -150,21 +190,23 @@ class Main:
             if step.name is not None:
                 task.set_name(step.name)
             self._deliver(step)
+            if self._early:
+                self._refuse(step)
             step.value = await step.coro
         except GeneratorExit:
             raise
         except BaseException as exc:
             step.error = exc
+        self.step = None
+        try:
+            if self._asked:  # what has come in the last moment is not for the next coroutine
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(0)
         finally:
-            self.step = None
             unregister_task(task)
-            if not step.future.done():
-                step.future.set_result(None)
+            if not step.end.done():
+                step.end.set_result(None)
             del step
-        if self._asked:
-            # One that came in the last moment is not for the next coroutine.
-            with suppress(asyncio.CancelledError):
-                await asyncio.sleep(0)
 
     def _deliver(self, step: Step) -> None:
         """Ask for what was asked for since the last coroutine."""
@@ -180,6 +222,14 @@ class Main:
                 self._asked = True
                 asyncio.tasks.Task.cancel(self.task, request.message)
 
+    def _refuse(self, step: Step) -> None:
+        """Cancel a coroutine that has not begun: nothing of it is to run."""
+        self._asked = True
+        while self._early:
+            self._early -= 1
+            asyncio.tasks.Task.cancel(self.task)
+        step.coro.throw(asyncio.CancelledError())
+
     # -- cancel()
 
     def cancel(self, frame: FrameType, message: Any, cancel: Callable[..., bool]) -> bool:
@@ -190,16 +240,29 @@ class Main:
             if not by_interrupt:
                 self.step.requests.append(_request(frame, message))
             return cancel(message)
-        if self._over or by_interrupt or self.task.done():
-            return cancel(message) if self._over else False
+        if by_interrupt and self._steps:
+            self._early += 1
+            return True
+        if self._over or by_interrupt:
+            return self._over and cancel(message)
         scope = frame.f_locals.get("self")
         if scope is not None and any(request.scope is scope for request in self._kept):
             self._loop.call_soon(self._put_aside, scope, context=self._empty)
         else:
             request = _request(frame, message)
             self._kept.append(request)
-            self._tell(request)
+            if not self._is_told(scope):
+                self._tell(request)
         return True
+
+    def _is_told(self, scope: object) -> bool:
+        """Return whether a request of *scope* was told before: anyio goes on asking until it is left."""
+        self._told = [ref for ref in self._told if ref() is not None]
+        if any(ref() is scope for ref in self._told):
+            return True
+        with suppress(TypeError):  # it may be anything
+            self._told.append(weakref.ref(scope))
+        return False
 
     @uninterruptible
     def _put_aside(self, scope: object) -> None:
@@ -250,13 +313,18 @@ def _subclass(base: Any) -> Any:
         def add_done_callback(self, fn: Any, *, context: contextvars.Context | None = None) -> None:
             # asyncio's gather, wait and as_completed; others want to know of the end of the task, which will come.
             if sys._getframe(1).f_code.co_filename == asyncio.tasks.__file__:
-                raise RuntimeError(_NEVER_ENDS)
+                self._refuse_waiting()
             super().add_done_callback(fn, context=context)
 
         def __await__(self) -> Any:
-            raise RuntimeError(_NEVER_ENDS)
+            self._refuse_waiting()
+            return super().__await__()
 
         __iter__ = __await__
+
+        def _refuse_waiting(self) -> None:
+            if not self._main.is_closing:
+                raise RuntimeError(_NEVER_ENDS)
 
     return MainTask
 

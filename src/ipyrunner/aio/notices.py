@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any, NamedTuple
 
+from .main import Request
 from .sigint.forced_interrupt import Forced
 from .tasks.exception_handler import Failure
 from .tasks.slow_callbacks import Slow
 
-__all__ = ["ChildEnds", "Failure", "Forced", "GivenUp", "Notice", "Slow"]
+__all__ = ["Cancelled", "ChildEnds", "Failure", "Forced", "GivenUp", "Notice", "Slow"]
 
 
 class GivenUp(NamedTuple):
@@ -22,4 +23,10 @@ class ChildEnds(NamedTuple):
     """The process is a child that ``os.fork`` has made, and ends, because its code awaits on the parent's loop."""
 
 
-Notice = Failure | Forced | Slow | GivenUp | ChildEnds
+class Cancelled(NamedTuple):
+    """While no cell ran, *request* to cancel the main task has come; the next cell will get it."""
+
+    request: Request
+
+
+Notice = Failure | Forced | Slow | GivenUp | ChildEnds | Cancelled

@@ -20,7 +20,8 @@ from .introspection.task_origin import origin_of
 from .loops.guest_leads import Faults, Hosting
 from .loops.host_leads import Visiting
 from .loops.shutdown import wind_up
-from .notices import ChildEnds, Forced, GivenUp, Notice
+from .main import Alone, Main, Step
+from .notices import Cancelled, ChildEnds, Forced, GivenUp, Notice
 from .process import end_child, in_forked_children, refuse_copy
 from .runner import as_coroutine
 from .sigint.escaped_exceptions import settle_escaped, settle_signal
@@ -73,6 +74,8 @@ class PersistentRunner:
         self.interrupts = 0
         # Main tasks that did not end when they were cancelled; nobody waits for them any more.
         self.given_up: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+        # The task that awaits the cells, since the first one.
+        self._main: Main | None = None
         self._grace = grace
         self._outside = Outside() if outside is None else outside
         self._wakeup = Wakeup(loop)
@@ -179,19 +182,32 @@ class PersistentRunner:
         cells.
         """
         assert self.hosting is not None
-        context = self.context.copy() if copy_context else self.context
         before, self._awaiting = self._awaiting, True
         try:
             with self._interrupt() as interrupt:
-                task = self.loop.create_task(coro, context=context)
-                if name is not None:
-                    task.set_name(name)
-                interrupt.attach(task)
-                self.tasks.is_main(task)
-                await self.hosting.wait(task, interrupt)
+                run = self._start_alone(coro, self.context.copy(), name) if copy_context else self._start(coro, name)
+                interrupt.attach(run.task, run.end)
+                await self.hosting.wait(run.end, interrupt)
         finally:
             self._awaiting = before
-        return self._outcome(task, interrupt, context)
+        return self._outcome(run, interrupt)  # type: ignore[no-any-return]
+
+    def _start(self, coro: Coroutine[Any, Any, Any], name: str | None) -> Step:
+        """Begin *coro* in the task that all cells share, and in their Context."""
+        if self._main is None:
+            self._main = Main(
+                self.loop, self.context, queue=self._queue, kept=lambda asked: self._show(Cancelled(asked))
+            )
+        self.tasks.main_begins(self._main.task)
+        return self._main.begin(coro, name=name)
+
+    def _start_alone(self, coro: Coroutine[Any, Any, Any], context: contextvars.Context, name: str | None) -> Alone:
+        """Begin *coro* in a task of its own."""
+        task = self.loop.create_task(coro, context=context)
+        if name is not None:
+            task.set_name(name)
+        self.tasks.is_main(task)
+        return Alone(task, task)
 
     def run(
         self, awaitable: Awaitable[_T], *, context: contextvars.Context | None = None, name: str | None = None
@@ -213,20 +229,16 @@ class PersistentRunner:
         self.pause()
         copy = contextvars.copy_context() if context is None else context
         with self._interrupt() as interrupt:
-            task = loop.create_task(main, context=copy)
-            if name is not None:
-                task.set_name(name)
-            interrupt.attach(task)
-            self.tasks.is_main(task)
-            self._drive(task, interrupt)
+            run = self._start_alone(main, copy, name)
+            self._drive(run, interrupt)
         if context is not None:
-            return self._outcome(task, interrupt, copy)
+            return self._outcome(run, interrupt)  # type: ignore[no-any-return]
         carry_back(copy)
         unanswered = interrupt.is_unanswered
         try:
-            return self._outcome(task, interrupt, copy)
+            return self._outcome(run, interrupt)  # type: ignore[no-any-return]
         finally:
-            interrupt.task = None  # nobody will ask whose its cancellation was
+            interrupt.let_go()  # nobody will ask whose its cancellation was
             if unanswered:  # it came in the last step: it is for the cell that has called
                 raise KeyboardInterrupt
 
@@ -235,8 +247,12 @@ class PersistentRunner:
         with running_as(NOTHING):
             if self.is_entered:
                 return self.run(coro, name=name)
+            self.pause()
             with self.entered():
-                return self.run(coro, context=self.context, name=name)
+                with self._interrupt() as interrupt:
+                    run = self._start(coro, name)
+                    self._drive(run, interrupt)
+                return self._outcome(run, interrupt)  # type: ignore[no-any-return]
 
     def close(self, timeout: float) -> set[asyncio.Task[Any]]:
         """Wind up and close the loop within *timeout* seconds; return the tasks that did not end in time.
@@ -267,6 +283,10 @@ class PersistentRunner:
 
     def _wind_up(self, timeout: float, late: set[asyncio.Task[Any]]) -> None:
         outside = self._outside
+        if self.interrupting is not None:
+            self.interrupting.queue_up()
+        if self._main is not None:
+            self._main.close()
         interrupt = Interrupt(
             self.loop,
             grace=0.02,  # seconds: there may be many that do not yield
@@ -276,9 +296,8 @@ class PersistentRunner:
         with running_as(NOTHING), self._wakeup.on_signals(), interrupt:
             # Not by create_task: the user's task factory is no part of this.
             task = asyncio.Task(wind_up(timeout, late), loop=self.loop, name="ipyrunner: close")
-            interrupt.attach(task)
             interrupt.watch_over(timeout)
-            self._drive(task, interrupt)
+            self._drive(Alone(task, task), interrupt)
         if task.done() and not task.cancelled():
             task.result()
 
@@ -326,7 +345,8 @@ class PersistentRunner:
                 self._outside.keep()
 
     @drives_loop
-    def _drive(self, task: asyncio.Task[Any], interrupt: Interrupt) -> None:
+    def _drive(self, run: Step | Alone, interrupt: Interrupt) -> None:
+        interrupt.attach(run.task, run.end)
         finished, faults = False, Faults(self.loop)
 
         def finish(_: object = None) -> None:
@@ -335,7 +355,7 @@ class PersistentRunner:
                 finished = True
                 self.loop.stop()
 
-        task.add_done_callback(finish)
+        run.end.add_done_callback(finish)
         interrupt.on_release = finish
         while not finished:
             try:
@@ -348,20 +368,23 @@ class PersistentRunner:
                 self._on_escaped(exc)
             self._leave()
 
-    def _outcome(self, task: asyncio.Task[_T], interrupt: Interrupt, context: contextvars.Context) -> _T:
-        if not task.done():
+    def _outcome(self, run: Step | Alone, interrupt: Interrupt) -> Any:
+        if not run.end.done():
             if not interrupt.abandoned:
                 raise RuntimeError("the notebook's loop ended before this run did; the next cell starts with a new one")
-            self.given_up.add(task)
+            self.given_up.add(run.task)
             # The task keeps the Context; in one that a cell has entered its steps would fail.
-            if self.context is context:
-                self.context = context.copy()
-                leave(self.context)
-            self._show(GivenUp(task))
+            if isinstance(run, Step):
+                self.tasks.main_ends(given_up=True)
+                self._renew_main()
+            self._show(GivenUp(run.task))
             raise KeyboardInterrupt
+        if isinstance(run, Step):
+            self.tasks.main_ends()
         try:
-            result = task.result()
-            interrupt.task = interrupt.task if interrupt.presses else None  # what it returns is not kept
+            result = run.outcome()
+            if not interrupt.presses:
+                interrupt.let_go()  # what it returns is not kept
             return result
         except asyncio.CancelledError as exc:
             if interrupt.claims(exc):
@@ -370,12 +393,19 @@ class PersistentRunner:
                 raise reason from None
             raise
 
+    def _renew_main(self) -> None:
+        """Leave the main task to what runs in it, or is entered in it: what comes has another, and a new Context."""
+        if self._main is not None:
+            self._main.close()
+            self._main = None
+            self.context = self.context.copy()
+            leave(self.context)
+
     def _leave(self) -> None:
         """Before and after each run of the loop: put back what an interrupt has set aside; end a forked child."""
         self._queue.put_back()
         if self._is_copy:
-            task = None if self.interrupting is None else self.interrupting.task
-            unfinished = task is not None and not task.done()
+            unfinished = self.interrupting is not None and not self.interrupting.is_done
             if unfinished:
                 self._show(ChildEnds())
             end_child(int(unfinished))

@@ -147,20 +147,20 @@ class Hosting:
             if not self.guest.is_closed():
                 self.guest.remove_reader(self._fd)  # type: ignore[arg-type]
 
-    async def wait(self, task: asyncio.Task[Any], interrupt: Interrupt) -> None:
-        """In the host: wait until the guest's *task* has run its done callbacks, or was given up.
+    async def wait(self, end: asyncio.Future[Any], interrupt: Interrupt) -> None:
+        """In the host: wait until the guest's *end* has run its done callbacks, or what it ends was given up.
 
         Cancelling the wait cancels the task, as SIGINT does, and goes on waiting for it: before our handler is in
         place, ipykernel's own answers SIGINT this way.
         """
         done = self.host.create_future()
 
-        # Not for task.done(): the guest may be stopped between that and the callbacks, and then nobody wakes us.
+        # Not for end.done(): the guest may be stopped between that and the callbacks, and then nobody wakes us.
         def release(_: object = None) -> None:
             if not done.done():
                 done.set_result(None)
 
-        task.add_done_callback(release)
+        end.add_done_callback(release)
         interrupt.on_release = release
         self._waiters.add(release)
         try:

@@ -41,7 +41,7 @@ def settle_escaped(
 
 def settle_signal(exc: BaseException, loop: asyncio.AbstractEventLoop, run: Interrupt | None) -> None:
     """A signal handler of the user's has raised *exc* in the loop's own code, or in ours: the cell gets it."""
-    if run is not None and run.task is not None and not run.task.done():
+    if run is not None and run.task is not None and not run.is_done:
         run.fail(exc)
     elif not is_a(exc, KeyboardInterrupt):
         _report("an exception in the notebook's loop itself: of a signal handler, most likely", exc, loop)

@@ -172,9 +172,9 @@ class Interrupt(MainTask):
 
     # -- the main task
 
-    def attach(self, task: asyncio.Task[Any]) -> None:
-        """Name the main task. If SIGINT came before it was made, it is cancelled."""
-        self.task = task
+    def attach(self, task: asyncio.Task[Any], end: asyncio.Future[Any] | None = None) -> None:
+        """Name the main task, and its *end*, if that is another. If SIGINT came before it was made, it is cancelled."""
+        self.task, self.end = task, task if end is None else end
         if self.presses:
             self._due = False
             self.cancel()
@@ -279,7 +279,7 @@ class Interrupt(MainTask):
 
     def _cancel_due(self) -> None:
         """In the handler. What cannot be cancelled here, the loop's answer decides about."""
-        if self.task is not None and not self.task.done():
+        if self.task is not None and not self.is_done:
             with suppress(Exception):  # a circle of tasks (RecursionError), a task or a future of the user's
                 self.cancel()
                 self._due = False
@@ -349,7 +349,7 @@ class Interrupt(MainTask):
     @uninterruptible
     def _take_effect(self) -> None:
         """Cancel if that is due. In a run inside the main task, or inside what it waits for, raise instead."""
-        if not self._due or self._over or self.task is None or self.task.done():
+        if not self._due or self._over or self.task is None or self.is_done:
             return
         self._due = False
         outer = next(filter(self._is_dependent, tasks_on_stack(sys._getframe(), self._loop)), None)
@@ -365,7 +365,7 @@ class Interrupt(MainTask):
     def _answer(self, question: _Question) -> None:
         """Answer the question. It was put before any callback that came to the queue after the press."""
         question.answered = True
-        if self._over or self.task is None or self.task.done():
+        if self._over or self.task is None or self.is_done:
             return
         if self.presses - self._spent > 1:
             self._loop.call_later(_LAST_CHANCE, self._abandon)

@@ -39,6 +39,8 @@ class MainTask:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, queue: ReadyQueue | None) -> None:
         self.task: asyncio.Task[Any] | None = None
+        # Done when what it is about is: the task itself, or one coroutine of a task that goes on.
+        self.end: asyncio.Future[Any] | None = None
         self.abandoned = False
         # Called when nobody is to wait for the task any longer: it is given up, or it is done.
         self.on_release: Callable[[], None] = lambda: None
@@ -52,6 +54,19 @@ class MainTask:
         self._waiting = 0
         self._steps = 0
         self._released = False
+
+    def queue_up(self) -> None:
+        """Put nothing first any more, and nothing aside: somebody else is about to run the loop."""
+        self._queue = None
+
+    def let_go(self) -> None:
+        """Keep nothing of the task."""
+        self.task = self.end = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether what the main task was to do is done; not before there is one."""
+        return self.end is not None and self.end.done()
 
     def cancel(self) -> None:
         """Cancel the task. What that schedules goes before all that is ready."""
@@ -83,7 +98,7 @@ class MainTask:
 
     @uninterruptible
     def _release_if_done(self) -> bool:
-        if self._over or self._queue is None or self.task is None or not self.task.done():
+        if self._over or self._queue is None or not self.is_done:
             return False
         # Not if something had to be forced: what is behind it may not yield either, and this press is for all of
         # them. Nor in an inner run: whoever waits for that cannot put back.
@@ -100,13 +115,13 @@ class MainTask:
     @uninterruptible
     def _abandon(self) -> None:
         """Give the task up, if it is not done."""
-        if not self._over and self.task is not None and not self.task.done():
+        if not self._over and not self.is_done:
             self.abandoned = True
             self.on_release()
 
     def fail(self, exc: BaseException) -> None:
         """Cancel the main task because of *exc*, which is to come out in the place of KeyboardInterrupt."""
-        if self.task is not None and not self.task.done():
+        if self.task is not None and not self.is_done:
             self._reason = exc
             self.cancel()
 

@@ -108,8 +108,10 @@ class Tasks:
         self._count = 0
         # Those that have not ended, in the order of starting.
         self._live: dict[weakref.ref[asyncio.Task[Any]], _Entry] = {}
-        self._unretrieved = Unretrieved(loop, pending=lambda: [task for task, _ in self._alive()], torn=torn)
+        self._unretrieved = Unretrieved(loop, pending=self._pending, torn=torn)
         self._mains: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+        # The main task, while something runs in it.
+        self._running: Started | None = None
         self._past: deque[Ended] = deque(maxlen=HISTORY)
         self._context = contextvars.Context()
         self._thread = threading.get_ident()
@@ -134,9 +136,12 @@ class Tasks:
     def started(self) -> list[Started]:
         """Return the tasks that have not ended, in the order of starting."""
         self._take()
+        running = self._running
         for task in asyncio.all_tasks(self._loop):
-            self._hold(task, time.monotonic())  # those made by asyncio.Task(...)
-        return [Started(task, entry.number, entry.at) for task, entry in self._alive() if not task.done()]
+            if running is None or task is not running.task:
+                self._hold(task, time.monotonic())  # those made by asyncio.Task(...)
+        found = [Started(task, entry.number, entry.at) for task, entry in self._alive() if not task.done()]
+        return found if running is None else sorted([*found, running], key=lambda started: started.number)
 
     def ended(self) -> list[Ended]:
         """Return the last tasks that have ended, in the order of ending. Not those that have vanished at once."""
@@ -145,6 +150,23 @@ class Tasks:
             if task.done():
                 self._let_go(entry, task)
         return list(self._past)
+
+    def main_begins(self, task: asyncio.Task[Any]) -> None:
+        """Say that *task*, which others hold, begins with something new: until :meth:`main_ends` it is a task."""
+        self._take()
+        self._count += 1
+        self._running = Started(task, self._count, time.monotonic())
+
+    def main_ends(self, *, given_up: bool = False) -> None:
+        """Say that the main task has ended what it was at; *given_up*: it has not, and is a task like any other."""
+        if given_up and self._running is not None:
+            self._mains.add(self._running.task)
+            self._hold(self._running.task, self._running.at)
+        self._running = None
+
+    def _pending(self) -> list[asyncio.Task[Any]]:
+        running = [] if self._running is None else [self._running.task]
+        return [*running, *(task for task, _ in self._alive())]
 
     def is_main(self, task: asyncio.Task[Any]) -> None:
         """Say that *task* is a cell's own: it is of no interest when it has ended."""
