@@ -12,7 +12,18 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "ipyrunner"
 # Each layer knows those to its right. A package is one layer, but for aio, whose own are layers.
-LAYERS = ["kernel", "extension", "terminal", "ipython.magics", "ipython", "ipykernel", "patching", "notebook"]
+LAYERS = [
+    "kernel",
+    "extension",
+    "terminal",
+    "ipython.magics",
+    "ipython",
+    "cells",
+    "ipykernel",
+    "patching",
+    "notebook",
+    "loop_factory",
+]
 LAYERS += [
     f"aio.{name}"
     for name in (
@@ -53,6 +64,7 @@ PRIVATE = {
     "_callbacks": "aio/introspection/private_api.py",
     "_previous_sigint_handler": "aio/sigint/handlers.py",
     "_asyncio_runner": "ipython/run_cell.py",
+    "_pseudo_sync_runner": "cells/first_cell.py",
     "_parent_header": "ipykernel/output_routing.py",
     "_cancel_on_sigint": "ipykernel/request_sigint.py",
     "_last_traceback_during_displayhook": "ipykernel/request_sigint.py",

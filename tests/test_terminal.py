@@ -94,6 +94,12 @@ def test_cells_share_loop_and_context(either: Terminal) -> None:
     assert out(either.run("v.get()")) == "2"
 
 
+def test_a_cell_awaits_a_cell(either: Terminal) -> None:
+    either.run("source = 'await asyncio.sleep(0.01); inner = asyncio.get_running_loop() is loop'")
+    either.run("result = await get_ipython().run_cell_async(source, transformed_cell=source)")
+    assert out(either.run("result.success, inner")) == "(True, True)"
+
+
 def test_control_c_ends_the_await_and_nothing_else(either: Terminal) -> None:
     either.run("bystander = asyncio.create_task(asyncio.sleep(3600)); await asyncio.sleep(0)")
     either.begin(

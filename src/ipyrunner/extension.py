@@ -14,8 +14,11 @@ from .aio.introspection.running_loop import running_loop
 from .aio.process import at_exit
 from .aio.sigint.watchdog_thread import watchdog
 from .aio.tasks.registry import describe
+from .cells.first_cell import FirstCell
+from .cells.inner_cells import InnerCells
 from .ipykernel.comms import Comms
 from .ipykernel.gui_loops import Gui
+from .ipykernel.kernel_loop import kernel_loop
 from .ipykernel.late_output import Unwatched
 from .ipykernel.output_routing import Routing
 from .ipykernel.request_sigint import Guard
@@ -27,7 +30,7 @@ from .ipython.magics.arun import RunnerMagics
 from .ipython.magics.atasks import TaskMagics, table
 from .ipython.magics.tasks_table import TaskTable
 from .ipython.magics.timeit import Timing
-from .ipython.run_cell import Cells, kernel_loop
+from .ipython.run_cell import Cells
 from .ipython.tracebacks import Tracebacks, pointing_records
 from .notebook import NotebookRunner
 from .patching import Replacement
@@ -128,8 +131,9 @@ class Extension:
         self.runner.show = Reports(shell, self._unwatched).show
         self.runner.is_logged = lambda: self._unwatched.active
         self.asking = Asking(shell, self._routing)
-        tracebacks = Tracebacks(shell, self.runner)
-        self._cells = Cells(shell, self.runner, self._routing, self._unwatched, tracebacks)
+        inner = InnerCells()
+        tracebacks = Tracebacks(shell, self.runner, inner)
+        self._cells = Cells(shell, self.runner, self._routing, self._unwatched, tracebacks, inner)
         self._gui = Gui(shell, self.runner)
         undo(self._gui.stop)
         self._termination = Termination(
@@ -166,6 +170,8 @@ class Extension:
         self.runner.when_host_stops = self._shutdown
         self._guard.begin(self.runner, self._cells.in_charge)
         undo(at_exit(self._exit))
+        self._first_cell = FirstCell(shell, self.runner)
+        undo(self._first_cell.end)
 
     def _replace(self, owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
         self._undo.append(Replacement(owner, name, make).restore)
@@ -212,6 +218,8 @@ class Extension:
         lent = self._lend(original)
 
         def trigger(event: str, *args: Any, **kwargs: Any) -> None:
+            if event == "post_execute":
+                self._first_cell.end_if_over()
             self._termination.renew()  # at the beginning and at the end of each cell
             # IPython's own hooks need no loop: to lend for them would make one again right after `%arunner close`.
             hooks = self.shell.events.callbacks.get(event, ())

@@ -9,13 +9,12 @@ import os
 import threading
 import warnings
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from typing import Any, NoReturn, TypeVar
+from contextlib import ExitStack, suppress
+from typing import Any, TypeVar
 
 from traitlets import Any as AnyTrait
 from traitlets import Bool, Float, TraitError, observe, validate
 from traitlets.config import LoggingConfigurable
-from traitlets.utils.importstring import import_item
 
 from .aio.introspection.context_copy import carry_into
 from .aio.introspection.running_callback import lends_loop
@@ -25,6 +24,7 @@ from .aio.notices import Notice
 from .aio.persistent_runner import PersistentRunner
 from .aio.sigint.defer_sigint import Held
 from .aio.sigint.handlers import Outside, signal_main_thread
+from .loop_factory import make_loop, resolve_factory
 
 __all__ = ["NotebookRunner"]
 
@@ -80,6 +80,8 @@ class NotebookRunner(LoggingConfigurable):
         self._kernel_context = contextvars.copy_context()
         # What the last sync cell has left running (Playwright's sync API does), for the next one.
         self._left = NOTHING
+        # Whether the cell that has loaded the extension goes on.
+        self._is_first = False
         self._lender = Lender(self.get_loop)
         self._past_interrupts = 0
         self._left_behind: list[asyncio.Task[Any]] = []
@@ -274,13 +276,7 @@ class NotebookRunner(LoggingConfigurable):
             )
 
     def _make_loop(self) -> asyncio.AbstractEventLoop:
-        loop = asyncio.new_event_loop() if self.loop_factory is None else self.loop_factory()
-        if not isinstance(loop, asyncio.AbstractEventLoop):
-            raise TypeError(f"loop_factory returned {loop!r}, which is no event loop")
-        if loop.is_closed() or loop.is_running() or (self._current is not None and loop is self._current.loop):
-            state = "closed" if loop.is_closed() else "running already" if loop.is_running() else "the present one"
-            raise ValueError(f"loop_factory returned a loop that is {state}: it has to make a new one each time")
-        return loop
+        return make_loop(self.loop_factory, None if self._current is None else self._current.loop)
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> PersistentRunner:
         if self.debug is not None:
@@ -325,11 +321,40 @@ class NotebookRunner(LoggingConfigurable):
                     with current.entered():
                         return current.context.run(held.let_through, cell)
             finally:
-                left = exchange(aside)
-                # Ours, or a closed one, is not left running: a KeyboardInterrupt has hit the call that it was lent to,
-                # or the end of an asyncio.run().
-                torn = left.loop is not None and (left.loop is current.loop or left.loop.is_closed())
-                self._left = NOTHING if torn else left
+                self._put_back(aside)
+
+    def begin_plain(self) -> Callable[[], None]:
+        """Make the rest of a cell that has begun outside a sync cell, in the Context that it has; return what ends it.
+
+        Until then a loop that nothing has used yet is renewed as soon as a setting of its is made. OSError as of
+        :attr:`current`.
+        """
+        current = self.current
+        asyncio.set_event_loop(current.loop)
+        current.pause()
+        current.tasks.rest()
+        stack = ExitStack()
+        with Held(then_raise=True):
+            stack.callback(self._put_back, exchange(self._left))
+            stack.enter_context(self._lender.lending())
+            stack.enter_context(current.entered())
+            self._is_first = True
+
+        def end() -> None:
+            with Held():
+                self._is_first = False
+                stack.close()
+                if self._current is not None:
+                    self.refresh(contextvars.copy_context())
+
+        return end
+
+    def _put_back(self, aside: Running) -> None:
+        left, present = exchange(aside), None if self._current is None else self._current.loop
+        # Ours, or a closed one, is not left running: a KeyboardInterrupt has hit the call that it was lent to, or the
+        # end of an asyncio.run().
+        torn = left.loop is not None and (left.loop is present or left.loop.is_closed())
+        self._left = NOTHING if torn else left
 
     @lends_loop
     def lend(self, call: Callable[[], _T]) -> _T:
@@ -345,20 +370,7 @@ class NotebookRunner(LoggingConfigurable):
 
     @validate("loop_factory")
     def _resolve_loop_factory(self, proposal: Any) -> Callable[[], asyncio.AbstractEventLoop] | None:
-        value = proposal["value"]
-        if isinstance(value, str):
-            try:
-                value = import_item(value)
-            except (ImportError, ValueError) as exc:
-                raise TraitError(f"loop_factory: cannot import {value!r}: {exc}") from exc
-        if value is not None and not callable(value):
-            self._reject(value)
-        return value  # type: ignore[no-any-return]
-
-    def _reject(self, value: object) -> NoReturn:
-        raise TraitError(
-            f"loop_factory is a callable, an import string such as 'uvloop.new_event_loop', or None, not {value!r}"
-        )
+        return resolve_factory(proposal["value"])
 
     @validate("interrupt_grace", "shutdown_timeout", "slow_callback")
     def _check_seconds(self, proposal: Any) -> float:
@@ -380,5 +392,9 @@ class NotebookRunner(LoggingConfigurable):
 
     @observe("loop_factory", "poll")
     def _say_restart(self, change: Any) -> None:
-        if self._current is not None:
+        if self._current is None:
+            return
+        if self._is_first and not asyncio.all_tasks(self._current.loop):
+            self.restart()
+        else:
             print(f"ipyrunner: {change['name']} takes effect at `%arunner restart`; the present loop stays until then.")

@@ -7,14 +7,14 @@ import contextvars
 import signal
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from contextlib import contextmanager, suppress
+from typing import Any, ClassVar, TypeVar
 
 from .introspection.context_copy import carry_back
 from .introspection.exceptions import set_traceback, traceback_of
 from .introspection.private_api import cancel_ready
 from .introspection.ready_queue import ReadyQueue
-from .introspection.running_callback import drives_loop
+from .introspection.running_callback import drives_loop, is_left_running
 from .introspection.running_loop import NOTHING, running_as, running_loop
 from .introspection.task_origin import origin_of
 from .loops.guest_leads import Faults, Hosting
@@ -50,6 +50,9 @@ class PersistentRunner:
     show : shows what has happened, called in the Context that it belongs to. By default asyncio shows failures, and the
         rest is not shown.
     """
+
+    # The loops that close() has closed.
+    closed_loops: ClassVar[weakref.WeakSet[asyncio.AbstractEventLoop]] = weakref.WeakSet()
 
     def __init__(
         self,
@@ -220,7 +223,8 @@ class PersistentRunner:
         """
         main = as_coroutine(awaitable)
         loop = self.loop
-        if running_loop() is not None or loop.is_running():
+        running = running_loop()
+        if loop.is_running() or (running is not None and not is_left_running(running)):
             main.close()
             raise RuntimeError(
                 "this code already runs inside an event loop, and a loop cannot run inside itself: "
@@ -228,7 +232,7 @@ class PersistentRunner:
             )
         self.pause()
         copy = contextvars.copy_context() if context is None else context
-        with self._interrupt() as interrupt:
+        with running_as(NOTHING), self._interrupt() as interrupt:
             run = self._start_alone(main, copy, name)
             self._drive(run, interrupt)
         if context is not None:
@@ -273,6 +277,8 @@ class PersistentRunner:
                 self._failures.close()
             self._wakeup.close()
             self.loop.close()
+            with suppress(TypeError):  # of a factory of the user's, which may be anything
+                self.closed_loops.add(self.loop)
         return late
 
     def settle(self) -> None:

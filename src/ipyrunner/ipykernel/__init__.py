@@ -1,5 +1,6 @@
 """What is ipykernel's: requests, signals, output, comms. It knows nothing of cells and magics.
 
+* :mod:`kernel_loop`: the event loop of the kernel.
 * :mod:`request_sigint`: SIGINT while the kernel handles a request.
 * :mod:`sigterm`: SIGTERM as a clean end, and what keeps a kernel from it.
 * :mod:`output_routing`: ipykernel 6: output goes to the cell that started the task.

@@ -35,6 +35,7 @@ from ..aio.introspection.frames import uninterruptible
 from ..aio.process import in_forked_children
 from ..aio.sigint.defer_sigint import Held
 from ..aio.sigint.handlers import Outside, is_default_handler, signal_main_thread
+from ..aio.sigint.interrupt import Interrupt
 from ..aio.sigint.watchdog_thread import watchdog
 from ..patching import Replacement
 
@@ -196,7 +197,9 @@ class Guard(Outside):
 
     def _leave_to_us(self, original: Callable[..., Any], in_charge: Callable[[], bool]) -> Callable[..., Any]:
         def cancel_on_sigint(future: Any) -> AbstractContextManager[object]:
-            return nullcontext() if in_charge() and self._guards() else original(future)
+            # Also of a cell that code in the notebook's loop awaits: the handler there is that of the outer cell's run.
+            ours = self._guards() or Interrupt.owns(signal.getsignal(signal.SIGINT))
+            return nullcontext() if in_charge() and ours else original(future)
 
         return cancel_on_sigint
 

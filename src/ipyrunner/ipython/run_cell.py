@@ -3,7 +3,8 @@
 ``InteractiveShell.should_run_async`` and ``run_cell_async`` are public, and both ipykernel's ``do_execute`` and
 IPython's ``run_cell`` go through them, in IPython 7.34 as in 9.x. A cell that has to see a running loop is one main
 task of the notebook's loop; any other cell sees none. Inside the kernel's loop the main task is awaited and the kernel
-stays live; elsewhere (terminal, a cell that a cell runs, a kernel whose loop is on another thread) the run blocks.
+stays live; elsewhere (terminal, a kernel whose loop is on another thread) the run blocks. A cell that code in the
+notebook's loop awaits is a part of that code, see ``InnerCells``.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core import interactiveshell
 
-from ..aio.introspection.exceptions import traceback_of
+from ..aio.introspection.exceptions import is_a, traceback_of
 from ..aio.introspection.running_loop import running_loop
 from ..aio.introspection.task_origin import Origin, begin
 from ..aio.process import end_child
+from ..cells.inner_cells import InnerCells
+from ..cells.unawaited import Unawaited
+from ..ipykernel.kernel_loop import kernel_loop
 from ..ipykernel.late_output import Unwatched
 from ..ipykernel.output_routing import Routing
 from ..notebook import NotebookRunner
@@ -43,6 +47,20 @@ _asyncio_runner = getattr(interactiveshell, "_asyncio_runner", None)
 _CellCoroutine = Coroutine[Any, Any, "ExecutionResult"]
 
 
+class _Call:
+    """One call of ``run_cell_async``."""
+
+    def __init__(self, raw_cell: str, kwargs: dict[str, Any]) -> None:
+        self.raw_cell = raw_cell
+        # None: there is nothing to run, IPython only shows what has failed before.
+        self.source: str | None = None if kwargs.get("preprocessing_exc_tuple") else kwargs.get("transformed_cell")
+        self.silent = bool(kwargs.get("silent"))
+        self.counts = bool(kwargs.get("store_history"))
+        self.begun = False
+        # Whether nobody awaits the coroutine: IPython's own run_cell expects it to end in one step.
+        self.blocks = False
+
+
 class Cells:
     """Run the cells of *shell* by *runner*. Also an AST transformer of the shell, see :meth:`visit`."""
 
@@ -53,12 +71,16 @@ class Cells:
         routing: Routing,
         unwatched: Unwatched,
         tracebacks: Tracebacks,
+        inner: InnerCells,
     ) -> None:
         self._shell = shell
         self._runner = runner
         self._routing = routing
         self._unwatched = unwatched
         self._tracebacks = tracebacks
+        self._inner = inner
+        self._unawaited = Unawaited()
+        self._last_call: _Call | None = None
         self._keep_start = keeps_start(shell)
         # Set while a cell that begins with %%arun starts: the magic returns a coroutine, and the cell awaits it.
         self._expects_call = False
@@ -79,8 +101,13 @@ class Cells:
             if not self.in_charge() or preprocessing_exc_tuple is not None or transformed_cell is None:
                 return stock
             self._verdict = transformed_cell, stock
+            # IPython's run_cell asks when it has made the coroutine, and whoever awaits it before.
+            call, self._last_call = self._last_call, None
+            if call is not None and not call.begun and call.raw_cell is raw_cell:
+                call.blocks = True
             # What is not awaited blocks inside run_cell_async, and needs no loop to run it.
-            return self._can_await() and self._needs_loop(stock, transformed_cell)
+            awaited = self._can_await() or (self._is_in_loop() and not (call is not None and call.blocks))
+            return awaited and self._needs_loop(stock, transformed_cell, awaited=True)
 
         return should_run_async
 
@@ -93,59 +120,73 @@ class Cells:
     def run_cell_async(self, original: Callable[..., _CellCoroutine], stock: Callable[..., bool]) -> Any:
         """Return the replacement; *stock* is the shell's own ``should_run_async``."""
 
-        async def run_cell_async(raw_cell: str, *args: Any, **kwargs: Any) -> ExecutionResult:
+        def run_cell_async(raw_cell: str, *args: Any, **kwargs: Any) -> _CellCoroutine:
             coro = original(raw_cell, *args, **kwargs)
             if not self.in_charge():
-                return await coro
+                return coro
+            self._last_call = call = _Call(raw_cell, kwargs)
+            return run(coro, call)
+
+        async def run(coro: _CellCoroutine, call: _Call) -> ExecutionResult:
+            call.begun = True
+            inner = self._is_inner(call)  # asked now: the loop may be on its way out when the cell ends
             count = self._shell.execution_count
             # ipykernel reads it, and 7.4 sets it neither for a cell that awaits nor before the first traceback.
             vars(self._shell).setdefault("_last_traceback", None)
             try:
-                result = await self._run(coro, raw_cell, kwargs, stock)
+                result = await self._run(coro, call, stock)
             except GeneratorExit:
                 raise
             except BaseException as exc:
+                if inner and is_a(exc, asyncio.CancelledError, KeyboardInterrupt):
+                    raise  # it is the caller's
                 # The cell has no result: its machinery was interrupted, or its main task did not end. Without one the
                 # kernel sends no reply, and the front end waits for ever. One way to an ExecutionResult that all
                 # versions of IPython have is a cell whose preprocessing failed.
-                if kwargs.get("store_history") and self._shell.execution_count == count:
+                if call.counts and self._shell.execution_count == count:
                     self._shell.execution_count += 1  # IPython 7 counts at the end of a cell, which did not come
                 failure = (type(exc), exc, traceback_of(exc))
                 result = await original(
-                    raw_cell, silent=True, transformed_cell=raw_cell, preprocessing_exc_tuple=failure
+                    call.raw_cell, silent=True, transformed_cell=call.raw_cell, preprocessing_exc_tuple=failure
                 )
             return self._tracebacks.harmless(result)
 
         return run_cell_async
 
-    async def _run(
-        self, coro: _CellCoroutine, raw_cell: str, kwargs: dict[str, Any], stock: Callable[..., bool]
-    ) -> ExecutionResult:
+    async def _run(self, coro: _CellCoroutine, call: _Call, stock: Callable[..., bool]) -> ExecutionResult:
         try:
             present = self._runner.current
         except OSError as exc:
-            return self._run_without_loop(coro, raw_cell, kwargs, stock, exc)
+            return self._run_without_loop(coro, call, stock, exc)
+        if self._is_inner(call):
+            return await self._inner.run(self._run_in_context(coro, call, stock))
         if present.in_cell:  # a cell that a cell runs belongs to it
-            return await self._run_in_context(coro, raw_cell, kwargs, stock)
+            return await self._run_in_context(coro, call, stock)
         # In a copy: the kernel's own Context is not ours to change.
         kernel_context = contextvars.copy_context()
         kernel_context.run(self._routing.set_cell)
         origin: Origin = kernel_context.run(begin, f"In[{self._shell.execution_count}]")
         self._runner.refresh(kernel_context)
         try:
-            self._unwatched.begin(kernel_context, silent=bool(kwargs.get("silent")))
-            return await self._run_in_context(coro, raw_cell, kwargs, stock)
+            self._unwatched.begin(kernel_context, silent=call.silent)
+            self._unawaited.begin()
+            result = await self._run_in_context(coro, call, stock)
+            if result.success and not call.silent:
+                with suppress(Exception):  # stderr may be anything of the user's
+                    for note in self._unawaited.notes(self._shell.user_ns):
+                        print(note, file=sys.stderr)
+            return result
         finally:
             origin.over = True
             self._runner.settle()
             self._unwatched.end()
 
     def _run_without_loop(
-        self, coro: _CellCoroutine, raw_cell: str, kwargs: dict[str, Any], stock: Callable[..., bool], error: OSError
+        self, coro: _CellCoroutine, call: _Call, stock: Callable[..., bool], error: OSError
     ) -> ExecutionResult:
         # No file descriptor is left to make a loop with: a cell without await may close some.
-        source = kwargs.get("transformed_cell")
-        if source is not None and self._needs_loop(stock(raw_cell, transformed_cell=source), source):
+        source = call.source
+        if source is not None and self._needs_loop(stock(call.raw_cell, transformed_cell=source), source):
             coro.close()
             raise RuntimeError(
                 f"the notebook's event loop cannot be made ({error}): close files or connections in a cell without "
@@ -153,20 +194,20 @@ class Cells:
             ) from error
         return _run_through(coro)
 
-    async def _run_in_context(
-        self, coro: _CellCoroutine, raw_cell: str, kwargs: dict[str, Any], stock: Callable[..., bool]
-    ) -> ExecutionResult:
-        source = kwargs.get("transformed_cell")
-        if source is None or kwargs.get("preprocessing_exc_tuple") is not None:
+    async def _run_in_context(self, coro: _CellCoroutine, call: _Call, stock: Callable[..., bool]) -> ExecutionResult:
+        source = call.source
+        if source is None:
             return self._run_sync(coro)
         if self._verdict[0] != source:
-            self._verdict = source, stock(raw_cell, transformed_cell=source, preprocessing_exc_tuple=None)
-        if not self._needs_loop(self._verdict[1], source):
+            self._verdict = source, stock(call.raw_cell, transformed_cell=source, preprocessing_exc_tuple=None)
+        awaited = self._can_await() or self._is_inner(call)
+        if not self._needs_loop(self._verdict[1], source, awaited=awaited):
             return self._run_sync(coro)
-        return self._tracebacks.settle(await self._run_async(coro, raw_cell, source))
+        return await self._run_async(coro, call, source)
 
     def visit(self, tree: ast.AST) -> ast.AST:
         """As IPython's AST transformer: await the call that a cell beginning with ``%%arun`` consists of."""
+        self._unawaited.visit(tree)
         if self._expects_call and (call := arun_call(tree)) is not None:
             self._expects_call = False
             self._expects_coroutine = True
@@ -200,16 +241,25 @@ class Cells:
         self._runner.attach(host)
         return True
 
-    def _needs_loop(self, stock: bool, source: str) -> bool:
+    def _is_in_loop(self) -> bool:
+        """Return whether the notebook's loop runs the code that asks."""
+        present = self._runner.present
+        return present is not None and running_loop() is present.loop and asyncio.current_task() is not None
+
+    def _is_inner(self, call: _Call) -> bool:
+        """Return whether the cell is awaited by code that the notebook's loop runs."""
+        return not call.blocks and self._is_in_loop()
+
+    def _needs_loop(self, stock: bool, source: str, *, awaited: bool = False) -> bool:
         if stock or not self._shell.autoawait:
             return stock
         arun = read_arun_cell(source)
         if arun is None:
             return names_running_loop(source) or has_awaiting_statement(source)
         arguments = self._arguments(arun)
-        # --background only starts a task, --fresh has a loop of its own, and an %%arun inside a cell that runs is a
-        # blocking run like %arun.
-        return self._can_await() and not (arguments.fresh or arguments.background)
+        # --background only starts a task, --fresh has a loop of its own, and an %%arun that nobody awaits is a blocking
+        # run like %arun.
+        return awaited and not (arguments.fresh or arguments.background)
 
     def _arguments(self, arun: ArunCell) -> ArunArguments:
         line = arun.line
@@ -229,23 +279,26 @@ class Cells:
             end_child(_exit_status(result.error_in_exec or result.error_before_exec))
         return result
 
-    async def _run_async(self, coro: _CellCoroutine, raw_cell: str, source: str) -> ExecutionResult:
+    async def _run_async(self, coro: _CellCoroutine, call: _Call, source: str) -> ExecutionResult:
         runner = self._runner
         before = self._shell.last_execution_result
         arun = read_arun_cell(source)
         name = f"In[{self._shell.execution_count}]"
         try:
-            if self._can_await():
-                self._expects_call = arun is not None
-                copy = arun is not None and self._arguments(arun).context == "copy"
-                return await runner.current.run_in_guest(coro, name=name, copy_context=copy)
-            return runner.current.run_cell(coro, name=name)
+            inner = self._is_inner(call)
+            if not inner and not self._can_await():
+                return self._tracebacks.settle(runner.current.run_cell(coro, name=name))
+            self._expects_call = arun is not None
+            copy = arun is not None and self._arguments(arun).context == "copy"
+            if inner:
+                return await (self._inner.run_in_copy(coro, name=name) if copy else coro)
+            return self._tracebacks.settle(await runner.current.run_in_guest(coro, name=name, copy_context=copy))
         except BaseException:
             # A cancellation that arrives in the last step makes the task forget the result; the shell has it.
             last = self._shell.last_execution_result
-            if last is None or last is before or last.info.raw_cell != raw_cell:
+            if last is None or last is before or last.info.raw_cell != call.raw_cell:
                 raise
-            return last
+            return self._tracebacks.settle(last)
         finally:
             self._expects_call = self._expects_coroutine = False
             if inspect.getcoroutinestate(coro) == inspect.CORO_CREATED:
@@ -286,11 +339,3 @@ def keeps_start(shell: InteractiveShell) -> Callable[[], None]:
             asyncio.set_event_loop(loop)
 
     return keep_start
-
-
-def kernel_loop(shell: InteractiveShell) -> asyncio.AbstractEventLoop | None:
-    """Return the loop of the kernel that *shell* belongs to; None in a terminal and before the kernel has started."""
-    # tornado's IOLoop; ``kernel.io_loop`` has been there since ipykernel 5, ``asyncio_loop`` since tornado 5.
-    io_loop = getattr(getattr(shell, "kernel", None), "io_loop", None)
-    loop: asyncio.AbstractEventLoop | None = getattr(io_loop, "asyncio_loop", None)
-    return loop

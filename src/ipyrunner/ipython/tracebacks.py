@@ -18,7 +18,6 @@ from ..aio.introspection.exceptions import (
     inner_of,
     is_a,
     links_of,
-    message_of,
     notes_of,
     set_traceback,
     traceback_of,
@@ -26,6 +25,9 @@ from ..aio.introspection.exceptions import (
 from ..aio.introspection.frames import OURS
 from ..aio.introspection.running_loop import running_loop
 from ..aio.notices import Forced
+from ..cells.inner_cells import InnerCells
+from ..cells.notes import hint
+from ..ipykernel.kernel_loop import kernel_loop
 from ..notebook import NotebookRunner
 from .exception_groups import chain_of, format_exception, text_of
 from .top_level_await import compile_body, compile_expression
@@ -48,35 +50,13 @@ MACHINERY = (OURS, *_MAGIC_MACHINERY)
 
 _COMPILING = (compile_body.__code__, compile_expression.__code__)
 
-# Part of the message of a RuntimeError or ValueError, and what to do about it.
-_HINTS = {
-    "cannot be called from a running event loop": "in_loop",
-    "Already running asyncio in this thread": "in_loop",
-    "event loop is already running": "in_loop",
-    "while another loop is running": "in_loop",
-    "attached to a different loop": "other_loop",
-    "bound to a different event loop": "other_loop",
-    "The future belongs to a different loop": "other_loop",
-    "no running event loop": "no_loop",
-    "no current event loop": "no_loop",
-}
-_NOTES = {
-    "in_loop": "ipyrunner: this code already runs in the notebook's event loop, because the cell has a top-level await "
-    "(or begins with %%arun). Write `await main()` instead of `asyncio.run(main())`; or move the call to a cell "
-    "without await, where asyncio.run works.",
-    "other_loop": "ipyrunner: a Future, Task or lock works only in the event loop that it was made for. This one was "
-    "made in another loop (an asyncio.run(), %%arun --fresh, or the loop before `%arunner restart`): make it anew in "
-    "this cell.",
-    "no_loop": "ipyrunner: a cell without await has no running event loop, as in a script. Begin the cell with %%arun "
-    "to run all of it in the notebook's event loop.",
-}
-
 
 class Tracebacks:
     """Prepare exceptions for ``shell.showtraceback``."""
 
-    def __init__(self, shell: InteractiveShell, runner: NotebookRunner) -> None:
+    def __init__(self, shell: InteractiveShell, runner: NotebookRunner, inner: InnerCells) -> None:
         self._shell = shell
+        self._inner = inner
         self._runner = runner
         self._shown: tuple[BaseException, BaseException] | None = None
 
@@ -90,6 +70,8 @@ class Tracebacks:
                 return
             if is_a(exc, asyncio.CancelledError) and self._is_given_up():
                 return  # the cell has ended long ago, as KeyboardInterrupt
+            if self._inner.passes_on(exc):
+                return  # the cell that awaits this one shows it
             if is_a(exc, SyntaxError) and _is_of_a_body(traceback_of(exc)):
                 kwargs["running_compiled_code"] = False  # three lines, as for a plain cell: nothing has run
                 args = args[:3]
@@ -147,7 +129,7 @@ class Tracebacks:
                 add_note(interrupt, forced_note(running.forced))
             self._shown, exc = (exc, interrupt), interrupt
         _clean(exc)
-        note = _hint(exc)
+        note = hint(exc, chain_of(exc), self._runner, kernel_loop(self._shell))
         if note is not None:
             add_note(exc, note)
         return exc
@@ -188,15 +170,6 @@ class Tracebacks:
                 except BaseException:
                     setattr(result, name, type(type(error).__name__, (Exception,), {})(text_of(error)))
         return result
-
-
-def _hint(exc: BaseException) -> str | None:
-    if is_a(exc, RuntimeError, ValueError):
-        text = " ".join(message_of(exc))  # not str(exc), which is the user's code in a class of their own
-        for part, name in _HINTS.items():
-            if part in text:
-                return _NOTES[name]
-    return None
 
 
 def forced_note(forced: Forced) -> str:

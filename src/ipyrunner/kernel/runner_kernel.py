@@ -11,8 +11,8 @@ from ipykernel.ipkernel import IPythonKernel
 
 from .. import __version__
 from ..extension import runner_of
+from ..ipykernel.kernel_loop import kernel_loop
 from ..ipykernel.sigterm import CLEAN_UP, interrupt_until_idle
-from ..ipython.run_cell import kernel_loop
 
 __all__ = ["RunnerKernel"]
 

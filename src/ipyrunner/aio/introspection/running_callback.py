@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import dis
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -34,6 +35,7 @@ __all__ = [
     "is_driver",
     "is_from_callback",
     "is_in_call",
+    "is_left_running",
     "lends_loop",
     "runs_nested",
     "runs_other_loop",
@@ -88,6 +90,20 @@ def runs_other_loop(frame: FrameType, loop: asyncio.AbstractEventLoop) -> bool:
         return False
     other = frame.f_locals.get("self")
     return isinstance(other, asyncio.AbstractEventLoop) and other is not loop
+
+
+def is_left_running(loop: asyncio.AbstractEventLoop) -> bool:
+    """Return whether *loop*, which counts as running, does not run the code that asks: it is on another stack.
+
+    So is the loop of Playwright's sync API, which has a greenlet of its own, between two calls of that API. False for a
+    loop without frames.
+    """
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_name == "run_forever" and frame.f_locals.get("self") is loop:
+            return False
+        frame = frame.f_back
+    return isinstance(loop, asyncio.BaseEventLoop)
 
 
 def is_from_callback(exc: BaseException, loop: asyncio.AbstractEventLoop) -> bool:

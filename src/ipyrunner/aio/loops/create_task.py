@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ..introspection.running_callback import is_left_running
 from ..introspection.running_loop import NOTHING, Running, exchange, running_loop
 
 __all__ = ["Lender"]
@@ -42,6 +43,7 @@ class Lender:
         self._tool: int | None = None
         self._code: Any = None
         self._lent: asyncio.AbstractEventLoop | None = None
+        self._aside = NOTHING
 
     @contextmanager
     def lending(self) -> Iterator[None]:
@@ -57,8 +59,9 @@ class Lender:
                 self._end()
 
     def loop(self) -> asyncio.AbstractEventLoop | None:
-        """Return the loop to lend: None where one runs, and on other threads."""
-        if running_loop() is not None or threading.get_ident() != self._thread:
+        """Return the loop to lend: None where one runs the code that asks, and on other threads."""
+        running = running_loop()
+        if threading.get_ident() != self._thread or (running is not None and not is_left_running(running)):
             return None
         return self._get_loop()
 
@@ -86,13 +89,14 @@ class Lender:
         def _on_call(self, code: object, offset: int, function: object, argument: object) -> None:
             if function is asyncio.get_running_loop and (loop := self.loop()) is not None:
                 self._lent = loop
-                exchange(Running(loop, None))
+                self._aside = exchange(Running(loop, None))
 
         def _on_return(self, code: object, offset: int, function: object, argument: object) -> None:
             # Only what was lent is taken back, and on the thread that it was lent to.
             if self._lent is not None and running_loop() is self._lent:
                 self._lent = None
-                exchange(NOTHING)
+                aside, self._aside = self._aside, NOTHING
+                exchange(aside)
 
     else:
 

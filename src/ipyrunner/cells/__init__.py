@@ -1,0 +1,7 @@
+"""What is particular about some cells, and what is said of them.
+
+* :mod:`first_cell`: what follows ``%load_ext ipyrunner`` in its cell.
+* :mod:`inner_cells`: cells that code in the notebook's loop awaits.
+* :mod:`notes`: what a mistake with event loops is, and what to write.
+* :mod:`unawaited`: calls of coroutine functions that nobody awaits.
+"""

@@ -1,0 +1,80 @@
+"""The rest of the plain cell that loads the extension: what follows ``%load_ext ipyrunner`` in a newcomer's first cell.
+
+The problem: such a cell has begun in the kernel's loop. ``asyncio.run`` would be refused there, and tasks and sessions
+would end up on the kernel's loop.
+
+The solution: when its next statement begins, the cell becomes what it would be in a later one. The running loop is put
+aside, until IPython says that the cell has ended, however it has. It keeps the kernel's Context, and what it changes
+there is carried over.
+
+A cell that awaits is a task of the kernel's loop, and goes on there.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from IPython.core import interactiveshell
+
+from ..aio.introspection.running_loop import running_loop
+from ..ipykernel.kernel_loop import kernel_loop
+from ..notebook import NotebookRunner
+from ..patching import Replacement
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+__all__ = ["FirstCell"]
+
+# Private: what runs each cell without ``await`` to its end, since IPython 7.0. Without it no cell is known to be one.
+_RUN_PLAIN = getattr(getattr(interactiveshell, "_pseudo_sync_runner", None), "__code__", None)
+
+
+class FirstCell:
+    """Make the cell that runs now, if it is a plain one, a plain cell of *runner*'s from its next line on."""
+
+    def __init__(self, shell: InteractiveShell, runner: NotebookRunner) -> None:
+        self._runner = runner
+        self._end: Callable[[], None] = lambda: None
+        self._replacement: Replacement | None = None
+        self._frame = _find(sys._getframe(), lambda frame: frame.f_code is _RUN_PLAIN)
+        # A kernel that does not run yet (exec_lines) is to start on its own loop.
+        starts = hasattr(shell, "kernel") and kernel_loop(shell) is None
+        if self._frame is not None and not starts and running_loop() is kernel_loop(shell):
+            self._replacement = Replacement(shell, "run_code", self._begin_before)
+
+    def _begin_before(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def run_code(*args: Any, **kwargs: Any) -> Any:
+            self._restore()
+            with suppress(OSError):  # no file descriptor is left to make a loop with
+                self._end = self._runner.begin_plain()
+            return original(*args, **kwargs)
+
+        return run_code
+
+    def end_if_over(self) -> None:
+        """When some cell has ended: if it is this one, end what has begun."""
+        if self._frame is not None and _find(sys._getframe(), lambda frame: frame is self._frame) is None:
+            self.end()
+
+    def end(self) -> None:
+        """Put the running loop back. Idempotent."""
+        self._frame = None
+        self._restore()
+        end, self._end = self._end, lambda: None
+        end()
+
+    def _restore(self) -> None:
+        if self._replacement is not None:
+            self._replacement.restore()
+            self._replacement = None
+
+
+def _find(frame: FrameType | None, is_it: Callable[[FrameType], bool]) -> FrameType | None:
+    while frame is not None and not is_it(frame):
+        frame = frame.f_back
+    return frame

@@ -1,0 +1,147 @@
+"""Notes on common mistakes with event loops: what is the case here, and what to write.
+
+What an exception says is not enough: libraries have their own words for "no running event loop", and the same words
+mean different things in different cells. A note is added only where the state confirms it: which loop runs now, whose
+it is, which exceptions led to this one, and what the frames that raised it hold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures.thread
+import os
+from collections.abc import Iterable, Iterator
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from ..aio.introspection.exceptions import is_a, message_of, traceback_of
+from ..aio.introspection.running_loop import running_loop
+from ..aio.persistent_runner import PersistentRunner
+
+if TYPE_CHECKING:
+    from ..notebook import NotebookRunner
+
+__all__ = ["hint"]
+
+_ASYNCIO = os.path.dirname(asyncio.__file__) + os.sep
+
+# Parts of the messages of RuntimeErrors and ValueErrors.
+_IN_LOOP = (
+    "cannot be called from a running event loop",
+    "Already running asyncio in this thread",
+    "event loop is already running",
+    "while another loop is running",
+)
+_OTHER_LOOP = (
+    "attached to a different loop",
+    "bound to a different event loop",
+    "The future belongs to a different loop",
+)
+
+IN_NOTEBOOK = (
+    "ipyrunner: this code already runs in the notebook's event loop, because the cell has a top-level await "
+    "(or begins with %%arun). Write `await main()` instead of `asyncio.run(main())`; or move the call to a cell "
+    "without await, where asyncio.run works."
+)
+IN_KERNEL = (
+    "ipyrunner: this cell began before ipyrunner was loaded, and goes on in the kernel's event loop. Put `%load_ext "
+    "ipyrunner` in a cell of its own; in a later cell without await asyncio.run works."
+)
+IN_LEFT = (
+    "ipyrunner: a cell has left an event loop of its own running, as Playwright's sync API does until its `stop()`: "
+    "asyncio.run works again after that. Until then write `%arun main()`, or `await main()`."
+)
+IN_OTHER = (
+    "ipyrunner: an event loop runs this code already. Write `await main()` in it instead of `asyncio.run(main())`."
+)
+OTHER_LOOP = (
+    "ipyrunner: a Future, Task or lock works only in the event loop that it was made for. This one was "
+    "made in another loop (an asyncio.run(), %%arun --fresh, or the loop before `%arunner restart`): make it anew in "
+    "this cell."
+)
+NO_LOOP = (
+    "ipyrunner: a cell without await has no running event loop, as in a script. Begin the cell with %%arun "
+    "to run all of it in the notebook's event loop."
+)
+CLOSED_BEFORE = (
+    "ipyrunner: what this code uses (a client, a session, a connection) belongs to the notebook's event loop of before "
+    "`%arunner restart` or `%arunner close`, which is closed. Make it anew."
+)
+CLOSED_OTHER = (
+    "ipyrunner: what this code uses (a client, a session, a connection) belongs to an event loop that is closed, as "
+    "that of an asyncio.run() is when it has ended. Make it anew in the loop that uses it."
+)
+
+
+def hint(
+    exc: BaseException,
+    chain: Iterable[BaseException],
+    runner: NotebookRunner,
+    kernel: asyncio.AbstractEventLoop | None,
+) -> str | None:
+    """Return the note on *exc*, which a cell has raised; None if there is nothing to say.
+
+    *chain* is *exc* and what led to it; *kernel* is the kernel's loop.
+    """
+    text = " ".join(message_of(exc))  # not str(exc), which is the user's code in a class of their own
+    notebooks = None if runner.present is None else runner.present.loop
+    if is_a(exc, RuntimeError, ValueError):
+        if any(part in text for part in _IN_LOOP):
+            return _in_loop(runner, notebooks, kernel)
+        if any(part in text for part in _OTHER_LOOP):
+            return OTHER_LOOP
+        if text == "Event loop is closed":
+            return _closed(exc)
+    if running_loop() is not None or (notebooks is not None and notebooks.is_running()):
+        return None
+    missing = any(map(_asked_for_running_loop, chain)) or _holds_resting_loop(exc, text, notebooks)
+    return NO_LOOP if missing else None
+
+
+def _in_loop(
+    runner: NotebookRunner, notebooks: asyncio.AbstractEventLoop | None, kernel: asyncio.AbstractEventLoop | None
+) -> str:
+    running = running_loop()
+    if notebooks is not None and (running is notebooks or notebooks.is_running()):
+        return IN_NOTEBOOK
+    if running is None:
+        return IN_OTHER
+    return IN_KERNEL if running is kernel else IN_LEFT
+
+
+def _closed(exc: BaseException) -> str | None:
+    # asyncio's own loops raise it in a method of theirs; others (uvloop) have no frames, and nothing is known.
+    for frame in _frames(exc):
+        loop = frame.f_locals.get("self")
+        if isinstance(loop, asyncio.BaseEventLoop) and loop.is_closed():
+            return CLOSED_BEFORE if loop in PersistentRunner.closed_loops else CLOSED_OTHER
+    return None
+
+
+def _asked_for_running_loop(exc: BaseException) -> bool:
+    """Return whether *exc* is that of ``asyncio.get_running_loop``, or ``get_event_loop``, on this thread."""
+    text = " ".join(message_of(exc))
+    asked = text == "no running event loop" or text == "There is no current event loop in thread 'MainThread'."
+    threads = concurrent.futures.thread.__file__
+    return is_a(exc, RuntimeError) and asked and all(f.f_code.co_filename != threads for f in _frames(exc))
+
+
+def _holds_resting_loop(exc: BaseException, text: str, notebooks: asyncio.AbstractEventLoop | None) -> bool:
+    """Return whether a library has looked at the notebook's loop, which rests, and raised *exc* because of that."""
+    frames = list(_frames(exc))
+    if not frames or notebooks is None:
+        return False
+    frame = frames[-1]
+    return (
+        is_a(exc, RuntimeError)
+        and "async" in text
+        and not frame.f_code.co_filename.startswith(_ASYNCIO)
+        and any(value is notebooks for value in frame.f_locals.values())
+    )
+
+
+def _frames(exc: BaseException) -> Iterator[FrameType]:
+    tb = traceback_of(exc)
+    while tb is not None:
+        yield tb.tb_frame
+        tb = tb.tb_next

@@ -1,0 +1,43 @@
+"""Calls of coroutine functions that a cell has forgotten to await: ``main()`` as a statement runs nothing of it.
+
+Python warns of such a coroutine when it is collected, which IPython's ``Out`` keeps from happening, and does not say
+what to write.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from types import FunctionType
+from typing import Any
+
+__all__ = ["Unawaited"]
+
+
+class Unawaited:
+    """Remember the calls that are statements of a cell, and name those that have made a coroutine for nothing."""
+
+    def __init__(self) -> None:
+        self._names: list[str] | None = None
+
+    def begin(self) -> None:
+        """Before a cell: the next tree is its own."""
+        self._names = None
+
+    def visit(self, tree: ast.AST) -> None:
+        """Take the cell's tree; trees of what it runs (the body of a magic, another cell) come after it."""
+        if self._names is None and isinstance(tree, ast.Module):
+            calls = [
+                node.value for node in tree.body if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
+            ]
+            self._names = [call.func.id for call in calls if isinstance(call.func, ast.Name)]
+
+    def notes(self, namespace: dict[str, Any]) -> list[str]:
+        """Return a note for each such call, once all statements of the cell have run."""
+        names, self._names = dict.fromkeys(self._names or ()), []
+        return [
+            f"ipyrunner: `{name}(...)` only makes a coroutine, and runs nothing of it: write `await {name}(...)`."
+            for name in names
+            if type(function := namespace.get(name)) is FunctionType
+            and function.__code__.co_flags & inspect.CO_COROUTINE
+        ]

@@ -1,0 +1,126 @@
+"""Notes on mistakes with event loops: they say what is the case, and are there only where it is."""
+
+from __future__ import annotations
+
+import textwrap
+
+import pytest
+
+from kernels import Cell, Kernel
+
+
+def notes(cell: Cell) -> str:
+    # IPython 7 shows no notes: there they are printed.
+    text = cell.traceback + cell.stderr
+    return text[text.index("ipyrunner:") :] if "ipyrunner:" in text else ""
+
+
+LIBRARIES = """
+def chained():  # as dask, nats-py and others: their own words
+    try: return asyncio.get_running_loop()
+    except RuntimeError: raise ValueError('Use it in a coroutine') from None
+def looks():  # as aiokafka
+    loop = asyncio.get_event_loop()
+    if not loop.is_running(): raise RuntimeError('The object should be created within an async function or provide loop directly.')
+def in_thread():
+    import concurrent.futures
+    with concurrent.futures.ThreadPoolExecutor() as executor: return executor.submit(asyncio.get_running_loop).result()
+def unrelated():
+    loop = asyncio.get_event_loop()
+    raise RuntimeError('mine')
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"), [("chained()", True), ("looks()", True), ("in_thread()", False), ("unrelated()", False)]
+)
+def test_a_missing_loop_is_noticed_by_the_state(shared: Kernel, call: str, expected: bool) -> None:
+    shared.ok(LIBRARIES)
+    cell = shared.run(call)
+    assert cell.ename in ("ValueError", "RuntimeError")
+    assert ("a cell without await has no running event loop" in notes(cell)) is expected
+    # Not where there is one, whatever the words.
+    cell = shared.run("await asyncio.sleep(0); raise RuntimeError('no running event loop')")
+    assert notes(cell) == ""
+
+
+def test_a_client_of_before_a_restart(shared: Kernel) -> None:
+    shared.ok("loop = asyncio.get_event_loop()\nasync def use(): loop.call_soon(print)")
+    shared.ok("%arunner restart")
+    cell = shared.run("await use()")
+    assert cell.ename == "RuntimeError"
+    assert "of before `%arunner restart`" in notes(cell)
+    shared.ok("loop = asyncio.new_event_loop(); loop.close()")
+    cell = shared.run("await use()")
+    assert "an event loop that is closed" in notes(cell)
+    assert notes(shared.run("raise RuntimeError('Event loop is closed')")) == ""
+
+
+def test_a_loop_inside_a_loop_of_ones_own(shared: Kernel) -> None:
+    shared.ok("async def outer(): asyncio.run(inner)\ninner = asyncio.sleep(0)")
+    cell = shared.run("asyncio.run(outer())")
+    assert cell.ename == "RuntimeError"
+    assert notes(cell).startswith("ipyrunner: an event loop runs this code already.")
+    shared.ok("inner.close()")
+
+
+LEFT = """
+import greenlet
+left = asyncio.new_event_loop()
+def run():
+    left.call_soon(main.switch)
+    left.run_forever()
+main = greenlet.getcurrent()
+fiber = greenlet.greenlet(run)
+fiber.switch()
+def where(): return asyncio.create_task(there())
+async def there(): return id(asyncio.get_running_loop()) == loop_id
+"""
+
+
+def end(k: Kernel) -> None:
+    k.ok("left.call_soon_threadsafe(left.stop); fiber.switch()\nleft.close()")
+    assert k.ok("asyncio._get_running_loop()").value is None
+    k.expect_alive()
+
+
+def test_a_plain_cell_while_a_loop_in_a_greenlet_is_left_running(shared: Kernel) -> None:
+    # As sync Playwright has one, from its start() to its stop().
+    pytest.importorskip("greenlet")
+    shared.ok(LEFT + "t0 = where()")  # in the cell that has begun it, and in later ones
+    assert shared.ok("%arun there()").value == "True"
+    assert shared.ok("asyncio._get_running_loop() is left").value == "True"
+    shared.ok("t1 = where()")
+    assert shared.ok("await t0, await t1").value == "(True, True)"
+    cell = shared.run("coro = there(); asyncio.run(coro)")
+    assert cell.ename == "RuntimeError"
+    assert "has left an event loop of its own running" in notes(cell)
+    shared.ok("coro.close()")
+    # What that loop runs itself is its own.
+    code = "async def own():\n    t = asyncio.create_task(there())\n    await t\n    seen.append(t.get_loop() is left)\n    main.switch()\nseen = []"
+    shared.ok(textwrap.dedent(code))
+    shared.ok("left.call_soon_threadsafe(lambda: tasks.append(left.create_task(own()))); tasks = []; fiber.switch()")
+    assert shared.ok("seen").value == "[True]"
+    end(shared)
+
+
+@pytest.mark.parametrize(
+    ("code", "named"),
+    [
+        ("main()", True),
+        ("main(); 1", True),
+        ("await asyncio.sleep(0); main()", True),
+        ("await main()", False),
+        ("main().close()", False),
+        ("coro = main()", False),
+        ("plain()", False),
+        ("%%arun\nmain()", False),
+        ("main(); 1 / 0", False),  # whether it was reached nobody says
+        ("get_ipython().run_cell('await main()');", False),
+    ],
+)
+def test_a_coroutine_that_a_cell_does_not_await(shared: Kernel, code: str, named: bool) -> None:
+    shared.ok("import warnings; warnings.simplefilter('ignore')\nasync def main(): pass\ndef plain(): return None")
+    cell = shared.run(code)
+    note = "`main(...)` only makes a coroutine, and runs nothing of it: write `await main(...)`"
+    assert (note in cell.stderr) is named
