@@ -98,16 +98,16 @@ class Alone(NamedTuple):
 class _Wakeup(asyncio.Future[None]):
     """What the task waits for between two coroutines; it may be woken in another Context than its own."""
 
-    _callback: Callable[[asyncio.Future[None]], object] | None = None
+    _resume: Callable[[asyncio.Future[None]], object] | None = None
 
     def add_done_callback(self, fn: Any, *, context: contextvars.Context | None = None) -> None:
-        self._callback = fn
+        self._resume = fn
 
     def wake(self, context: contextvars.Context) -> None:
         """Let the task go on, in *context*."""
         self.set_result(None)
-        if self._callback is not None:
-            self.get_loop().call_soon(self._callback, self, context=context)
+        if self._resume is not None:
+            self.get_loop().call_soon(self._resume, self, context=context)
 
 
 class Main:
