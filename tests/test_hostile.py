@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import ipykernel
 import pytest
 
-from hostile import CELLS, EXCEPTIONS, HANG_IN_ASYNCIO, PRELUDE
-from kernels import BEFORE, RUNNER_KERNEL, Kernel, kernel
+from hostile import CALLING_CELLS, CELLS, EXCEPTIONS, HANG_IN_ASYNCIO, PLACES, PLACES_PRELUDE, PRELUDE, RAISED
+from kernels import BEFORE, RUNNER_KERNEL, Cell, Kernel, kernel
 
 REFUSALS = ["RuntimeError", "SystemExit", "KeyboardInterrupt"]
 
@@ -100,3 +102,76 @@ def raise_all_again():
         assert cell.ename == "ValueError"
         assert cell.traceback.count("of 3 ----") == 3
     hostile.expect_alive()
+
+
+def prepare(hostile: Kernel, raised: str, refusal: str = "SystemExit") -> None:
+    hostile.ok(PRELUDE.replace("REFUSAL", refusal))
+    hostile.ok(PLACES_PRELUDE)
+    hostile.ok(f"make = lambda: {RAISED[raised]}\nasync def fails_at_once(): raise LookupError")
+
+
+def finish_comm(hostile: Kernel, msg_type: str, content: dict[str, Any]) -> None:
+    sent = hostile.send_comm(msg_type, content)
+    hostile.wait_until(lambda: sent.idle)
+
+
+def status(cell: Cell) -> tuple[str, str | None]:
+    assert cell.reply is not None
+    return cell.reply["status"], cell.reply.get("ename")
+
+
+@pytest.mark.parametrize("raised", RAISED)
+def test_what_is_raised_where_the_kernel_calls_costs_no_reply(hostile: Kernel, raised: str) -> None:
+    prepare(hostile, raised)
+    for place, (on, off) in PLACES.items():
+        hostile.ok(on)
+        for code in CALLING_CELLS.values():
+            hostile.run(code)
+            hostile.run("1")
+        for code in ("left.append(1)", "await asyncio.sleep(0); left.append(1)"):
+            for following in ("2", "await asyncio.sleep(0); 2"):
+                first, second = status(hostile.run(code)), status(hostile.run(following))
+                # IPython shows the exceptions of hooks, and drops a transformer of the AST that raises one. What is none
+                # ends the cell before it has begun, and no other.
+                ends = not (place.startswith("pre_") and raised == "KeyboardInterrupt") and (
+                    raised not in EXCEPTIONS and raised != "ZeroDivisionError" and place.startswith(("pre_", "AST"))
+                )
+                assert (place, first) == (place, ("ok", None))
+                if (place, raised) == ("AST transformer", "Str"):  # IPython's warning may have its message in it
+                    assert second in [("error", "SystemExit"), ("ok", None)]
+                elif place != "input transformer":  # called twice for a plain cell: what comes last counts
+                    assert (place, second) == (place, ("error", raised) if ends else ("ok", None))
+        hostile.run("left.clear()")
+        hostile.run("left.clear()")
+        hostile.ok(off)
+        hostile.expect_alive()
+
+
+@pytest.mark.parametrize("raised", RAISED)
+def test_user_expressions_and_comms_that_raise_cost_no_reply(hostile: Kernel, raised: str) -> None:
+    prepare(hostile, raised)
+    for code in ("left.extend([1, 1, 1])", "await asyncio.sleep(0); left.extend([1, 1, 1])"):
+        cell = hostile.run(code, user_expressions={"a": "bad()", "b": "Shows()", "c": "Mime()", "d": "1"})
+        assert status(cell) == ("ok", None)
+        assert cell.reply is not None
+        expressions = cell.reply["user_expressions"]
+        assert expressions["a"] | {"traceback": 0, "evalue": 0} == {
+            "status": "error", "ename": raised, "traceback": 0, "evalue": 0,
+        }  # fmt: skip
+        assert expressions["d"]["data"]["text/plain"] == "1"
+        hostile.ok("left.clear()")
+    hostile.ok("shell.kernel.comm_manager.register_target('bad', lambda comm, message: comm.on_msg(bad))")
+    finish_comm(hostile, "comm_open", {"comm_id": "c", "target_name": "bad", "data": {}})
+    # Before ipykernel 7.4 messages wait for the end of a cell that awaits.
+    live = ipykernel.version_info[:2] >= (7, 4)
+    for waiting in (None, "event = asyncio.Event(); print('go'); await event.wait()")[: 1 + live]:
+        hostile.ok("left.append(1)")
+        cell = None if waiting is None else hostile.begin(waiting)
+        if cell is not None:
+            hostile.wait_for(cell, "go")
+        finish_comm(hostile, "comm_msg", {"comm_id": "c", "data": {}})
+        if cell is not None:
+            hostile.interrupt()
+            assert hostile.finish(cell).ename == "KeyboardInterrupt"
+        assert hostile.ok("left").value == "[]"
+        hostile.expect_alive()

@@ -318,15 +318,18 @@ def test_no_interrupt_is_raised_in_asyncios_own_functions(runner: NotebookRunner
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_a_press_before_the_first_step_counts(runner: NotebookRunner) -> None:
-    def factory(loop: Any, coro: Any, **kwargs: Any) -> asyncio.Task[Any]:
-        signal.raise_signal(signal.SIGINT)
-        loop.set_task_factory(None)
-        return asyncio.Task(coro, loop=loop, **kwargs)
-
     async def main() -> None:
         await asyncio.sleep(60)
 
-    runner.get_loop().set_task_factory(factory)
+    tasks = runner.current.tasks
+    start = tasks.start
+
+    def start_after_a_press(*args: Any, **kwargs: Any) -> asyncio.Task[Any]:
+        tasks.start = start  # type: ignore[method-assign]
+        signal.raise_signal(signal.SIGINT)
+        return start(*args, **kwargs)
+
+    tasks.start = start_after_a_press  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         runner.run(main())
     assert runner.run(asyncio.sleep(0, "next")) == "next"

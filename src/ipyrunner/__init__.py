@@ -11,7 +11,6 @@ The layers, each of which knows only those after it:
 * ``ipython``: the way of a cell: source, run, traceback; the magics.
 * ``cells``: the first cell, cells inside cells, notes on mistakes.
 * ``ipykernel``: requests, signals, output, comms.
-* ``patching``: replace an attribute of one object, and restore it.
 * ``notebook``: ``NotebookRunner``, what one notebook keeps.
 * ``loop_factory``: what ``NotebookRunner.loop_factory`` may be.
 * ``aio``: asyncio alone.

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+import warnings
 import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .aio.introspection.running_loop import running_loop
+from .aio.patching import Replacement
 from .aio.process import at_exit
 from .aio.sigint.watchdog_thread import watchdog
-from .aio.tasks.registry import describe
+from .aio.tasks.wording import describe
 from .cells.first_cell import FirstCell
 from .cells.inner_cells import InnerCells
 from .ipykernel.comms import Comms
@@ -23,6 +25,7 @@ from .ipykernel.late_output import Unwatched
 from .ipykernel.output_routing import Routing
 from .ipykernel.request_sigint import Guard
 from .ipykernel.sigterm import Termination
+from .ipython.calling import Calling
 from .ipython.debugger import debugger, leave_out_ours
 from .ipython.input import Asking
 from .ipython.loop_reports import Reports
@@ -33,7 +36,6 @@ from .ipython.magics.timeit import Timing
 from .ipython.run_cell import Cells
 from .ipython.tracebacks import Tracebacks, pointing_records
 from .notebook import NotebookRunner
-from .patching import Replacement
 from .terminal.prompt import Prompting
 
 if TYPE_CHECKING:
@@ -116,7 +118,7 @@ class Extension:
 
     def _install(self) -> None:
         shell, undo = self.shell, self._undo.append
-        undo(lambda: asyncio.set_event_loop(kernel_loop(shell)))
+        undo(lambda: _leave_current_loop(kernel_loop(shell)))
         undo(watchdog.stop)
         self._guard = Prompting(shell) if Prompting.fits(shell) else Guard(shell)
         undo(self._guard.restore)
@@ -133,7 +135,8 @@ class Extension:
         self.asking = Asking(shell, self._routing)
         inner = InnerCells()
         tracebacks = Tracebacks(shell, self.runner, inner)
-        self._cells = Cells(shell, self.runner, self._routing, self._unwatched, tracebacks, inner)
+        self._calling = Calling(shell)
+        self._cells = Cells(shell, self.runner, self._routing, self._unwatched, tracebacks, inner, self._calling)
         self._gui = Gui(shell, self.runner)
         undo(self._gui.stop)
         self._termination = Termination(
@@ -151,6 +154,11 @@ class Extension:
         self._replace(shell, "debugger", lambda original: debugger(shell, original))
         self._replace(shell, "enable_gui", self._gui.enable_gui)
         self._replace(shell.events, "trigger", self._lend_to_hooks)
+        self._replace(shell, "transform_cell", self._calling.transform)
+        self._replace(shell, "transform_ast", self._calling.transform)
+        if hasattr(shell, "_user_obj_error"):
+            # Private, since IPython 1. Without it an expression whose error cannot be shown costs the reply.
+            self._replace(shell, "_user_obj_error", self._calling.user_obj_error)
         if hasattr(shell, "_format_exception_for_storage"):
             # Private, since IPython 9.2: for the history, what showtraceback has done. What it raises ends the cell.
             self._replace(shell, "_format_exception_for_storage", tracebacks.stored)
@@ -159,12 +167,13 @@ class Extension:
             # Without it tasks are cleaned up at exit all the same, only later.
             self._replace(shell, "_atexit_once", self._close_before)
         undo(leave_out_ours(shell))
-        self._append(shell.ast_transformers, self._cells)
-        self._append(shell.configurables, self.runner)
+        self._append("ast_transformers", self._cells)
+        self._append("configurables", self.runner)
         for magics in (RunnerMagics(shell, self.runner, self._cells), TaskMagics(shell, self.runner)):
-            undo(partial(_remove, shell.configurables, magics))  # Magics register themselves
+            undo(partial(self._remove, "configurables", magics))  # Magics register themselves
+            before = {kind: dict(present) for kind, present in shell.magics_manager.magics.items()}
             shell.register_magics(magics)
-            undo(partial(_unregister, shell, magics))
+            undo(partial(_unregister, shell, magics, before))
         undo(Timing(shell, self.runner, self._cells.in_charge).restore)
         undo(Comms(shell, self.runner).restore)
         self.runner.when_host_stops = self._shutdown
@@ -176,9 +185,14 @@ class Extension:
     def _replace(self, owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
         self._undo.append(Replacement(owner, name, make).restore)
 
-    def _append(self, items: list[Any], item: object) -> None:
-        items.append(item)
-        self._undo.append(partial(_remove, items, item))
+    def _append(self, name: str, item: object) -> None:
+        getattr(self.shell, name).append(item)
+        self._undo.append(partial(self._remove, name, item))
+
+    def _remove(self, name: str, item: object) -> None:
+        # From the list that is there now: the user may have made another one of it, or have removed ours.
+        items = getattr(self.shell, name)
+        items[:] = [other for other in items if other is not item]
 
     def unload(self) -> None:
         """Close the runner; restore what was there before, even if closing fails."""
@@ -215,6 +229,7 @@ class Extension:
         return close_before
 
     def _lend_to_hooks(self, original: Callable[..., None]) -> Callable[..., None]:
+        original = self._calling.trigger(original)
         lent = self._lend(original)
 
         def trigger(event: str, *args: Any, **kwargs: Any) -> None:
@@ -238,18 +253,27 @@ class Extension:
         return call
 
 
-def _remove(items: list[Any], item: object) -> None:
-    """Remove *item*, unless the user has."""
-    items[:] = [other for other in items if other is not item]
+def _leave_current_loop(host: asyncio.AbstractEventLoop | None) -> None:
+    """Make *host* the current loop, unless the user has set one of their own: ours is closed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # instead of making one
+        try:
+            current = asyncio.get_event_loop()
+        except (RuntimeError, DeprecationWarning):  # there is none
+            current = None
+    if current is None or current.is_closed():
+        asyncio.set_event_loop(host)
 
 
-def _unregister(shell: InteractiveShell, magics: Any) -> None:
-    """Remove the magics, unless somebody has defined others of the same names."""
+def _unregister(shell: InteractiveShell, magics: Any, before: dict[str, dict[str, Any]]) -> None:
+    """Restore the magics of before, unless somebody has defined others of the same names since."""
     for kind, names in magics.magics.items():
         present = shell.magics_manager.magics[kind]
         for name in names:
             if getattr(present.get(name), "__self__", None) is magics:
                 del present[name]
+                if name in before[kind]:
+                    present[name] = before[kind][name]
 
 
 def _is_ipythons(hook: object) -> bool:

@@ -17,13 +17,16 @@ from traitlets import Bool, Float, TraitError, observe, validate
 from traitlets.config import LoggingConfigurable
 
 from .aio.introspection.context_copy import carry_into
+from .aio.introspection.private_api import tasks_of
 from .aio.introspection.running_callback import lends_loop
 from .aio.introspection.running_loop import NOTHING, Running, exchange, running_as, running_loop
+from .aio.introspection.task_state import is_done
 from .aio.loops.create_task import Lender
 from .aio.notices import Notice
 from .aio.persistent_runner import PersistentRunner
 from .aio.sigint.defer_sigint import Held
 from .aio.sigint.handlers import Outside, signal_main_thread
+from .aio.tasks.wording import label_of, repr_of
 from .loop_factory import make_loop, resolve_factory
 
 __all__ = ["NotebookRunner"]
@@ -163,12 +166,11 @@ class NotebookRunner(LoggingConfigurable):
     @property
     def interrupts(self) -> int:
         """How often SIGINT has come for what ran in the notebook's loops."""
-        return self._past_interrupts + (0 if self._current is None else self._current.interrupts)
+        return self._past_interrupts + (0 if self._current is None else self._current.interrupts.count)
 
     def user_variables(self) -> list[contextvars.ContextVar[Any]]:
         """Return the ContextVars of the notebook's Context that the kernel has not set."""
-        context = () if self._current is None else self._current.context
-        return [var for var in context if var not in self._kernel_context]
+        return [var for var in (self._current.context if self._current else ()) if var not in self._kernel_context]
 
     def run(self, awaitable: Awaitable[_T], *, context: contextvars.Context | None = None) -> _T:
         """Run *awaitable* on the notebook's loop, block until it is done, return its result or raise its exception.
@@ -180,16 +182,13 @@ class NotebookRunner(LoggingConfigurable):
         return self.current.run(awaitable, context=context)
 
     def interrupt(self) -> None:
-        """Do what the interrupt button does. From any thread.
-
-        By SIGINT to the main thread: a cell that awaits is cancelled, KeyboardInterrupt is raised in one that does not.
-        """
+        """Do what the interrupt button does, by SIGINT to the main thread. From any thread."""
         signal_main_thread()
         current = self._current
         if current is not None:
             # Where the signal is simulated (Windows) it does not end a select(); where it is blocked it does not come.
             with suppress(RuntimeError):  # closed since
-                current.loop.call_soon_threadsafe(current.take_blocked_interrupt)
+                current.loop.call_soon_threadsafe(current.interrupts.take_blocked)
 
     def restart(self) -> None:
         """Close the loop and start anew with a fresh loop and Context; the notebook's variables stay.
@@ -238,17 +237,18 @@ class NotebookRunner(LoggingConfigurable):
         self._past_interrupts, self._current = self.interrupts, None
         self._left = NOTHING
         # Collected, their code would be torn down in the middle of some later cell, with a traceback: they are kept.
-        self._left_behind += asyncio.all_tasks(closing.loop)
+        self._left_behind += tasks_of(closing.loop)
         try:
             late = closing.close(timeout)
             self._left_behind += late  # with what clean-up has started
             for task in late:
                 say(
-                    f"ipyrunner: the task {task.get_name()} did not end before its loop was closed, and is left behind "
-                    f"(NotebookRunner.shutdown_timeout: {timeout:.3g} seconds; an interrupt ends it at once): {task!r}"
+                    f"ipyrunner: the task {label_of(task)} did not end before its loop was closed, and is left behind "
+                    f"(NotebookRunner.shutdown_timeout: {timeout:.3g} seconds; an interrupt ends it at once): "
+                    f"{repr_of(task)}"
                 )
         finally:
-            self._left_behind = [task for task in self._left_behind if not task.done()]
+            self._left_behind = [task for task in self._left_behind if not is_done(task)]
 
     def _log_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         loop.default_exception_handler(context)
@@ -282,10 +282,9 @@ class NotebookRunner(LoggingConfigurable):
         if self.debug is not None:
             loop.set_debug(self.debug)
         context = self._kernel_context.copy()
+        grace = lambda: self.interrupt_grace  # noqa: E731
         try:
-            begun = PersistentRunner(
-                loop, context, grace=lambda: self.interrupt_grace, outside=self._outside, show=self.show
-            )
+            begun = PersistentRunner(loop, context, grace=grace, outside=self._outside, show=self.show)
         except BaseException:
             loop.close()
             raise

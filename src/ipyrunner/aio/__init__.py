@@ -3,6 +3,7 @@
 Read in this order; each knows only what comes after it:
 
 * :mod:`persistent_runner`: a Runner that stays: one loop, one Context, runs that block or are awaited in a host.
+* :mod:`interrupts`: SIGINT for the runs of one loop.
 * :mod:`main`: one task that awaits one coroutine after the other.
 * :mod:`notices`: what a runner has to say, and others show.
 * :mod:`runner`: ``Runner`` and ``run``, asyncio's own as of Python 3.14.
@@ -10,5 +11,6 @@ Read in this order; each knows only what comes after it:
 * :mod:`tasks`: which tasks there are, what they have failed with, what they hold up.
 * :mod:`sigint`: SIGINT for one main task: cancel, ask, force; hand back.
 * :mod:`introspection`: what asyncio does not tell in public; its private names are here.
+* :mod:`patching`: replace an attribute of one object, and restore it as far as it is still ours.
 * :mod:`process`: the end of the process, and forked children.
 """

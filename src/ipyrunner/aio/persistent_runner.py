@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import signal
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, ClassVar, TypeVar
 
+from .interrupts import Interrupts
 from .introspection.context_copy import carry_back
 from .introspection.exceptions import set_traceback, traceback_of
 from .introspection.private_api import cancel_ready
 from .introspection.ready_queue import ReadyQueue
 from .introspection.running_callback import drives_loop, is_left_running
 from .introspection.running_loop import NOTHING, running_as, running_loop
-from .introspection.task_origin import origin_of
 from .loops.guest_leads import Faults, Hosting
 from .loops.host_leads import Visiting
 from .loops.shutdown import wind_up
 from .main import Alone, Main, Step
-from .notices import Cancelled, ChildEnds, Forced, GivenUp, Notice
+from .notices import Cancelled, ChildEnds, GivenUp, Notice
 from .process import end_child, in_forked_children, refuse_copy
 from .runner import as_coroutine
 from .sigint.escaped_exceptions import settle_escaped, settle_signal
-from .sigint.handlers import Outside, take_blocked
+from .sigint.handlers import Outside
 from .sigint.interrupt import Interrupt
-from .sigint.wakeup_fd import Wakeup
 from .tasks.exception_handler import Failures
 from .tasks.registry import Tasks
 from .tasks.slow_callbacks import SlowCallbacks
@@ -71,25 +69,18 @@ class PersistentRunner:
             None if show is None else Failures(loop, show, raised=self._on_signal_raised, failed=self.tasks.is_reported)
         )
         self.hosting: Hosting | None = None
-        # The SIGINT handling of the run that goes on, and of the last one.
-        self.interrupting: Interrupt | None = None
-        self.last_interrupt: Interrupt | None = None
-        self.interrupts = 0
         # Main tasks that did not end when they were cancelled; nobody waits for them any more.
         self.given_up: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
         # The task that awaits the cells, since the first one.
         self._main: Main | None = None
-        self._grace = grace
-        self._outside = Outside() if outside is None else outside
-        self._wakeup = Wakeup(loop)
         self._queue = ReadyQueue(loop)
+        self.interrupts = Interrupts(loop, self._queue, grace=grace, outside=outside or Outside(), show=self._show)
         self._slowness: SlowCallbacks | None = None
         self._in_context = False
         # Whether a cell is being awaited in the host's loop.
         self._awaiting = False
         # Whether this is a copy, in a child process that os.fork() has made.
         self._is_copy = False
-        self._interrupting_between_cells: Interrupt | None = None
         in_forked_children(self)
 
     def after_fork(self) -> None:
@@ -98,9 +89,7 @@ class PersistentRunner:
         The code that has forked goes on until it awaits or returns; there the process ends.
         """
         self._is_copy = True
-        for interrupt in (self.interrupting, self._interrupting_between_cells):
-            if interrupt is not None:
-                interrupt.after_fork()
+        self.interrupts.after_fork()
         if self.loop.is_running():
             cancel_ready(self.loop)
             self.loop.stop()
@@ -118,7 +107,7 @@ class PersistentRunner:
             host,
             self.loop,
             escaped=self._on_escaped,
-            between=self._between_cells,
+            between=self.interrupts.between_runs,
             left=self._leave,
             **options,
         )
@@ -187,7 +176,7 @@ class PersistentRunner:
         assert self.hosting is not None
         before, self._awaiting = self._awaiting, True
         try:
-            with self._interrupt() as interrupt:
+            with self.interrupts.of_run(self.context) as interrupt:
                 run = self._start_alone(coro, self.context.copy(), name) if copy_context else self._start(coro, name)
                 interrupt.attach(run.task, run.end)
                 await self.hosting.wait(run.end, interrupt)
@@ -206,10 +195,7 @@ class PersistentRunner:
 
     def _start_alone(self, coro: Coroutine[Any, Any, Any], context: contextvars.Context, name: str | None) -> Alone:
         """Begin *coro* in a task of its own."""
-        task = self.loop.create_task(coro, context=context)
-        if name is not None:
-            task.set_name(name)
-        self.tasks.is_main(task)
+        task = self.tasks.start(coro, name=name, context=context, main=True)
         return Alone(task, task)
 
     def run(
@@ -232,7 +218,7 @@ class PersistentRunner:
             )
         self.pause()
         copy = contextvars.copy_context() if context is None else context
-        with running_as(NOTHING), self._interrupt() as interrupt:
+        with running_as(NOTHING), self.interrupts.of_run(self.context) as interrupt:
             run = self._start_alone(main, copy, name)
             self._drive(run, interrupt)
         if context is not None:
@@ -253,7 +239,7 @@ class PersistentRunner:
                 return self.run(coro, name=name)
             self.pause()
             with self.entered():
-                with self._interrupt() as interrupt:
+                with self.interrupts.of_run(self.context) as interrupt:
                     run = self._start(coro, name)
                     self._drive(run, interrupt)
                 return self._outcome(run, interrupt)  # type: ignore[no-any-return]
@@ -275,7 +261,7 @@ class PersistentRunner:
             self.tasks.close()
             if self._failures is not None:
                 self._failures.close()
-            self._wakeup.close()
+            self.interrupts.close()
             self.loop.close()
             with suppress(TypeError):  # of a factory of the user's, which may be anything
                 self.closed_loops.add(self.loop)
@@ -288,67 +274,14 @@ class PersistentRunner:
             self._failures.flush()
 
     def _wind_up(self, timeout: float, late: set[asyncio.Task[Any]]) -> None:
-        outside = self._outside
-        if self.interrupting is not None:
-            self.interrupting.queue_up()
         if self._main is not None:
             self._main.close()
-        interrupt = Interrupt(
-            self.loop,
-            grace=0.02,  # seconds: there may be many that do not yield
-            # Also from a cell's that still waits when the process ends.
-            replaces=lambda handler: outside.replaces(handler) or outside.rests(handler) or Interrupt.owns(handler),
-        )
-        with running_as(NOTHING), self._wakeup.on_signals(), interrupt:
+        with running_as(NOTHING), self.interrupts.of_shutdown(timeout) as interrupt:
             # Not by create_task: the user's task factory is no part of this.
             task = asyncio.Task(wind_up(timeout, late), loop=self.loop, name="ipyrunner: close")
-            interrupt.watch_over(timeout)
             self._drive(Alone(task, task), interrupt)
         if task.done() and not task.cancelled():
             task.result()
-
-    def take_blocked_interrupt(self) -> None:
-        """In the loop: if SIGINT was sent, and the user blocks it, interrupt the run that goes on all the same."""
-        if (run := self.interrupting) is not None and run.handles_signals and take_blocked():
-            run.on_sigint(signal.SIGINT, None)
-
-    @contextmanager
-    def _interrupt(self) -> Iterator[Interrupt]:
-        before = self.interrupting
-        interrupt = Interrupt(self.loop, grace=self._grace(), replaces=self._outside.replaces, queue=self._queue)
-        try:
-            with self._wakeup.on_signals(), interrupt:
-                self.interrupting = interrupt
-                if self._outside.take():
-                    interrupt.press()
-                try:
-                    yield interrupt
-                finally:
-                    self.interrupting, self.last_interrupt = before, interrupt
-                    if interrupt.presses:  # it is answered, and not for the prompt that is next to run the loop
-                        self._wakeup.forget(signal.SIGINT)
-        finally:
-            self.interrupts += interrupt.presses
-            if (forced := interrupt.forced) and origin_of(forced.context) is not origin_of(self.context):
-                self._show_forced(forced)
-
-    @contextmanager
-    def _between_cells(self) -> Iterator[None]:
-        # ipykernel ignores SIGINT between cells. A background callback that never yields is forced all the same: no
-        # cell could run any more. There is no main task to cancel.
-        interrupt = Interrupt(self.loop, grace=self._grace(), replaces=self._outside.rests)
-        self._interrupting_between_cells = interrupt
-        try:
-            with self._wakeup.on_signals(), interrupt:
-                yield
-        finally:
-            self._interrupting_between_cells = None
-            if interrupt.presses:
-                self._wakeup.forget(signal.SIGINT)
-            if interrupt.forced is not None:
-                self._show_forced(interrupt.forced)
-            elif interrupt.presses and not self._wakeup.passed_on:
-                self._outside.keep()
 
     @drives_loop
     def _drive(self, run: Step | Alone, interrupt: Interrupt) -> None:
@@ -411,16 +344,14 @@ class PersistentRunner:
         """Before and after each run of the loop: put back what an interrupt has set aside; end a forked child."""
         self._queue.put_back()
         if self._is_copy:
-            unfinished = self.interrupting is not None and not self.interrupting.is_done
+            run = self.interrupts.present
+            unfinished = run is not None and not run.is_done
             if unfinished:
                 self._show(ChildEnds())
             end_child(int(unfinished))
 
-    def _show_forced(self, forced: Forced) -> None:
-        forced.context.run(self._show, forced)
-
     def _on_escaped(self, exc: BaseException) -> None:
-        settle_escaped(exc, loop=self.loop, run=self.interrupting, holder_of=self.tasks.holder_of)
+        settle_escaped(exc, loop=self.loop, run=self.interrupts.present, holder_of=self.tasks.holder_of)
 
     def _on_signal_raised(self, exc: BaseException) -> None:
-        settle_signal(exc, self.loop, self.interrupting)
+        settle_signal(exc, self.loop, self.interrupts.present)

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 from IPython.core import interactiveshell
 
 from ..aio.introspection.running_loop import running_loop
+from ..aio.patching import Replacement
 from ..ipykernel.kernel_loop import kernel_loop
 from ..notebook import NotebookRunner
-from ..patching import Replacement
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell

@@ -16,10 +16,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..aio.loops.threadsafe_call import hand_over
+from ..aio.patching import ItemReplacement
 from ..notebook import NotebookRunner
+from .contained_calls import contained
 from .widget_events import comm_closed
 
 if TYPE_CHECKING:
@@ -40,17 +43,21 @@ class Comms:
         self._late = False
         # The kernel's table of message handlers; ipykernel itself puts the comm manager's in there the same way.
         self._handlers: dict[str, Callable[..., Any]] = getattr(self._kernel, "shell_handlers", {})
-        self._before = {name: self._handlers[name] for name in _MESSAGES if name in self._handlers}
-        self._handlers.update({name: self._wrap(name, handler) for name, handler in self._before.items()})
+        self._replacements = [
+            ItemReplacement(self._handlers, name, partial(self._wrap, name))
+            for name in _MESSAGES
+            if name in self._handlers
+        ]
 
     def restore(self) -> None:
         """Put the kernel's own handlers back."""
-        self._handlers.update(self._before)
+        for replacement in self._replacements:
+            replacement.restore()
 
     def _wrap(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         def handle(stream: Any, ident: Any, message: dict[str, Any]) -> Any:
             def call() -> Any:
-                result = original(stream, ident, message)
+                result = contained(lambda: original(stream, ident, message), "a callback of a widget")
                 if name == "comm_close":
                     comm_closed(message["content"].get("comm_id"))
                 return result

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..patching import Replacement, Subclassing
+from ..aio.patching import Replacement, Subclassing
 from .output_routing import Routing
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..patching import Replacement, Subclassing
+from ..aio.patching import Replacement, Subclassing
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell

@@ -32,12 +32,12 @@ from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
 from ..aio.introspection.frames import uninterruptible
+from ..aio.patching import Replacement
 from ..aio.process import in_forked_children
 from ..aio.sigint.defer_sigint import Held
 from ..aio.sigint.handlers import Outside, is_default_handler, signal_main_thread
 from ..aio.sigint.interrupt import Interrupt
 from ..aio.sigint.watchdog_thread import watchdog
-from ..patching import Replacement
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from ..aio.introspection.exceptions import inner_of, is_a, traceback_of
 from ..aio.introspection.frames import OURS, leave_alone
-from ..aio.tasks.registry import describe
+from ..aio.tasks.wording import describe
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -38,8 +38,7 @@ def leave_out_ours(shell: InteractiveShell) -> Callable[[], None]:
     files += ours
 
     def undo() -> None:
-        for path in ours:
-            files.remove(path)
+        files[:] = [path for path in files if path not in ours]
 
     return undo
 
@@ -91,5 +90,6 @@ def _last(exc: BaseException, tb: TracebackType | None) -> Iterator[None]:
     try:
         yield
     finally:
-        for name, value in before.items():
-            setattr(sys, name, value)
+        for name, value in zip(names, values, strict=True):
+            if name in before and getattr(sys, name, None) is value:  # what was debugged may have left another one
+                setattr(sys, name, before[name])

@@ -15,7 +15,7 @@ from ..aio.introspection.exceptions import is_a
 from ..aio.introspection.private_api import is_task
 from ..aio.introspection.task_origin import context_of, origin_of
 from ..aio.notices import ChildEnds, Failure, Forced, GivenUp, Notice, Slow
-from ..aio.tasks.registry import function_of
+from ..aio.tasks.wording import function_of, label_of, short
 from ..ipykernel.late_output import Unwatched
 from .exception_groups import format_exception
 from .tracebacks import forced_note, without_machinery
@@ -85,12 +85,12 @@ class Reports:
         origin = origin_of(context_of(report)) if self._unwatched.is_stray() else None
         of = "" if origin is None else f" of {origin.label}"
         task = report.get("task", report.get("future"))
-        message = str(report.get("message", "Unhandled exception in the event loop"))
+        message = short(str(report.get("message", "Unhandled exception in the event loop")), 1000)
         if not is_task(task):
             return f"ipyrunner: {message}" + ("" if origin is None else f" (started by {origin.label})")
         if message != "Task exception was never retrieved":
-            return f"ipyrunner: {message}: the task {task.get_name()}{of} ({function_of(task)})"
+            return f"ipyrunner: {message}: the task {label_of(task)}{of} ({short(function_of(task))})"
         if is_a(exc, SystemExit):
-            return f"ipyrunner: SystemExit in the task {task.get_name()}{of}: it does not end the kernel"
-        failed = f"the task {task.get_name()}{of} ({function_of(task)}) failed"
+            return f"ipyrunner: SystemExit in the task {label_of(task)}{of}: it does not end the kernel"
+        failed = f"the task {label_of(task)}{of} ({short(function_of(task))}) failed"
         return f"ipyrunner: {failed}, and nobody awaits it ({message})"

@@ -32,6 +32,7 @@ from ..ipykernel.late_output import Unwatched
 from ..ipykernel.output_routing import Routing
 from ..notebook import NotebookRunner
 from .arun_options import ArunArguments
+from .calling import Calling
 from .needs_loop import ArunCell, arun_call, has_awaiting_statement, names_running_loop, read_arun_cell
 from .tracebacks import Tracebacks
 
@@ -72,6 +73,7 @@ class Cells:
         unwatched: Unwatched,
         tracebacks: Tracebacks,
         inner: InnerCells,
+        calling: Calling,
     ) -> None:
         self._shell = shell
         self._runner = runner
@@ -79,6 +81,7 @@ class Cells:
         self._unwatched = unwatched
         self._tracebacks = tracebacks
         self._inner = inner
+        self._calling = calling
         self._unawaited = Unawaited()
         self._last_call: _Call | None = None
         self._keep_start = keeps_start(shell)
@@ -146,9 +149,13 @@ class Cells:
                 if call.counts and self._shell.execution_count == count:
                     self._shell.execution_count += 1  # IPython 7 counts at the end of a cell, which did not come
                 failure = (type(exc), exc, traceback_of(exc))
-                result = await original(
-                    call.raw_cell, silent=True, transformed_cell=call.raw_cell, preprocessing_exc_tuple=failure
-                )
+                self._calling.is_over = True
+                try:
+                    result = await original(
+                        call.raw_cell, silent=True, transformed_cell=call.raw_cell, preprocessing_exc_tuple=failure
+                    )
+                finally:
+                    self._calling.is_over = False
             return self._tracebacks.harmless(result)
 
         return run_cell_async

@@ -121,7 +121,7 @@ class Tracebacks:
             shell.debugger(force=True)
 
     def _prepare(self, exc: BaseException) -> BaseException:
-        running = None if self._runner.present is None else self._runner.present.interrupting
+        running = None if self._runner.present is None else self._runner.present.interrupts.present
         if running is not None and running.claims(exc):
             interrupt = running.reason()
             set_traceback(interrupt, traceback_of(interrupt) or traceback_of(exc))
@@ -152,7 +152,7 @@ class Tracebacks:
     def settle(self, result: ExecutionResult) -> ExecutionResult:
         """Put the KeyboardInterrupt that was shown in the place of the cancellation that *result* holds."""
         present = self._runner.present
-        error, last = result.error_in_exec, None if present is None else present.last_interrupt
+        error, last = result.error_in_exec, None if present is None else present.interrupts.last
         if self._shown is not None and error is self._shown[0]:
             result.error_in_exec = self._shown[1]
         elif error is not None and last is not None and last.claims(error):

@@ -5,6 +5,7 @@
 * :mod:`ready_queue`: the callbacks that wait for their turn, and which goes first.
 * :mod:`running_callback`: which callback a loop is in, and for how long.
 * :mod:`frames`: what a frame is: the user's code, asyncio's, or ours; where an interrupt may be raised.
+* :mod:`task_state`: what a task is, whatever its class raises.
 * :mod:`wait_graph`: what a task awaits, and which tasks that depends on.
 * :mod:`task_origin`: what has started a task.
 * :mod:`context_copy`: carry ContextVars from one Context to another.

@@ -10,7 +10,8 @@ gather's own says whether it returns exceptions, without it none does. Of ``asyn
 ``tasks._wait``, both from 3.4 to 3.14; of a ``TaskGroup`` that ends ``_tasks``, from 3.11 to 3.14. Without them nothing
 is known to be waited for. Of tasks, C and Python ones, from 3.4 to 3.14: ``_fut_waiter``, ``_exception`` and
 ``_log_traceback``; of handles ``_context`` (3.7 to 3.11, public since). Tasks of a user's own factory may lack them:
-they wait for nothing that can be shown, and report their failures themselves.
+they wait for nothing that can be shown, and report their failures themselves. ``asyncio.tasks`` keeps its tasks in
+``_all_tasks``, since 3.12 in ``_scheduled_tasks`` and ``_eager_tasks``: without them what ``all_tasks`` says is all.
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ import gc
 import sys
 from collections import deque
 from collections.abc import Collection, Iterable
-from types import FrameType
+from contextlib import suppress
+from types import CoroutineType, FrameType
 from typing import Any, TypeGuard
+
+from .task_state import coro_of, is_done, loop_of, own_context
 
 __all__ = [
     "can_watch",
@@ -42,6 +46,7 @@ __all__ = [
     "signal_fd",
     "step_of",
     "task_context",
+    "tasks_of",
     "unseen",
     "waited_for_by",
     "waits_for",
@@ -130,6 +135,17 @@ def can_watch(loop: asyncio.AbstractEventLoop) -> bool:
     return type(loop).add_reader is not asyncio.AbstractEventLoop.add_reader
 
 
+def tasks_of(loop: asyncio.AbstractEventLoop) -> set[asyncio.Task[Any]]:
+    """As ``asyncio.all_tasks``, whatever the class of one of them says or raises when it is asked for its state."""
+    known: list[asyncio.Task[Any]] = []
+    for name in ("_all_tasks", "_scheduled_tasks", "_eager_tasks"):  # the first to 3.11, the others since 3.12
+        with suppress(RuntimeError):  # another thread starts one at this moment
+            known += tuple(getattr(asyncio.tasks, name, ()))
+    with suppress(BaseException):
+        known += asyncio.all_tasks(loop)
+    return {task for task in known if loop_of(task) is loop and not is_done(task)}
+
+
 def is_task(obj: object) -> TypeGuard[asyncio.Task[Any]]:
     """Return whether *obj* is a task. nest_asyncio puts another class in the place of ``asyncio.Task``."""
     return hasattr(type(obj), "get_coro") and hasattr(type(obj), "get_loop")
@@ -137,25 +153,29 @@ def is_task(obj: object) -> TypeGuard[asyncio.Task[Any]]:
 
 def is_stepping(task: asyncio.Task[Any] | None) -> bool:
     """Return whether the task is in a step of its, though it may not be the current one: a loop runs inside it."""
+    coro = None if task is None else coro_of(task)
+    return any(_attribute(coro, name) is True for name in ("cr_running", "gi_running"))
+
+
+def _attribute(obj: object, name: str) -> Any:
+    """As ``getattr``; None if there is none, or if it cannot be told: the user's own may be anything."""
     try:
-        coro = None if task is None else task.get_coro()
-        return any(getattr(coro, name, False) is True for name in ("cr_running", "gi_running"))
-    except Exception:  # of a factory of the user's, which may be anything
-        return False
+        return getattr(obj, name, None)
+    except BaseException:
+        return None
 
 
 def has_begun(task: asyncio.Task[Any]) -> bool:
     """Return whether the task has begun with its first step; True if there is no telling."""
-    try:
-        coro: Any = task.get_coro()
-        return bool(coro.cr_suspended or coro.cr_running or coro.cr_frame is None)
-    except Exception:  # no coroutine of Python's; or a task of the user's, which may be anything
+    coro = coro_of(task)
+    if type(coro) is not CoroutineType:
         return True
+    return bool(coro.cr_suspended or coro.cr_running or coro.cr_frame is None)
 
 
 def waits_for(task: asyncio.Task[Any]) -> asyncio.Future[Any] | None:
     """Return the future that the task is suspended on; None if it is about to run, runs, or has ended."""
-    waiter: asyncio.Future[Any] | None = getattr(task, "_fut_waiter", None)
+    waiter: asyncio.Future[Any] | None = _attribute(task, "_fut_waiter")
     return waiter
 
 
@@ -197,20 +217,19 @@ def waited_for_by(frames: Iterable[FrameType], *, raising: bool = False) -> list
 
 def exception_of(task: asyncio.Task[Any]) -> BaseException | None:
     """As ``task.exception()`` of a task that may not have ended; it does not count as somebody's having asked."""
-    exception: BaseException | None = getattr(task, "_exception", None)
+    exception: BaseException | None = _attribute(task, "_exception")
     return exception
 
 
 def unseen(tasks: Iterable[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:
     """Return those of the tasks that have ended by an exception which nobody has asked for yet."""
-    return [task for task in tasks if getattr(task, "_log_traceback", False)]
+    return [task for task in tasks if _attribute(task, "_log_traceback") is True]
 
 
 def task_context(task: asyncio.Future[Any]) -> contextvars.Context | None:
     """Return the Context that the task runs in; None if there is no telling."""
-    get_context: Any = getattr(task, "get_context", None)  # since 3.12
-    if get_context is not None:
-        context: contextvars.Context = get_context()
+    context = own_context(task)  # since 3.12
+    if type(context) is contextvars.Context:
         return context
     if sys.version_info < (3, 12) and is_task(task):
         if (own := getattr(task, "_context", None)) is not None:  # of nest_asyncio, which takes tasks of Python

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from .private_api import gathered_by, is_task, waited_for_by, waits_for
+from .task_state import coro_of
 
 __all__ = ["Step", "awaited", "awaits", "dependencies", "depends_on", "innermost", "is_library"]
 
@@ -17,6 +18,7 @@ __all__ = ["Step", "awaited", "awaits", "dependencies", "depends_on", "innermost
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 # A circle of coroutines cannot be, but what pretends to be one can.
 _LONGEST = 1000
+_KINDS = (("cr_frame", "cr_await"), ("gi_frame", "gi_yieldfrom"), ("ag_frame", "ag_await"))
 
 
 class Step(NamedTuple):
@@ -39,7 +41,7 @@ def awaited(tasks: Iterable[asyncio.Task[Any]], *, raising: bool = False) -> Ite
     """
     found: set[asyncio.Future[Any]] = set()  # of gather: they may be gathered themselves, and hold what they gather
     for task in tasks:
-        pending = [waits_for(task), *waited_for_by(_frames(task.get_coro()), raising=raising)]
+        pending = [waits_for(task), *waited_for_by(_frames(coro_of(task)), raising=raising)]
         while pending:
             future = pending.pop()
             if future is None or future in found:
@@ -80,22 +82,19 @@ def is_library(filename: str) -> bool:
 
 def awaits(task: asyncio.Task[Any]) -> list[Step]:
     """Return the chain of *task*, outermost first. Empty if it has ended."""
-    return [Step(f.f_code.co_filename, f.f_lineno, f.f_code.co_qualname) for f in _frames(task.get_coro())]
+    return [Step(f.f_code.co_filename, f.f_lineno, f.f_code.co_qualname) for f in _frames(coro_of(task))]
 
 
 def _frames(awaited: Any) -> Iterator[FrameType]:
     for _ in range(_LONGEST):
-        for kind in ("cr", "gi", "ag"):
-            frame = getattr(awaited, f"{kind}_frame", None)
-            if isinstance(frame, FrameType):
-                yield frame
-                break
-        else:
+        try:
+            kind, inner = next((k, i) for k, i in _KINDS if isinstance(getattr(awaited, k, None), FrameType))
+            frame, awaited = getattr(awaited, kind), getattr(awaited, inner, None)
+        except (
+            BaseException
+        ):  # StopIteration at the end of the chain; or an awaitable of the user's, which may be anything
             return
-        awaited = next(
-            (getattr(awaited, name) for name in ("cr_await", "gi_yieldfrom", "ag_await") if hasattr(awaited, name)),
-            None,
-        )
+        yield frame
 
 
 def innermost(chain: list[Step]) -> Step | None:

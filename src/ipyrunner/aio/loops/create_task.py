@@ -26,6 +26,7 @@ __all__ = ["Lender"]
 # sys.monitoring has six tool ids; 0, 1 and 2 are spoken for (debugger, coverage, profiler), and users take 3 and 4.
 # 5 is for optimizers, of which there are none.
 _TOOL_IDS = (5, 4, 3)
+_TOOL = "ipyrunner"
 
 _create_task: Any = asyncio.create_task
 
@@ -72,7 +73,7 @@ class Lender:
             self._tool = next((i for i in _TOOL_IDS if monitoring.get_tool(i) is None), None)
             if self._tool is None:
                 return
-            monitoring.use_tool_id(self._tool, "ipyrunner")
+            monitoring.use_tool_id(self._tool, _TOOL)
             events = monitoring.events
             monitoring.register_callback(self._tool, events.CALL, self._on_call)
             monitoring.register_callback(self._tool, events.C_RETURN, self._on_return)
@@ -81,6 +82,8 @@ class Lender:
         def _end(self) -> None:
             if self._tool is not None:
                 monitoring, tool, self._tool = sys.monitoring, self._tool, None
+                if monitoring.get_tool(tool) != _TOOL:
+                    return  # somebody has freed our id, and may have taken it
                 monitoring.set_local_events(tool, _create_task.__code__, 0)
                 for event in (monitoring.events.CALL, monitoring.events.C_RETURN):
                     monitoring.register_callback(tool, event, None)
@@ -109,7 +112,8 @@ class Lender:
             global _lender
             if _lender is self:
                 _lender = None
-                _create_task.__code__ = self._code
+                if _create_task.__code__ is _create_task_lent.__code__:
+                    _create_task.__code__ = self._code
 
 
 _lender: Lender | None = None

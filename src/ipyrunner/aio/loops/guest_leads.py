@@ -29,9 +29,11 @@ from ..introspection.frames import uninterruptible
 from ..introspection.private_api import can_watch, has_ready, is_stopping, next_timer, selector_fd
 from ..introspection.running_callback import drives_loop, runs_nested
 from ..introspection.running_loop import NOTHING, running_as, running_loop
+from ..patching import Replacement
 from ..sigint.interrupt import Interrupt
+from .doorbell import Doorbell
 
-__all__ = ["Faults", "Hosting", "hang_doorbell", "take_doorbell"]
+__all__ = ["Faults", "Hosting"]
 
 # Seconds. The longest slice bounds how late the host is, while somebody waits for the guest and while nobody does.
 _SHORTEST_SLICE = 0.001
@@ -97,6 +99,8 @@ class Hosting:
         # An empty one: in that of whoever starts us, the guest's error reports would go to the cell of then for ever.
         self._context = contextvars.Context()
         self._fd = None if poll or not can_watch(guest) else selector_fd(host)
+        self._doorbell = Doorbell(host, self._give_way)
+        self._own_stop: Replacement | None = None
         self._watching = False
         self._active = False
         self._slice = _SHORTEST_SLICE
@@ -124,7 +128,7 @@ class Hosting:
         if self.host.get_debug() and hasattr(self.host, "slow_callback_duration"):
             # To the host the guest is one slow callback; in debug mode it would say so in the user's cells.
             self._slow, self.host.slow_callback_duration = self.host.slow_callback_duration, math.inf
-        vars(self.host)["stop"] = self._stop_host
+        self._own_stop = Replacement(self.host, "stop", self._stop_host)
         self.host.call_soon(self._lead, context=self._context)
 
     def stop(self) -> None:
@@ -132,10 +136,10 @@ class Hosting:
         if not self._active:
             return
         self._active = False
-        if vars(self.host).get("stop") == self._stop_host:
-            del vars(self.host)["stop"]
+        if self._own_stop is not None:
+            self._own_stop.restore()
         self.pause()
-        if self._slow is not None:
+        if self._slow is not None and self.host.slow_callback_duration == math.inf:  # type: ignore[attr-defined]
             self.host.slow_callback_duration = self._slow  # type: ignore[attr-defined]
         for release in tuple(self._waiters):
             release()
@@ -196,7 +200,7 @@ class Hosting:
 
     @drives_loop
     def _turn(self, seconds: float | None) -> None:
-        host, guest = self.host, self.guest
+        guest = self.guest
         timer: asyncio.TimerHandle | None = None
         self._gives_way = False
         try:
@@ -208,7 +212,7 @@ class Hosting:
                     self._watching = True
                 if seconds is not None:
                     timer = guest.call_later(seconds, self._give_way)
-                hang_doorbell(host, self._give_way)
+                self._doorbell.hang()
             with running_as(NOTHING), self._idle():
                 guest.run_forever()
         except (KeyboardInterrupt, SystemExit) as exc:
@@ -220,15 +224,18 @@ class Hosting:
                 self.stop()
             self._escaped(exc)
         finally:
-            take_doorbell(host)
+            self._doorbell.take()
             if timer is not None:
                 timer.cancel()
         self._left()
 
-    def _stop_host(self) -> None:
-        if running_loop() is self.host and not self.guest.is_running():
-            self._ended()
-        type(self.host).stop(self.host)
+    def _stop_host(self, original: Callable[[], None]) -> Callable[[], None]:
+        def stop() -> None:
+            if running_loop() is self.host and not self.guest.is_running():
+                self._ended()
+            original()
+
+        return stop
 
     def _idle(self) -> AbstractContextManager[object]:
         return nullcontext() if self._waiters else self._between()
@@ -257,23 +264,3 @@ class Hosting:
             return
         self._gives_way = True
         self.guest.stop()
-
-
-def hang_doorbell(loop: asyncio.AbstractEventLoop, ring: Callable[[], None]) -> None:
-    """Until :func:`take_doorbell`, call *ring* before a callback or a timer is put on *loop*, which is at rest."""
-
-    def call_soon(*args: Any, **kwargs: Any) -> asyncio.Handle:
-        ring()
-        return type(loop).call_soon(loop, *args, **kwargs)
-
-    def call_at(*args: Any, **kwargs: Any) -> asyncio.TimerHandle:
-        ring()
-        return type(loop).call_at(loop, *args, **kwargs)
-
-    vars(loop).update(call_soon=call_soon, call_at=call_at)
-
-
-def take_doorbell(loop: asyncio.AbstractEventLoop) -> None:
-    """Undo :func:`hang_doorbell`. Idempotent."""
-    vars(loop).pop("call_soon", None)
-    vars(loop).pop("call_at", None)

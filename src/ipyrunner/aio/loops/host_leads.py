@@ -16,7 +16,8 @@ import asyncio
 from typing import Any
 
 from ..introspection.private_api import has_ready, is_stopping, next_timer, selector_fd
-from .guest_leads import Hosting, hang_doorbell, take_doorbell
+from .doorbell import Doorbell
+from .guest_leads import Hosting
 
 __all__ = ["Visiting"]
 
@@ -31,11 +32,12 @@ class Visiting(Hosting):
     def __init__(self, host: asyncio.AbstractEventLoop, guest: asyncio.AbstractEventLoop, **options: Any) -> None:
         super().__init__(host, guest, **options)
         self._fd = selector_fd(guest)
+        self._guests_doorbell = Doorbell(guest, self._ring)
         self._next: asyncio.Handle | None = None
 
     def pause(self) -> None:
         """Let somebody else run the guest: watch it no more until the next visit."""
-        take_doorbell(self.guest)
+        self._guests_doorbell.take()
         if self._next is not None:
             self._next.cancel()
             self._next = None
@@ -78,8 +80,8 @@ class Visiting(Hosting):
             self.host.add_reader(self._fd, self._lead)
         if seconds is not None:
             self._next = self.host.call_later(seconds, self._lead, context=self._context)
-        hang_doorbell(self.guest, self._ring)
+        self._guests_doorbell.hang()
 
     def _ring(self) -> None:
-        take_doorbell(self.guest)  # once
+        self._guests_doorbell.take()  # once
         self.host.call_soon_threadsafe(self._lead, context=self._context)

@@ -8,10 +8,13 @@ import sys
 import threading
 import warnings
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any
 
+from ..introspection.exceptions import is_a
 from ..introspection.frames import uninterruptible
-from ..introspection.private_api import unseen
+from ..introspection.private_api import tasks_of, unseen
+from ..introspection.task_state import cancelling, is_cancelled, is_done, retrieve
+from ..tasks.exception_handler import report
 
 __all__ = ["wind_up"]
 
@@ -40,7 +43,7 @@ async def wind_up(timeout: float, late: _Tasks) -> None:
     seen = set(tasks)
     try:
         # Managers interrupt before they shut down: a cell that cleans up since then is not to be torn out of that.
-        cancelled = {task for task in tasks if getattr(task, "cancelling", int)()}
+        cancelled = {task for task in tasks if cancelling(task)}
         _cancel(tasks - cancelled)
         pending = await _wait(seen, late, begin + timeout * _TASKS / 2)
         _cancel(pending - (tasks - cancelled))
@@ -61,12 +64,14 @@ async def wind_up(timeout: float, late: _Tasks) -> None:
 
 def _cancel(tasks: _Tasks) -> None:
     for task in tasks:
-        with suppress(RecursionError):  # tasks that wait for each other in a circle
+        # RecursionError: tasks that wait for each other in a circle; those of the user's own: anything.
+        with suppress(Exception):
             task.cancel()
 
 
 def _others() -> _Tasks:
-    return asyncio.all_tasks() - {cast("asyncio.Task[Any]", asyncio.current_task())}
+    me = asyncio.current_task()
+    return {task for task in tasks_of(asyncio.get_running_loop()) if task is not me and not is_done(task)}
 
 
 async def _wait(seen: _Tasks, late: _Tasks, until: float) -> _Tasks:
@@ -78,22 +83,39 @@ async def _wait(seen: _Tasks, late: _Tasks, until: float) -> _Tasks:
     while pending := _others() - late:
         seen |= pending
         left = until - loop.time()
-        await asyncio.wait(pending, timeout=max(0.0, left))
+        await _wait_for_all(pending, max(0.0, left))
         if left <= 0:
             break
     return _others() - late
 
 
+async def _wait_for_all(tasks: _Tasks, timeout: float) -> None:
+    """As ``asyncio.wait``, which raises if the class of one of them does when it is asked for its state."""
+    loop = asyncio.get_running_loop()
+    ended, left = loop.create_future(), len(tasks)
+
+    def count(_: object = None) -> None:
+        nonlocal left
+        left -= 1
+        if not left and not ended.done():
+            ended.set_result(None)
+
+    for task in tasks:
+        with suppress(Exception):
+            task.add_done_callback(count)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout):
+            await ended
+    for task in tasks:
+        with suppress(Exception):
+            task.remove_done_callback(count)
+
+
 def _report_errors(loop: asyncio.AbstractEventLoop, tasks: _Tasks) -> None:
     for task in tasks:
-        if not task.cancelled() and task.exception() is not None:
-            loop.call_exception_handler(
-                {
-                    "message": _INTERRUPTED if isinstance(task.exception(), KeyboardInterrupt) else _UNHANDLED,
-                    "exception": task.exception(),
-                    "task": task,
-                }
-            )
+        if not is_cancelled(task) and (exception := retrieve(task)) is not None:
+            message = _INTERRUPTED if is_a(exception, KeyboardInterrupt) else _UNHANDLED
+            report(loop, {"message": message, "exception": exception, "task": task})
 
 
 async def _shutdown_executor(loop: asyncio.AbstractEventLoop, limit: float) -> None:

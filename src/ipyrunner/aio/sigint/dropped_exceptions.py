@@ -7,28 +7,27 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from ..patching import Replacement
+
 __all__ = ["call_at_next_line", "when_dropped"]
 
 
 def when_dropped(exc: BaseException, call: Callable[[], None]) -> Callable[[], None]:
     """Call *call*, and print nothing, if Python drops *exc*; return what ends that, and may be called again.
 
-    By ``sys.unraisablehook``, until then. One that somebody puts there meanwhile stays.
+    By ``sys.unraisablehook``, until then.
     """
-    previous = sys.unraisablehook
 
-    def unraisablehook(unraisable: sys.UnraisableHookArgs) -> None:
-        if unraisable.exc_value is exc:
-            call()
-        else:
-            previous(unraisable)
+    def make(previous: Callable[[sys.UnraisableHookArgs], object]) -> Callable[[sys.UnraisableHookArgs], None]:
+        def unraisablehook(unraisable: sys.UnraisableHookArgs) -> None:
+            if unraisable.exc_value is exc:
+                call()
+            else:
+                previous(unraisable)
 
-    def unhook() -> None:
-        if sys.unraisablehook is unraisablehook:
-            sys.unraisablehook = previous
+        return unraisablehook
 
-    sys.unraisablehook = unraisablehook
-    return unhook
+    return Replacement(sys, "unraisablehook", make).restore
 
 
 def call_at_next_line(frame: FrameType | None, call: Callable[[FrameType], None]) -> None:
@@ -49,7 +48,8 @@ def call_at_next_line(frame: FrameType | None, call: Callable[[FrameType], None]
             traced = frame.f_back
             traced.f_trace = trace
             return None
-        sys.settrace(None)
+        if sys.gettrace() is trace:  # else somebody traces from this line on
+            sys.settrace(None)
         if event == "line":
             call(frame)
         return None

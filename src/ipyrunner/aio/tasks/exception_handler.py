@@ -17,8 +17,10 @@ from typing import Any, NamedTuple
 from ..introspection.exceptions import is_a, traceback_of
 from ..introspection.private_api import is_task
 from ..introspection.task_origin import context_of, origin_of
+from ..patching import Replacement
+from ..sigint.forced_interrupt import is_forced
 
-__all__ = ["Failure", "Failures"]
+__all__ = ["Failure", "Failures", "report"]
 
 
 class Failure(NamedTuple):
@@ -55,12 +57,12 @@ class Failures:
         self._show = show
         self._reports: list[tuple[dict[str, Any], contextvars.Context]] = []
         self._context = contextvars.Context()
-        vars(loop)["default_exception_handler"] = self._take
+        self._handler = Replacement(loop, "default_exception_handler", lambda original: self._take)
 
     def close(self) -> None:
         """Show what is left; leave the loop its own handler."""
         self.flush()
-        vars(self._loop).pop("default_exception_handler", None)
+        self._handler.restore()
 
     def flush(self) -> None:
         """Show what has been reported since the last time."""
@@ -93,6 +95,18 @@ class Failures:
             self._loop.call_soon_threadsafe(self.flush, context=self._context)
         except RuntimeError:  # closed
             self.flush()
+
+
+def report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """As ``loop.call_exception_handler``, which lets SystemExit and KeyboardInterrupt of a user's handler through."""
+    try:
+        loop.call_exception_handler(context)
+    except BaseException as exc:
+        if is_forced(exc):
+            raise
+        with suppress(BaseException):
+            # asyncio's own words for all other exceptions.
+            loop.default_exception_handler({"message": "Unhandled error in exception handler", "exception": exc})
 
 
 def _kind(report: dict[str, Any], context: contextvars.Context) -> object:

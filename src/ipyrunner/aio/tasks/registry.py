@@ -13,7 +13,8 @@ collector begins is sorted then (``gc.callbacks``, only as long as there is some
 
 So a task that ends in its first steps costs a weak reference, and 100,000 that sleep cost nothing until they end.
 
-Not by a task factory: that is the user's to set, and with one Python 3.13.0 names tasks "None".
+Not by a task factory: that is the user's to set, and with one Python 3.13.0 names tasks "None". It may make anything:
+what cannot be kept is handed on as it is. A cell's own task is none that the user starts, and not made by it.
 """
 
 from __future__ import annotations
@@ -25,48 +26,29 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
-from ..introspection.frames import catches_interrupts, uninterruptible
-from ..introspection.private_api import exception_of, has_begun, is_task, task_context, waits_for
-from ..introspection.task_origin import origin_of
+from ..introspection.frames import uninterruptible
+from ..introspection.private_api import exception_of, has_begun, is_task, tasks_of, waits_for
+from ..introspection.task_state import is_done
+from ..patching import Override
 from ..sigint.defer_sigint import Held
+from .task_records import HISTORY, Ended, Started, remember
 from .unretrieved_failures import Unretrieved
 
-__all__ = ["HISTORY", "Ended", "Started", "Tasks", "describe", "function_of", "state_of"]
+__all__ = ["Tasks"]
 
 # So often a task is kept by what it waits for, a callback each time; then by itself, and a callback at its end.
 _WAITS = 8
 # So many new tasks are sorted in one iteration at most.
 _SORTED = 1000
-# So many of the tasks that have ended are remembered.
-HISTORY = 200
+
+_T = TypeVar("_T")
 
 # Called with a new task, and the Context that was given for it, if one was; in the Context that starts it.
 Watcher = Callable[["asyncio.Task[Any]", "contextvars.Context | None"], None]
-
-
-class Ended(NamedTuple):
-    """What is remembered of a task that has ended; not its result, which may be large."""
-
-    number: int
-    name: str
-    state: str
-    function: str
-    origin: str | None
-    started: float
-    ended: float
-    error: str
-
-
-class Started(NamedTuple):
-    """A task that has not ended, its number in the order of starting, and when it was started (``time.monotonic``)."""
-
-    task: asyncio.Task[Any]
-    number: int
-    at: float
 
 
 class _Entry:
@@ -120,11 +102,11 @@ class Tasks:
         self._spared: list[asyncio.Task[Any] | None] = []
         # Called with each new task, in the Context that starts it: only while somebody wants to know.
         self._watchers: list[Watcher] = []
-        self._install()
+        self._create_task = Override(loop, "create_task", self._make_create_task)
 
     def close(self) -> None:
         """Let go of all tasks, and of the loop."""
-        vars(self._loop).pop("create_task", None)
+        self._create_task.restore()
         self._take()
         self._unwatch_collector()
         self._new.clear()
@@ -137,17 +119,18 @@ class Tasks:
         """Return the tasks that have not ended, in the order of starting."""
         self._take()
         running = self._running
-        for task in asyncio.all_tasks(self._loop):
+        for task in tasks_of(self._loop):
             if running is None or task is not running.task:
-                self._hold(task, time.monotonic())  # those made by asyncio.Task(...)
-        found = [Started(task, entry.number, entry.at) for task, entry in self._alive() if not task.done()]
+                with suppress(Exception):  # one that cannot be kept
+                    self._hold(task, time.monotonic())  # those made by asyncio.Task(...)
+        found = [Started(task, entry.number, entry.at) for task, entry in self._alive() if not is_done(task)]
         return found if running is None else sorted([*found, running], key=lambda started: started.number)
 
     def ended(self) -> list[Ended]:
         """Return the last tasks that have ended, in the order of ending. Not those that have vanished at once."""
         self._take()
         for task, entry in self._alive():
-            if task.done():
+            if is_done(task):
                 self._let_go(entry, task)
         return list(self._past)
 
@@ -168,10 +151,6 @@ class Tasks:
         running = [] if self._running is None else [self._running.task]
         return [*running, *(task for task, _ in self._alive())]
 
-    def is_main(self, task: asyncio.Task[Any]) -> None:
-        """Say that *task* is a cell's own: it is of no interest when it has ended."""
-        self._mains.add(task)
-
     def settle(self) -> None:
         """At the end of a cell: report what it can no longer look at."""
         with Held(then_raise=True):
@@ -186,25 +165,35 @@ class Tasks:
     def watch(self, watcher: Watcher) -> Callable[[], None]:
         """Call *watcher* with each task that is started from now on; return what ends that."""
         self._watchers.append(watcher)
-        self._install()
-
-        def unwatch() -> None:
-            self._watchers.remove(watcher)
-            self._install()
-
-        return unwatch
+        return lambda: self._watchers.remove(watcher)
 
     # -- starting
 
-    def _install(self) -> None:
-        vars(self._loop)["create_task"] = self._make_create_task()
+    def start(
+        self,
+        coro: Coroutine[Any, Any, _T],
+        *,
+        name: str | None,
+        context: contextvars.Context | None = None,
+        main: bool = False,
+    ) -> asyncio.Task[_T]:
+        """Start *coro*, a cell, without the user's task factory. A *main* one is of no interest when it has ended."""
+        task: asyncio.Task[_T] = asyncio.tasks.Task(coro, loop=self._loop, name=name, context=context)
+        if main:
+            self._mains.add(task)
+        self._new.append((weakref.ref(task), time.monotonic()))
+        if not self._watching:
+            self._begin()
+        for watcher in tuple(self._watchers):
+            watcher(task, context)
+        return task
 
-    def _make_create_task(self) -> Callable[..., asyncio.Task[Any]]:
+    def _make_create_task(self, make: Callable[..., asyncio.Task[Any]]) -> Callable[..., asyncio.Task[Any]]:
         loop, begin, watchers = self._loop, self._begin, self._watchers
         append, now, ref = self._new.append, time.monotonic, weakref.ref
-        make, users = type(loop).create_task, loop.get_task_factory
+        users = loop.get_task_factory
         # What asyncio's own create_task does without a factory, and without another call.
-        direct = make is asyncio.BaseEventLoop.create_task
+        direct = getattr(make, "__func__", None) is asyncio.BaseEventLoop.create_task
         module: Any = asyncio.tasks  # its Task is looked up each time, as there: nest_asyncio puts another one in
 
         def create_task(coro: Any, *, name: Any = None, context: Any = None, **options: Any) -> asyncio.Task[Any]:
@@ -216,28 +205,38 @@ class Tasks:
                     options["context"] = context
                 if name is not None:  # as asyncio does: a factory need not know names
                     options["name"] = name
-                task = make(loop, coro, **options)
-                if task.done():  # eager: there may be any number of them before the loop comes to sort
-                    self._unretrieved.add(task)
-                    return task
-                if has_begun(task):  # eager as well: not in the order of the queue
-                    self._hold(task, now())
-                    return task
+                task = make(coro, **options)
+                self._take_in(task, context)
+                return task
             append((ref(task), now()))
             if not self._watching:
                 begin()
             # In debug mode, 3.4 to 3.15: where the task was created, without the frame of what creates it.
             if created := getattr(task, "_source_traceback", None):
                 del created[-1]
+            if watchers:
+                for watcher in tuple(watchers):
+                    watcher(task, context)
             return task
 
-        def watched(coro: Any, **options: Any) -> asyncio.Task[Any]:
-            task = create_task(coro, **options)
-            for watcher in tuple(watchers):
-                watcher(task, options.get("context"))
-            return task
+        return create_task
 
-        return watched if watchers else create_task
+    def _take_in(self, task: asyncio.Task[Any], context: contextvars.Context | None) -> None:
+        """Keep what a factory of the user's has made, as far as it can be kept."""
+        with suppress(Exception):
+            if is_done(task):  # eager: there may be any number of them before the loop comes to sort
+                self._unretrieved.add(task)
+            elif has_begun(task):  # eager as well: not in the order of the queue
+                self._hold(task, time.monotonic())
+            else:
+                self._new.append((weakref.ref(task), time.monotonic()))
+                if not self._watching:
+                    self._begin()
+            if created := getattr(task, "_source_traceback", None):
+                del created[-1]
+            if asyncio.isfuture(task):
+                for watcher in tuple(self._watchers):
+                    watcher(task, context)
 
     # -- sorting
 
@@ -273,7 +272,7 @@ class Tasks:
                 task = ref()
                 if task is None:
                     self._count += 1
-                elif all_of_them or task.done() or has_begun(task):
+                elif all_of_them or is_done(task) or has_begun(task):
                     self._hold(task, at)
                 else:
                     break
@@ -289,7 +288,7 @@ class Tasks:
         if ref in self._live:
             return  # or: an interrupt has come before it was taken from the new ones
         entry = _Entry(self, ref, self._count + 1, at)
-        if task.done():
+        if is_done(task):
             self._let_go(entry, task)
         else:
             self._keep(entry, task)
@@ -303,17 +302,18 @@ class Tasks:
         waiter = waits_for(task) if entry.waits < _WAITS else None
         entry.waits += 1
         # Others may wait for a task, and be woken between its end and our look.
-        if waiter is None or is_task(waiter):
-            task.add_done_callback(_Look(entry, task), context=self._context)
-        else:
-            waiter.add_done_callback(_Look(entry, task), context=self._context)
-            entry.anchor = waiter
+        if waiter is not None and not is_task(waiter):
+            with suppress(Exception):  # a future of the user's, which may be anything
+                waiter.add_done_callback(_Look(entry, task), context=self._context)
+                entry.anchor = waiter
+                return
+        task.add_done_callback(_Look(entry, task), context=self._context)
 
     def _look_at(self, entry: _Entry, task: asyncio.Task[Any]) -> None:
         """Let the task go if it has ended; else keep it."""
         if self._live.get(entry.ref) is not entry:
             return  # torn apart when it was made; there is another one
-        if task.done():
+        if is_done(task):
             self._let_go(entry, task)
         else:
             self._keep(entry, task)
@@ -328,12 +328,12 @@ class Tasks:
         self._unretrieved.add(task)
         self._live.pop(entry.ref, None)
         if task not in self._mains:
-            self._past.append(_remember(task, entry.number, entry.at, time.monotonic()))
+            self._past.append(remember(task, entry.number, entry.at, time.monotonic()))
 
     def is_reported(self, task: asyncio.Task[Any]) -> None:
         """Remember *task*, which nobody held: asyncio reports its failure, and it vanishes."""
         entry = self._live.get(weakref.ref(task))
-        if entry is not None and task.done():
+        if entry is not None and is_done(task):
             self._let_go(entry, task)
 
     # -- the garbage collector
@@ -367,40 +367,3 @@ class Tasks:
                 self._sort()
             except RecursionError:  # the code that collects is deep in a recursion
                 self._spared = [ref() for ref, _ in list(self._new)]
-
-
-def state_of(task: asyncio.Task[Any]) -> str:
-    """Return how the task has ended."""
-    return "cancelled" if task.cancelled() else "done" if exception_of(task) is None else "failed"
-
-
-def function_of(task: asyncio.Task[Any]) -> str:
-    """Return the name of the function whose coroutine the task runs."""
-    coro = task.get_coro()
-    return str(getattr(coro, "__qualname__", None) or type(coro).__qualname__)
-
-
-def _remember(task: asyncio.Task[Any], number: int, at: float, now: float) -> Ended:
-    origin = origin_of(task_context(task))
-    error = exception_of(task)
-    return Ended(
-        number=number,
-        name=task.get_name(),
-        state=state_of(task),
-        function=function_of(task),
-        origin=None if origin is None else origin.label,
-        started=at,
-        ended=now,
-        error="" if error is None else describe(error),
-    )
-
-
-@catches_interrupts
-def describe(exc: BaseException) -> str:
-    """Return type and message of an exception on one line; its ``__str__`` is user code, and may fail."""
-    try:
-        text = str(exc)
-    except BaseException:
-        text = "(its message cannot be shown)"
-    first = next(iter(text.splitlines()), "")
-    return f"{type(exc).__name__}: {first}" if first else type(exc).__name__

@@ -14,7 +14,9 @@ from typing import Any
 
 from ..introspection.exceptions import is_a
 from ..introspection.private_api import exception_of, unseen
+from ..introspection.task_state import cancelling, retrieve
 from ..introspection.wait_graph import awaited
+from .exception_handler import report
 
 __all__ = ["Brood", "Scope", "leave"]
 
@@ -60,8 +62,8 @@ class Brood:
 
     def _on_started(self, task: asyncio.Task[Any], context: contextvars.Context | None) -> None:
         if self in (_broods.get() if context is None else context.get(_broods, ())):
-            self.running.add(task)
             task.add_done_callback(self._on_done)
+            self.running.add(task)
 
     def _on_done(self, task: asyncio.Task[Any]) -> None:
         self.running.discard(task)
@@ -137,7 +139,7 @@ class Scope:
         if cancelled is not None:
             # An interrupt stays one, and a timeout; what went wrong in the clean-up is told beside it.
             for error in self._errors:
-                self._loop.call_exception_handler({"message": "an error of the scope's clean-up", "exception": error})
+                report(self._loop, {"message": "an error of the scope's clean-up", "exception": error})
             raise cancelled
         if self._errors:
             raise BaseExceptionGroup("unhandled errors in a scope", self._errors) from None
@@ -172,7 +174,7 @@ class Scope:
     def _settle(self, task: asyncio.Task[Any]) -> None:
         self._undecided -= 1
         if unseen([task]):
-            error = task.exception()
+            error = retrieve(task)
             assert error is not None
             self._errors.append(error)
             self._abort()
@@ -186,9 +188,9 @@ class Scope:
 
     def _abort(self) -> None:
         for task in tuple(self._brood.running):
-            if not self._closing or not task.cancelling():
+            if not self._closing or not cancelling(task):
                 try:
                     task.cancel()
-                except RecursionError:  # tasks that wait for each other in a circle: they never end
+                except Exception:  # tasks that wait for each other in a circle, or the user's own: they may never end
                     self._brood.running.discard(task)
         self._closing = True

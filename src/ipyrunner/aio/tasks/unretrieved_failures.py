@@ -25,8 +25,10 @@ from typing import Any
 from ..introspection.frames import uninterruptible
 from ..introspection.private_api import exception_of, task_context, unseen
 from ..introspection.task_origin import origin_of
+from ..introspection.task_state import retrieve
 from ..introspection.wait_graph import awaited
 from ..sigint.forced_interrupt import is_forced
+from .exception_handler import report
 
 __all__ = ["Unretrieved"]
 
@@ -80,7 +82,7 @@ class Unretrieved:
         """Suspect *task*, which has ended, if it has failed."""
         if unseen([task]):
             if is_forced(exception_of(task)):
-                task.exception()  # whoever has forced it has told
+                retrieve(task)  # whoever has forced it has told
             else:
                 self._suspects.append(_Suspect(task))
                 self._arm(_LOOK)
@@ -159,10 +161,8 @@ class Unretrieved:
         task = suspect.task()
         if task is None or not unseen([task]):
             return
-        exception = task.exception()  # seen from now on
-        self._loop.call_exception_handler(
-            {"message": "Task exception was never retrieved", "exception": exception, "task": task}
-        )
+        exception = retrieve(task)  # seen from now on
+        report(self._loop, {"message": "Task exception was never retrieved", "exception": exception, "task": task})
 
 
 def _is_late(suspect: _Suspect, now: float) -> bool:

@@ -140,7 +140,7 @@ class RunnerMagics(Magics):
                 raise TimeoutError(message) from exc.__cause__
             raise
         finally:
-            if arguments.debug:
+            if arguments.debug and loop.get_debug():  # else the cell has turned it off
                 loop.set_debug(debug)
         return self._deliver(arguments, value)
 
@@ -160,7 +160,7 @@ class RunnerMagics(Magics):
         name = arguments.name or ("background" if origin is None else origin.label)
         coro: Any = main()
         coro.__qualname__ = "%%arun --background"  # what tables and reports call its function
-        task = self._runner.get_loop().create_task(coro, name=name)
+        task = self._runner.current.tasks.start(coro, name=name)
         cell = BackgroundCell(task, live=hasattr(self.shell, "kernel"))
         return self._deliver(arguments, cell)  # type: ignore[no-any-return]
 

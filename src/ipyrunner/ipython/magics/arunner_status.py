@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import NamedTuple
 
+from ...aio.tasks.wording import label_of
 from ...notebook import NotebookRunner
 
 __all__ = ["Status"]
@@ -27,7 +27,7 @@ class Status(NamedTuple):
         if present is None:
             return cls("none (made on first use)", "-", "-", "-", "-", cls._interrupts(runner))
         loop, hosting = present.loop, present.hosting
-        tasks = [task for task in asyncio.all_tasks(loop) if not task.done()]
+        tasks = [task.task for task in present.tasks.started()]
         host = "none: runs block" if hosting is None else type(hosting.host).__qualname__
         if hosting is not None and hosting.polls:
             host += ", by turns (no pollable fd)"
@@ -36,7 +36,7 @@ class Status(NamedTuple):
             loop=f"{type(loop).__module__}.{type(loop).__qualname__}{', closed' if loop.is_closed() else ''}",
             host=host,
             debug=str(loop.get_debug()),
-            tasks=f"{len(tasks)}{_few([task.get_name() for task in tasks])}",
+            tasks=f"{len(tasks)}{_few([label_of(task) for task in tasks])}",
             context=f"{len(variables)} set{_few(variables)}",
             interrupts=cls._interrupts(runner),
         )

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import io
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,8 @@ from IPython.core.magic_arguments import argument, magic_arguments, parse_argstr
 from ...aio.introspection.private_api import is_task, waits_for
 from ...aio.introspection.running_loop import running_loop
 from ...aio.introspection.wait_graph import awaits
-from ...aio.tasks.registry import Ended, Started
+from ...aio.tasks.task_records import Ended, Started
+from ...aio.tasks.wording import label_of, name_of, repr_of, short
 from ...notebook import NotebookRunner
 from ..arun_options import seconds, unquoted
 from ..loop_reports import name_file
@@ -87,7 +89,7 @@ class TaskMagics(Magics):
         tasks = [info.task for info in found.values() if info.task is not None]
         for info in found.values():
             if info.task is None:
-                print(f"{info.name}: {info.state}")
+                print(f"{short(info.name)}: {info.state}")
         if arguments.action == "cancel":
             self._cancel(tasks)
             return None
@@ -117,7 +119,7 @@ class TaskMagics(Magics):
             try:
                 task.cancel()
             except Exception as exc:  # RecursionError: tasks that wait for each other in a circle
-                print(f"{task.get_name()} cannot be cancelled ({type(exc).__name__}); `%arunner restart` ends it")
+                print(f"{label_of(task)} cannot be cancelled ({type(exc).__name__}); `%arunner restart` ends it")
 
     def _wait(self, tasks: list[asyncio.Task[Any]], timeout: float | None) -> None:
         if running_loop() is not None:
@@ -127,10 +129,10 @@ class TaskMagics(Magics):
             )
         if tasks:
             done, late = self._runner.run(asyncio.wait(tasks, timeout=timeout), context=contextvars.copy_context())
-            for task in sorted(done, key=lambda task: task.get_name()):
-                print(f"{task.get_name()}: {states(task)}")
+            for task in sorted(done, key=name_of):
+                print(f"{label_of(task)}: {states(task)}")
             if late:
-                names = ", ".join(sorted(task.get_name() for task in late))
+                names = ", ".join(sorted(map(label_of, late)))
                 raise TimeoutError(f"after {timeout} seconds still running: {names}. They go on; see %atasks")
 
     def _show(self, info: TaskInfo) -> None:
@@ -145,14 +147,12 @@ class TaskMagics(Magics):
                 print(f"    {info.place(step)}")
         future = waits_for(task)
         if is_task(future):
-            print(f"  which waits for the task {future.get_name()}")
+            print(f"  which waits for the task {label_of(future)}")
         elif future is not None:
-            try:
-                print(f"  which waits for {future!r}")
-            except Exception as exc:  # the user's own future
-                print(f"  which waits for a {type(future).__name__} (its repr raised {type(exc).__name__})")
+            print(f"  which waits for {repr_of(future)}")
         call_graph = getattr(asyncio, "print_call_graph", None)  # since 3.14
         if call_graph is not None:
             text = io.StringIO()
-            call_graph(task, file=text)
+            with suppress(Exception):  # a task of the user's, which may be anything
+                call_graph(task, file=text)
             print(text.getvalue().rstrip())

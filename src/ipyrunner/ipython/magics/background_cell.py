@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.display import DisplayHandle, display
 
+from ...aio.tasks.wording import short
 from .tasks_table import age, states
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class BackgroundCell:
         if not self.task.done() and self.task.get_loop().is_closed():
             state = "gone with its loop"
         took = "" if self._took is None else f" after {age(self._took)}"
-        return f"<{self.name}: {state}{took}>"
+        return f"<{short(self.name)}: {state}{took}>"
 
     def _bundle(self) -> dict[str, str]:
         return {"text/plain": repr(self), "text/html": f"<code>{html.escape(repr(self)[1:-1])}</code>"}

@@ -11,15 +11,18 @@ from typing import Any, overload
 
 from ...aio.introspection.private_api import exception_of, task_context, waits_for
 from ...aio.introspection.task_origin import origin_of
+from ...aio.introspection.task_state import cancelling, is_done
 from ...aio.introspection.wait_graph import Step, awaits, innermost
-from ...aio.tasks.registry import Ended, Started, describe, function_of, state_of
+from ...aio.tasks.task_records import Ended, Started, state_of
+from ...aio.tasks.wording import describe, function_of, name_of, short
 
 __all__ = ["TaskInfo", "TaskTable", "age", "states"]
 
 # So many rows are shown, and so many of one kind: those that are alike are counted.
 _ROWS = 20
 _ALIKE = 5
-_WIDTH = 60
+# Characters of a line of code.
+_LINE = 200
 # The interesting ones first.
 _ORDER = ("failed", "cancelling", "running", "ready", "waiting", "cancelled", "done")
 _HEADS = ("no.", "name", "state", "cell", "age", "waits for, or error")
@@ -33,8 +36,8 @@ class TaskInfo:
     user's own that it waits in, or its error.
     """
 
-    def __init__(self, entry: Started | Ended, name_of: Callable[[str], str], now: float) -> None:
-        self._name_of = name_of
+    def __init__(self, entry: Started | Ended, name_file: Callable[[str], str], now: float) -> None:
+        self._name_file = name_file
         self.number = entry.number
         self.task: asyncio.Task[Any] | None = None
         self._error = ""
@@ -45,7 +48,7 @@ class TaskInfo:
         else:
             task = self.task = entry.task
             origin = origin_of(task_context(task))
-            self.name, self.state, self.function = task.get_name(), _state(task), function_of(task)
+            self.name, self.state, self.function = name_of(task), _state(task), function_of(task)
             self.cell = None if origin is None else origin.label
             self.age = now - entry.at
 
@@ -57,18 +60,19 @@ class TaskInfo:
 
     def place(self, step: Step) -> str:
         """Return a step of the chain on one line."""
-        return f"{self._name_of(step.filename)}:{step.line} in {step.function}: {step.source}"
+        where = f"{self._name_file(step.filename)}:{step.line} in {short(step.function)}"
+        return f"{where}: {short(step.source, _LINE)}"
 
     def __repr__(self) -> str:
-        return f"<TaskInfo {self.number} {self.name!r} {self.state}, {self.cell or 'no cell'}, {age(self.age)}>"
+        return f"<TaskInfo {self.number} '{short(self.name)}' {self.state}, {self.cell or 'no cell'}, {age(self.age)}>"
 
 
 class TaskTable(Sequence[TaskInfo]):
     """Tasks, the interesting ones first; shown as a table that stays short."""
 
-    def __init__(self, entries: Sequence[Started | Ended], name_of: Callable[[str], str]) -> None:
+    def __init__(self, entries: Sequence[Started | Ended], name_file: Callable[[str], str]) -> None:
         now = time.monotonic()
-        infos = [TaskInfo(entry, name_of, now) for entry in entries]
+        infos = [TaskInfo(entry, name_file, now) for entry in entries]
         self._infos = sorted(infos, key=lambda info: (_ORDER.index(info.state), info.number))
 
     @overload
@@ -120,9 +124,9 @@ class TaskTable(Sequence[TaskInfo]):
                 left[kind] += 1
                 continue
             cells = (str(info.number), info.name, info.state, info.cell or "-", age(info.age), info.waits_for)
-            rows.append(tuple(_short(cell) for cell in cells))
+            rows.append(tuple(short(cell) for cell in cells))
         rest = [
-            f"and {number:,} more: {state}, {function}, started in {cell or 'no cell'}"
+            f"and {number:,} more: {state}, {short(function)}, started in {cell or 'no cell'}"
             for (function, state, cell), number in left.most_common(5)
         ]
         if len(left) > 5:
@@ -148,18 +152,13 @@ def age(seconds: float) -> str:
 
 
 def _state(task: asyncio.Task[Any]) -> str:
-    if task.done():
+    if is_done(task):
         return state_of(task)
     try:
         if asyncio.current_task() is task:
             return "running"
     except RuntimeError:  # no loop runs
         pass
-    if getattr(task, "cancelling", int)():
+    if cancelling(task):
         return "cancelling"
     return "ready" if waits_for(task) is None else "waiting"
-
-
-def _short(text: str) -> str:
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= _WIDTH else line[: _WIDTH - 1] + "…"

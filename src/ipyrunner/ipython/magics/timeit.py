@@ -19,8 +19,8 @@ from typing import Any
 from IPython.core.error import UsageError
 
 from ...aio.introspection.running_loop import running_loop
+from ...aio.patching import Replacement
 from ...notebook import NotebookRunner
-from ...patching import Replacement
 
 __all__ = ["Timing"]
 

@@ -1,0 +1,120 @@
+"""SIGINT for the runs of one loop: who handles it, one after the other and one inside the other."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from .introspection.ready_queue import ReadyQueue
+from .introspection.task_origin import origin_of
+from .sigint.forced_interrupt import Forced
+from .sigint.handlers import Outside, take_blocked
+from .sigint.interrupt import Interrupt
+from .sigint.wakeup_fd import Wakeup
+
+__all__ = ["Interrupts"]
+
+
+class Interrupts:
+    """Make an ``Interrupt`` for each run of *loop*, whose queue is *queue*, until :meth:`close`.
+
+    *grace* returns the seconds that the loop has to answer a first SIGINT; *outside* handles SIGINT while no run does;
+    *show* is called with what an interrupt was forced into, in its Context, where that is not the run's own.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        queue: ReadyQueue,
+        *,
+        grace: Callable[[], float],
+        outside: Outside,
+        show: Callable[[Forced], object],
+    ) -> None:
+        # That of the run that goes on, and of the last one.
+        self.present: Interrupt | None = None
+        self.last: Interrupt | None = None
+        # How often SIGINT has come for a run.
+        self.count = 0
+        self._loop = loop
+        self._queue = queue
+        self._grace = grace
+        self._outside = outside
+        self._show = show
+        self._wakeup = Wakeup(loop)
+        self._between: Interrupt | None = None
+
+    def close(self) -> None:
+        """Let go of the loop."""
+        self._wakeup.close()
+
+    def after_fork(self) -> None:
+        """In a child process: SIGINT is Python's again."""
+        for interrupt in (self.present, self._between):
+            if interrupt is not None:
+                interrupt.after_fork()
+
+    def take_blocked(self) -> None:
+        """In the loop: if SIGINT was sent, and the user blocks it, interrupt the run that goes on all the same."""
+        if (run := self.present) is not None and run.handles_signals and take_blocked():
+            run.on_sigint(signal.SIGINT, None)
+
+    @contextmanager
+    def of_run(self, context: contextvars.Context) -> Iterator[Interrupt]:
+        """Handle SIGINT for the run that the block is, which belongs to *context*."""
+        before = self.present
+        interrupt = Interrupt(self._loop, grace=self._grace(), replaces=self._outside.replaces, queue=self._queue)
+        try:
+            with self._wakeup.on_signals(), interrupt:
+                self.present = interrupt
+                if self._outside.take():
+                    interrupt.press()
+                try:
+                    yield interrupt
+                finally:
+                    self.present, self.last = before, interrupt
+                    if interrupt.presses:  # it is answered, and not for the prompt that is next to run the loop
+                        self._wakeup.forget(signal.SIGINT)
+        finally:
+            self.count += interrupt.presses
+            if (forced := interrupt.forced) and origin_of(forced.context) is not origin_of(context):
+                forced.context.run(self._show, forced)
+
+    @contextmanager
+    def between_runs(self) -> Iterator[None]:
+        """Handle SIGINT while the loop runs and no run does.
+
+        ipykernel ignores it then. A background callback that never yields is forced all the same: no cell could run any
+        more. There is no main task to cancel.
+        """
+        interrupt = Interrupt(self._loop, grace=self._grace(), replaces=self._outside.rests)
+        self._between = interrupt
+        try:
+            with self._wakeup.on_signals(), interrupt:
+                yield
+        finally:
+            self._between = None
+            if interrupt.presses:
+                self._wakeup.forget(signal.SIGINT)
+            if interrupt.forced is not None:
+                interrupt.forced.context.run(self._show, interrupt.forced)
+            elif interrupt.presses and not self._wakeup.passed_on:
+                self._outside.keep()
+
+    @contextmanager
+    def of_shutdown(self, timeout: float) -> Iterator[Interrupt]:
+        """Handle SIGINT while the loop is wound up in *timeout* seconds; force what does not yield for half of them."""
+        if self.present is not None:  # of a cell that still waits when the process ends
+            self.present.queue_up()
+        outside = self._outside
+        interrupt = Interrupt(
+            self._loop,
+            grace=0.02,  # seconds: there may be many that do not yield
+            replaces=lambda handler: outside.replaces(handler) or outside.rests(handler) or Interrupt.owns(handler),
+        )
+        with self._wakeup.on_signals(), interrupt:
+            interrupt.watch_over(timeout)
+            yield interrupt

@@ -1,0 +1,76 @@
+"""What a task or future is, past what its class makes of being asked: a task factory of the user's may make anything.
+
+A class that is derived from asyncio's is asked by asyncio's own methods, which run no code of the user's. Any other is
+asked as it is, and what it raises counts as "cannot tell". Nothing here raises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+__all__ = ["cancelling", "coro_of", "is_cancelled", "is_done", "loop_of", "own_context", "own_name", "retrieve"]
+
+# Where asyncio's own classes are, the C and the Python ones.
+_ASYNCIO = ("_asyncio", "asyncio.tasks", "asyncio.futures")
+
+# Classes that nobody has derived from: asked without a search, since every new task is asked.
+_PLAIN = (asyncio.Task, asyncio.Future)
+
+_Answer = TypeVar("_Answer")
+
+
+def _ask(obj: object, name: str, convert: Callable[[Any], _Answer], default: _Answer) -> _Answer:
+    try:
+        for cls in type(obj).__mro__:
+            if name in vars(cls) and cls.__module__ in _ASYNCIO:
+                return convert(vars(cls)[name](obj))
+        return convert(getattr(obj, name)())
+    except BaseException:
+        return default
+
+
+def _as_it_is(answer: Any) -> Any:
+    return answer
+
+
+def is_done(future: Any) -> bool:
+    """Return whether it has ended; True if there is no telling: nobody can wait for it then."""
+    return future.done() if type(future) in _PLAIN else _ask(future, "done", bool, default=True)
+
+
+def is_cancelled(future: object) -> bool:
+    """Return whether it has ended by being cancelled."""
+    return _ask(future, "cancelled", bool, default=False)
+
+
+def cancelling(task: object) -> int:
+    """Return how often it was asked to be cancelled; 0 of a future, which does not count."""
+    return _ask(task, "cancelling", int, 0)
+
+
+def retrieve(future: object) -> BaseException | None:
+    """Return the exception that it has ended by, if it has; from now on it counts as seen."""
+    exception = _ask(future, "exception", _as_it_is, None)
+    return exception if issubclass(type(exception), BaseException) else None
+
+
+def coro_of(task: Any) -> Any:
+    """Return the coroutine that it runs; None if there is no telling."""
+    return task.get_coro() if type(task) is _PLAIN[0] else _ask(task, "get_coro", _as_it_is, None)
+
+
+def loop_of(future: object) -> asyncio.AbstractEventLoop | None:
+    """Return the loop that it belongs to."""
+    return _ask(future, "get_loop", _as_it_is, None)  # type: ignore[no-any-return]
+
+
+def own_context(task: object) -> Any:
+    """Return what ``get_context`` (since Python 3.12) does."""
+    return _ask(task, "get_context", _as_it_is, None)
+
+
+def own_name(task: object) -> Any:
+    """Return what ``get_name`` does."""
+    return _ask(task, "get_name", _as_it_is, None)

@@ -1,0 +1,122 @@
+"""Replace an attribute, an item or the class of one object, and restore what was there: as far as it is still ours.
+
+Others do the same. What somebody has put there since stays; it may call ours, which passes everything on from then on,
+to what was there before.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, MutableMapping
+from typing import Any
+
+__all__ = ["ItemReplacement", "Override", "Replacement", "Subclassing"]
+
+
+class Override:
+    """Put ``make(original)`` in the place of the attribute *name* of *owner*, until :meth:`restore`.
+
+    Whoever has wrapped it calls it after that, too: it has to pass on by itself (``Replacement`` does it).
+    """
+
+    def __init__(self, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
+        self._owner, self._name = owner, name
+        self._before = self._read()
+        self._is_inherited = _is_inherited(owner, name, self._before)
+        self._ours: Any = make(self._before)
+        self._write(self._ours)
+
+    def restore(self) -> None:
+        """Restore what was there, if ours is there now. Idempotent."""
+        ours, self._ours = self._ours, None
+        if ours is None or self._read() is not ours:
+            return
+        if self._is_inherited:
+            self._delete()
+        else:
+            self._write(self._before)
+
+    # Not vars(owner): to read it makes every call of a method of a loop dearer, on Python 3.11 and 3.12.
+
+    def _read(self) -> Any:
+        return getattr(self._owner, self._name, None)
+
+    def _write(self, value: Any) -> None:
+        setattr(self._owner, self._name, value)
+
+    def _delete(self) -> None:
+        delattr(self._owner, self._name)
+
+
+class Replacement(Override):
+    """As :class:`Override`, of a method: after the end ours calls *original*."""
+
+    def __init__(self, owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+        self._active = True
+
+        def switch(original: Callable[..., Any]) -> Callable[..., Any]:
+            replacement = make(original)
+
+            # ipykernel looks at the signature (functools.wraps keeps it) to see which arguments it may pass.
+            @functools.wraps(original)
+            def method(*args: Any, **kwargs: Any) -> Any:
+                return (replacement if self._active else original)(*args, **kwargs)
+
+            return method
+
+        super().__init__(owner, name, switch)
+
+    def restore(self) -> None:
+        """Restore what was there, if ours is there now; from now on ours passes everything on. Idempotent."""
+        self._active = False
+        super().restore()
+
+
+class ItemReplacement(Replacement):
+    """As :class:`Replacement`, of the item *name* of the mapping *owner*."""
+
+    def __init__(
+        self, owner: MutableMapping[str, Any], name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]
+    ) -> None:
+        super().__init__(owner, name, make)
+        self._is_inherited = False
+
+    def _read(self) -> Any:
+        return self._owner.get(self._name)
+
+    def _write(self, value: Any) -> None:
+        self._owner[self._name] = value
+
+
+def _is_inherited(owner: Any, name: str, value: Any) -> bool:
+    """Return whether *value* is the method that the class of *owner* has, and no attribute of its own."""
+    of_class: Any = getattr(type(owner), name, None)
+    if not hasattr(of_class, "__get__"):
+        return False
+    method = of_class.__get__(owner, type(owner))
+    # Not by == alone: what the user has put there may be anything.
+    return type(method) is type(value) and bool(method == value)
+
+
+class Subclassing:
+    """Give one object a subclass of its class, ``make(own)``, until :meth:`restore`.
+
+    For methods that others replace on the object in the meantime. They may put back the methods of the class that was
+    there before: the methods of the subclass call ``own.method(self)``, not ``super()``, and change nothing any more
+    once they are restored; :meth:`uncover` brings them back before that.
+    """
+
+    def __init__(self, owner: Any, make: Callable[[Any], type]) -> None:
+        self._owner = owner
+        self._own = type(owner)
+        self._ours = owner.__class__ = make(self._own)
+
+    def uncover(self, name: str) -> None:
+        """Delete the object's own attribute *name* if that is a method of a class of its, put there to restore it."""
+        if getattr(vars(self._owner).get(name), "__self__", None) is self._owner:
+            delattr(self._owner, name)
+
+    def restore(self) -> None:
+        """Restore the class, unless somebody has given the object another one since."""
+        if type(self._owner) is self._ours:
+            self._owner.__class__ = self._own

@@ -1,0 +1,70 @@
+"""Words for what the user has made: tasks, their functions, exceptions. On one line, short, and for any object.
+
+Names, messages and ``repr`` may be ten megabytes, hold what a terminal would act on, or be code that raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..introspection.frames import catches_interrupts
+from ..introspection.task_state import coro_of, own_name
+
+__all__ = ["describe", "function_of", "label_of", "name_of", "repr_of", "short"]
+
+# Characters of a name, or of the name of a function, that are kept.
+_LONGEST = 1000
+
+
+def short(text: str, width: int = 60) -> str:
+    """Return *text* on one line of *width* characters at most; what is not printable is escaped."""
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text[: width + 1])
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+@catches_interrupts
+def _text(make: Callable[[], Any]) -> str | None:
+    """Return what *make* returns, as a text; None if it returns nothing, or raises."""
+    try:
+        value = make()
+        return None if value is None else "".join((str(value),))  # of no class of the user's
+    except BaseException:
+        return None
+
+
+def name_of(task: Any) -> str:
+    """Return the name of a task, its first 1,000 characters; of what has none that of its class."""
+    name = _text(lambda: task.get_name())
+    if name is None and (name := _text(lambda: own_name(task))) is None:
+        name = type(task).__name__
+    return name[:_LONGEST]
+
+
+def label_of(task: Any) -> str:
+    """Return the name of a task as it is shown."""
+    return short(name_of(task))
+
+
+def function_of(task: Any) -> str:
+    """Return the name of the function whose coroutine the task runs, its first 1,000 characters."""
+    coro = coro_of(task)
+    name = _text(lambda: getattr(coro, "__qualname__", None))
+    if coro is None:
+        return f"a {type(task).__qualname__}"[:_LONGEST]
+    return (name or type(coro).__qualname__)[:_LONGEST]
+
+
+def repr_of(obj: object, width: int = 300) -> str:
+    """Return ``repr(obj)``, as far as it goes."""
+    text = _text(lambda: repr(obj))
+    return f"a {short(type(obj).__name__)} (its repr raises)" if text is None else short(text, width)
+
+
+def describe(exc: BaseException) -> str:
+    """Return type and message of an exception, the first line of it."""
+    text = _text(lambda: str(exc))
+    if text is None:
+        text = "(its message cannot be shown)"
+    first = next(iter(text[: _LONGEST + 1].splitlines()), "")
+    return short(f"{type(exc).__name__}: {first}" if first else type(exc).__name__, _LONGEST)

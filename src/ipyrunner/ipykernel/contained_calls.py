@@ -1,0 +1,30 @@
+"""Calls of user code by the kernel, which must come to their end whatever that raises."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from ..aio.introspection.exceptions import traceback_of
+from ..aio.sigint.forced_interrupt import is_forced
+from ..aio.tasks.wording import describe
+
+__all__ = ["contained"]
+
+
+def contained(call: Callable[[], Any], what: str) -> Any:
+    """Return ``call()``; what it raises that is no Exception is shown, and goes no further."""
+    try:
+        return call()
+    except Exception:
+        raise  # the kernel says so
+    except BaseException as exc:
+        if is_forced(exc):
+            raise
+        with suppress(BaseException):
+            print("".join(traceback.format_tb(traceback_of(exc))), end="", file=sys.stderr)
+        print(f"ipyrunner: {describe(exc)} in {what} does not end the kernel", file=sys.stderr)
+        return None
