@@ -364,7 +364,7 @@ def test_what_is_ready_is_set_aside_once() -> None:
         await asyncio.sleep(0)
 
     interrupted = MainTask(loop, queue)
-    interrupted.task = loop.create_task(asyncio.sleep(0))
+    interrupted.task = interrupted.end = loop.create_task(asyncio.sleep(0))
     loop.run_until_complete(interrupted.task)
     loop.run_until_complete(main())
     assert called == [1]

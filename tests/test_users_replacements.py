@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from ipyrunner.aio.tasks.registry.exception_handler import Failures
+from ipyrunner.aio.tasks.exception_handler import Failures
 
 from ipyrunner.aio.loops.doorbell import Doorbell
 from ipyrunner.aio.patching import ItemReplacement, Override, Replacement, Subclassing

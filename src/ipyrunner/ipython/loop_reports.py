@@ -49,7 +49,7 @@ class Reports:
                 print(forced_note(notice))
             case GivenUp(task):
                 print(
-                    f"ipyrunner: the task of {task.get_name()} ignored its cancellation and still runs. "
+                    f"ipyrunner: the task of {label_of(task)} ignored its cancellation and still runs. "
                     "`%atasks` lists it; `%arunner restart` ends it, with the loop and all other tasks; variables stay."
                 )
             case ChildEnds():
