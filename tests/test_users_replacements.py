@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from ipyrunner.aio.tasks.exception_handler import Failures
 
 from ipyrunner.aio.loops.doorbell import Doorbell
 from ipyrunner.aio.patching import ItemReplacement, Override, Replacement, Subclassing
 from ipyrunner.aio.sigint.dropped_exceptions import when_dropped
+from ipyrunner.aio.tasks.exception_handler import Failures
 from ipyrunner.aio.tasks.registry import Tasks
 from ipyrunner.notebook import NotebookRunner
 from kernels import Kernel
