@@ -21,7 +21,7 @@ LAYERS = [
     "cells",
     "ipykernel",
     "notebook",
-    "loop_factory",
+    "settings",
 ]
 LAYERS += [
     f"aio.{name}"

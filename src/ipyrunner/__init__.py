@@ -12,7 +12,7 @@ The layers, each of which knows only those after it:
 * ``cells``: the first cell, cells inside cells, notes on mistakes.
 * ``ipykernel``: requests, signals, output, comms.
 * ``notebook``: ``NotebookRunner``, what one notebook keeps.
-* ``loop_factory``: what ``NotebookRunner.loop_factory`` may be.
+* ``settings``: the settings of a notebook's runner.
 * ``aio``: asyncio alone.
 """
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import math
 import os
 import threading
 import warnings
@@ -12,9 +11,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
 from typing import Any, TypeVar
 
-from traitlets import Any as AnyTrait
-from traitlets import Bool, Float, TraitError, observe, validate
-from traitlets.config import LoggingConfigurable
+from traitlets import observe
 
 from .aio.introspection.context_copy import carry_into
 from .aio.introspection.private_api import tasks_of
@@ -27,51 +24,19 @@ from .aio.persistent_runner import PersistentRunner
 from .aio.sigint.defer_sigint import Held
 from .aio.sigint.handlers import Outside, signal_main_thread
 from .aio.tasks.wording import label_of, repr_of
-from .loop_factory import make_loop, resolve_factory
+from .settings import Settings, make_loop
 
 __all__ = ["NotebookRunner"]
 
 _T = TypeVar("_T")
 
 
-class NotebookRunner(LoggingConfigurable):
+class NotebookRunner(Settings):
     """One event loop and one Context for all cells of a notebook. Get it by ``ipyrunner.get_runner()``.
 
     The loop is made on first use and stays until :meth:`restart` or :meth:`close`; after ``close`` the next use makes
     a new one. Every method raises RuntimeError on threads other than the main one, whose loop this is.
     """
-
-    loop_factory = AnyTrait(
-        None,
-        allow_none=True,
-        help="What makes the loop: a callable or the import string of one ('uvloop.new_event_loop'); None for "
-        "asyncio's own. Takes effect at `%arunner restart`.",
-    ).tag(config=True)
-    debug = Bool(
-        None,
-        allow_none=True,
-        help="asyncio's debug mode: True, False, or None for what PYTHONASYNCIODEBUG says. Takes effect at once.",
-    ).tag(config=True)
-    interrupt_grace = Float(
-        1.0,
-        help="Seconds that the loop has to answer the first interrupt before KeyboardInterrupt is forced into "
-        "the callback that blocks it.",
-    ).tag(config=True)
-    shutdown_timeout = Float(
-        2.0,
-        help="Seconds that restart, close and the end of the process take at most: for tasks, asynchronous generators "
-        "and the default executor together.",
-    ).tag(config=True)
-    slow_callback = Float(
-        0.0,
-        help="Seconds: a callback that holds the loop for longer is named on stderr, once for each function, with the "
-        "line that it was at, in the output of the cell that started it. 0: none is. Takes effect at once.",
-    ).tag(config=True)
-    poll = Bool(
-        False,
-        help="Take turns with the kernel in short slices, as on loops without a pollable fd, even where there is "
-        "one. Takes effect at `%arunner restart`.",
-    ).tag(config=True)
 
     def __init__(self, *, outside: Outside | None = None, **kwargs: Any) -> None:
         """*outside* handles SIGINT while nothing runs in the notebook's loop."""
@@ -211,6 +176,16 @@ class NotebookRunner(LoggingConfigurable):
         if self._current is not None:
             self.refuse_inside("close")
             self._close(self._current, print, self.shutdown_timeout)
+
+    def leave(self) -> None:
+        """Give the cells that come another main task and a copy of the Context: what was entered is left behind.
+
+        For a task group, cancel scope or timeout that is cancelled, and that nothing holds any more. Its tasks go on.
+        RuntimeError while a cell runs in the loop.
+        """
+        self.refuse_inside("leave")
+        if self._current is not None:
+            self._current.renew_main()
 
     def shutdown(self, elapsed: float = 0.0) -> None:
         """At the end of the process: as :meth:`close`. What goes wrong is logged, since no cell is there to show it.
@@ -366,18 +341,6 @@ class NotebookRunner(LoggingConfigurable):
             return held.let_through(call)
 
     # -- configuration
-
-    @validate("loop_factory")
-    def _resolve_loop_factory(self, proposal: Any) -> Callable[[], asyncio.AbstractEventLoop] | None:
-        return resolve_factory(proposal["value"])
-
-    @validate("interrupt_grace", "shutdown_timeout", "slow_callback")
-    def _check_seconds(self, proposal: Any) -> float:
-        seconds: float = proposal["value"]
-        least = 0.05 if proposal["trait"].name == "interrupt_grace" else 0.0
-        if not least <= seconds < math.inf:
-            raise TraitError(f"{proposal['trait'].name} is a number of seconds, {least} or more, not {seconds}")
-        return seconds
 
     @observe("debug")
     def _apply_debug(self, change: Any) -> None:

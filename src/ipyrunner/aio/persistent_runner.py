@@ -19,7 +19,7 @@ from .introspection.running_loop import NOTHING, running_as, running_loop
 from .loops.guest_leads import Faults, Hosting
 from .loops.host_leads import Visiting
 from .loops.shutdown import wind_up
-from .main import Alone, Main, Step
+from .main import Alone, Main, Request, Step
 from .notices import Cancelled, ChildEnds, GivenUp, Notice
 from .process import end_child, in_forked_children, refuse_copy
 from .runner import as_coroutine
@@ -149,6 +149,12 @@ class PersistentRunner:
     def takes_calls(self) -> bool:
         """Whether the loop comes to what another thread gives it: it runs, or is led, and no plain cell blocks it."""
         return self.loop.is_running() or (self.hosting is not None and self.hosting.active and not self._in_context)
+
+    @property
+    def requests(self) -> list[Request]:
+        """The requests to cancel the run that goes on in the main task; none of an interrupt."""
+        step = None if self._main is None else self._main.step
+        return [] if step is None else step.requests
 
     @contextmanager
     def entered(self) -> Iterator[None]:
@@ -315,7 +321,7 @@ class PersistentRunner:
             # The task keeps the Context; in one that a cell has entered its steps would fail.
             if isinstance(run, Step):
                 self.tasks.main_ends(given_up=True)
-                self._renew_main()
+                self.renew_main()
             self._show(GivenUp(run.task))
             raise KeyboardInterrupt
         if isinstance(run, Step):
@@ -332,7 +338,7 @@ class PersistentRunner:
                 raise reason from None
             raise
 
-    def _renew_main(self) -> None:
+    def renew_main(self) -> None:
         """Leave the main task to what runs in it, or is entered in it: what comes has another, and a new Context."""
         if self._main is not None:
             self._main.close()

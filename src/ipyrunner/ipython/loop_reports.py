@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from ..aio.introspection.exceptions import is_a
 from ..aio.introspection.private_api import is_task
 from ..aio.introspection.task_origin import context_of, origin_of
-from ..aio.notices import ChildEnds, Failure, Forced, GivenUp, Notice, Slow
+from ..aio.notices import Cancelled, ChildEnds, Failure, Forced, GivenUp, Notice, Slow
 from ..aio.tasks.wording import function_of, label_of, short
+from ..cells.cancelled_scopes import kept_notice
 from ..ipykernel.late_output import Unwatched
 from .exception_groups import format_exception
 from .tracebacks import forced_note, without_machinery
@@ -52,6 +53,8 @@ class Reports:
                     f"ipyrunner: the task of {label_of(task)} ignored its cancellation and still runs. "
                     "`%atasks` lists it; `%arunner restart` ends it, with the loop and all other tasks; variables stay."
                 )
+            case Cancelled(request):
+                print(kept_notice(request), file=sys.stderr)
             case ChildEnds():
                 print(
                     "ipyrunner: this is the child process of os.fork(), and ends here: the event loop is its parent's. "

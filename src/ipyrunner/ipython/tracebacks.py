@@ -25,6 +25,7 @@ from ..aio.introspection.exceptions import (
 from ..aio.introspection.frames import OURS
 from ..aio.introspection.running_loop import running_loop
 from ..aio.notices import Forced
+from ..cells.cancelled_scopes import cancelled_note
 from ..cells.inner_cells import InnerCells
 from ..cells.notes import hint
 from ..ipykernel.kernel_loop import kernel_loop
@@ -121,7 +122,8 @@ class Tracebacks:
             shell.debugger(force=True)
 
     def _prepare(self, exc: BaseException) -> BaseException:
-        running = None if self._runner.present is None else self._runner.present.interrupts.present
+        present = self._runner.present
+        running = None if present is None else present.interrupts.present
         if running is not None and running.claims(exc):
             interrupt = running.reason()
             set_traceback(interrupt, traceback_of(interrupt) or traceback_of(exc))
@@ -129,6 +131,8 @@ class Tracebacks:
                 add_note(interrupt, forced_note(running.forced))
             self._shown, exc = (exc, interrupt), interrupt
         _clean(exc)
+        if is_a(exc, asyncio.CancelledError) and present is not None and (requests := present.requests):
+            add_note(exc, cancelled_note(requests[-1]))
         note = hint(exc, chain_of(exc), self._runner, kernel_loop(self._shell))
         if note is not None:
             add_note(exc, note)

@@ -73,18 +73,23 @@ class RunnerMagics(Magics):
         "action",
         nargs="?",
         default="status",
-        choices=["status", "restart", "close"],
+        choices=["status", "restart", "close", "leave"],
         help="status: show the loop and what it does (default); restart: cancel the tasks, run their clean-up and "
-        "start anew with a fresh loop and Context; close: the same, and start anew when it is next needed",
+        "start anew with a fresh loop and Context; close: the same, and start anew when it is next needed; leave: give "
+        "the cells that come another main task, without the task groups, cancel scopes and timeouts that earlier cells "
+        "have entered and nothing can leave any more",
     )
     @line_magic
     def arunner(self, line: str) -> Status | None:
-        """Show, restart or close the notebook's event loop. The notebook's variables stay in any case."""
+        """Show, restart or close the notebook's event loop, or leave its main task. The variables stay in any case."""
         action = parse_argstring(self.arunner, line).action
         if action == "status":
             return Status.of(self._runner)
         if action == "restart":
             self._runner.restart()
+        elif action == "leave":
+            self._runner.leave()
+            print("ipyrunner: the next cell has a new main task. What was entered stays entered, and its tasks go on.")
         else:
             self._runner.close()
         return None
