@@ -30,6 +30,11 @@ def test_the_readmes_snippets_run_as_printed(stock: Kernel) -> None:
             assert cell.stdout + (cell.value or "") == expected.rstrip("\n"), code
 
 
+def test_the_snippets_about_one_main_run_as_printed(fresh: Kernel) -> None:
+    for code, expected in SNIPPET.findall((ROOT / "docs" / "main.md").read_text()):
+        assert fresh.ok(code.rstrip("\n")).value == (expected.rstrip("\n") or None)
+
+
 def test_the_readmes_first_cell_fails_without_the_extension(stock: Kernel) -> None:
     snippets = SNIPPET.findall((ROOT / "README.md").read_text())
     assert len(snippets[1][0].splitlines()) <= 10
