@@ -94,6 +94,15 @@ def test_cells_share_loop_and_context(either: Terminal) -> None:
     assert out(either.run("v.get()")) == "2"
 
 
+def test_cells_run_in_one_task(either: Terminal) -> None:
+    either.run("await asyncio.sleep(0); main = asyncio.current_task()")
+    either.run(
+        "group = asyncio.TaskGroup(); await group.__aenter__(); t = group.create_task(asyncio.sleep(0.01, 'of a task'))"
+    )
+    assert out(either.run("await group.__aexit__(None, None, None); t.result()")) == "'of a task'"
+    assert out(either.run("await asyncio.sleep(0); asyncio.current_task() is main")) == "True"
+
+
 def test_a_cell_awaits_a_cell(either: Terminal) -> None:
     either.run("source = 'await asyncio.sleep(0.01); inner = asyncio.get_running_loop() is loop'")
     either.run("result = await get_ipython().run_cell_async(source, transformed_cell=source)")
