@@ -97,3 +97,10 @@ def test_every_setting_and_option_is_documented() -> None:
         assert f"`{name}`" in text
     for name in ArunArguments._fields:
         assert f"--{name}" in text
+
+
+def test_the_house_names_files_that_are_there() -> None:
+    named = set(re.findall(r"`([\w/]+\.py)`", (ROOT / "docs" / "architecture.md").read_text()))
+    assert len(named) > 20
+    for path in named:
+        assert (ROOT / "src" / "ipyrunner" / path).exists(), path
