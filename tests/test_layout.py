@@ -152,6 +152,7 @@ def test_public_names() -> None:
     assert sorted(ipyrunner.__all__) == [
         "NotebookRunner",
         "Runner",
+        "await_",
         "changes",
         "event",
         "get_runner",

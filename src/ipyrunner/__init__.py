@@ -18,12 +18,13 @@ The layers, each of which knows only those after it:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .aio.runner import Runner, run
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Awaitable
 
     from IPython.core.interactiveshell import InteractiveShell
 
@@ -31,8 +32,10 @@ if TYPE_CHECKING:
     from .ipython.magics.tasks_table import TaskTable
     from .notebook import NotebookRunner
 
-__all__ = ["NotebookRunner", "Runner", "changes", "event", "get_runner", "input", "run", "tasks"]
+__all__ = ["NotebookRunner", "Runner", "await_", "changes", "event", "get_runner", "input", "run", "tasks"]
 __version__ = "0.1.0"
+
+_T = TypeVar("_T")
 
 
 def __getattr__(name: str) -> Any:
@@ -51,6 +54,20 @@ def get_runner() -> NotebookRunner:
     from .extension import get_runner
 
     return get_runner()
+
+
+def await_(awaitable: Awaitable[_T]) -> _T:
+    """Wait for *awaitable* in code that is not async; return its result, or raise its exception. As ``%arun`` does.
+
+    In a cell without ``await``, and in the functions that it calls, the notebook's loop runs until it is done; SIGINT
+    cancels it. In a cell that awaits, and in tasks, it works where the task has a portal of greenback (``await
+    greenback.ensure_portal()``: once for all cells, which share a task); the loop and other tasks go on meanwhile.
+    RuntimeError in a loop without a portal, outside IPython, before ``%load_ext ipyrunner``, and on threads other than
+    the main one; TypeError for what cannot be awaited.
+    """
+    from .extension import await_
+
+    return await_(awaitable)
 
 
 async def input(prompt: object = "", *, password: bool = False) -> str:

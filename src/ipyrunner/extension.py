@@ -7,9 +7,9 @@ import sys
 import threading
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .aio.introspection.running_loop import running_loop
 from .aio.patching import Replacement
@@ -18,6 +18,7 @@ from .aio.sigint.watchdog_thread import watchdog
 from .aio.tasks.wording import describe
 from .cells.first_cell import FirstCell
 from .cells.inner_cells import InnerCells
+from .cells.portals import wait_for
 from .ipykernel.comms import Comms
 from .ipykernel.gui_loops import Gui
 from .ipykernel.kernel_loop import kernel_loop
@@ -41,8 +42,9 @@ from .terminal.prompt import Prompting
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-__all__ = ["ask", "get_runner", "load", "runner_of", "tasks", "unload"]
+__all__ = ["ask", "await_", "get_runner", "load", "runner_of", "tasks", "unload"]
 
+_T = TypeVar("_T")
 _extensions: weakref.WeakKeyDictionary[Any, Extension] = weakref.WeakKeyDictionary()
 
 
@@ -95,6 +97,11 @@ def _present() -> Extension:
 async def ask(prompt: object, *, password: bool) -> str:
     """Ask the user of the present notebook, see ``ipyrunner.input``."""
     return await _present().asking.ask(prompt, password=password)
+
+
+def await_(awaitable: Awaitable[_T]) -> _T:
+    """Wait in the present notebook, see ``ipyrunner.await_``."""
+    return wait_for(get_runner(), awaitable)
 
 
 def tasks(*, ended: bool = False) -> TaskTable:

@@ -17,6 +17,7 @@ from IPython.display import display
 from ...aio.introspection.task_origin import origin_of
 from ...aio.runner import run
 from ...aio.tasks.task_scope import Scope
+from ...cells.portals import wait_for
 from ...ipykernel.late_output import has_audience
 from ...notebook import NotebookRunner
 from ..arun_options import ArunArguments, arun_options
@@ -124,7 +125,7 @@ class RunnerMagics(Magics):
                 )
             return await value
 
-        value = self._runner.run(main())
+        value = wait_for(self._runner, main())
         return None if line.rstrip().endswith(";") else value  # as with IPython's own %time
 
     async def _run_body(self, arguments: ArunArguments, body: Body) -> Any:

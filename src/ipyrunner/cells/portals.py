@@ -1,0 +1,42 @@
+"""Wait in code that is not async: in a cell without ``await`` by running the loop, in one that awaits by a portal.
+
+A loop cannot run inside itself. ``greenback`` gives a task a portal, through which a function that is not async may
+await: it runs the task in a greenlet, and switches. The loop and the other tasks go on meanwhile. Each ``await`` of a
+task with a portal costs about twice as much, so the user opens it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..aio.introspection.running_callback import is_left_running
+from ..aio.introspection.running_loop import running_loop
+from ..aio.runner import as_coroutine
+
+if TYPE_CHECKING:
+    from ..notebook import NotebookRunner
+
+__all__ = ["wait_for"]
+
+_T = TypeVar("_T")
+
+
+def wait_for(runner: NotebookRunner, awaitable: Awaitable[_T]) -> _T:
+    """Return the result of *awaitable*, or raise its exception, see ``ipyrunner.await_``."""
+    running = running_loop()
+    # Whoever has opened a portal has imported it. Before the next question: a greenlet does not show who runs the loop.
+    greenback: Any = sys.modules.get("greenback")
+    if running is not None and greenback is not None and asyncio.current_task() and greenback.has_portal():
+        result: _T = greenback.await_(awaitable)
+        return result
+    if running is None or is_left_running(running):
+        return runner.run(awaitable)
+    as_coroutine(awaitable).close()
+    raise RuntimeError(
+        "this code already runs inside an event loop, and a loop cannot run inside itself: write `await ...` instead, "
+        "or use a cell without await. In a function that is not async: first `await greenback.ensure_portal()` in a "
+        "cell (pip install 'ipyrunner[portal]'); from then on ipyrunner.await_() and %arun work in all cells"
+    )
