@@ -192,6 +192,9 @@ class PersistentRunner:
 
     def _start(self, coro: Coroutine[Any, Any, Any], name: str | None) -> Step:
         """Begin *coro* in the task that all cells share, and in their Context."""
+        if self._main is not None and not isinstance(self._main.task, asyncio.tasks.Task):
+            # nest_asyncio has put another class in its place, and asyncio does not know ours as the current task.
+            self.renew_main()
         if self._main is None:
             self._main = Main(
                 self.loop, self.context, queue=self._queue, kept=lambda asked: self._show(Cancelled(asked))
