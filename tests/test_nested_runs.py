@@ -62,6 +62,14 @@ def test_the_kernel_leaves_a_run_inside_a_run_alone(fresh: Kernel) -> None:
     fresh.expect_alive()
 
 
+def test_a_cell_that_ends_while_a_task_runs_the_loop_inside_itself(fresh: Kernel) -> None:
+    fresh.ok(NEST + "nest.apply()")
+    fresh.ok("async def inner(): asyncio.run(asyncio.sleep(0.3))")
+    assert fresh.ok("t = asyncio.create_task(inner()); await asyncio.sleep(0.05); t.done()").value == "False"
+    assert fresh.ok("await t; t.done()").value == "True"
+    fresh.expect_alive()
+
+
 def test_tasks_are_of_the_class_that_nest_asyncio_puts_in(fresh: Kernel) -> None:
     first = fresh.ok(
         "begin = asyncio.Event()\nasync def fail():\n    await begin.wait()\n    1 / 0\n"

@@ -260,7 +260,8 @@ class Hosting:
             # A callback has run the guest inside itself (nest_asyncio): stop() would end that run, with an error. The
             # host waits for it, as for any callback that blocks.
             self.pause()
-            self.guest.call_later(_LONGEST_IDLE_SLICE, self._give_way, context=self._context)
+            # Not in ours, which is entered while the guest leads.
+            self.guest.call_later(_LONGEST_IDLE_SLICE, self._give_way, context=contextvars.Context())
             return
         self._gives_way = True
         self.guest.stop()
