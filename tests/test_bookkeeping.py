@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ipyrunner.aio.introspection.running_loop import register_task, unregister_task
 from ipyrunner.aio.tasks.registry import Tasks
 from ipyrunner.ipython.tracebacks import without_machinery
 
@@ -158,3 +159,35 @@ def test_a_future_of_the_users_may_have_children_of_its_own(loop: asyncio.Abstra
 
     loop.run_until_complete(main())
     tasks.close()
+
+
+def test_the_main_task_is_one_while_something_runs_in_it() -> None:
+    loop = asyncio.new_event_loop()
+    tasks = Tasks(loop, torn=lambda exc: None)
+
+    def started() -> list[Any]:
+        return [entry.task for entry in tasks.started()]
+
+    main = asyncio.Task(asyncio.sleep(60), loop=loop)
+    unregister_task(main)
+    other = loop.create_task(asyncio.sleep(60))
+    for _ in range(2):
+        tasks.main_begins(main)
+        register_task(main)
+        later = loop.create_task(asyncio.sleep(0))
+        assert started() == [other, main, later]
+        assert [entry.number for entry in tasks.started()] == sorted({entry.number for entry in tasks.started()})
+        loop.run_until_complete(later)
+        unregister_task(main)
+        tasks.main_ends()
+        assert started() == [other]
+    tasks.main_begins(main)
+    tasks.main_ends(given_up=True)
+    assert started() == [other, main]
+    main.cancel()
+    other.cancel()
+    loop.run_until_complete(asyncio.wait([main, other]))
+    assert other.get_name() in (names := [entry.name for entry in tasks.ended()])
+    assert main.get_name() not in names
+    tasks.close()
+    loop.close()

@@ -90,3 +90,13 @@ def test_a_first_cell_that_awaits_gets_a_note_that_is_true(stock: Kernel) -> Non
     assert "goes on in the kernel's event loop" in text
     assert "notebook's event loop, because" not in text
     expect_plain_cells(stock)
+
+
+def test_a_first_cell_before_the_kernel_starts(tmp_path: Path) -> None:
+    profile = tmp_path / "profile_default"
+    profile.mkdir()
+    lines = ["%load_ext ipyrunner\nimport asyncio; then = asyncio.get_event_loop()\nloaded = 'ok'"]
+    (profile / "ipython_config.py").write_text(f"c.InteractiveShellApp.exec_lines = {lines!r}\n")
+    with kernel(tmp_path, load=False) as k:
+        assert k.ok("loaded, get_ipython().kernel.io_loop.asyncio_loop is then").value == "('ok', True)"
+        assert k.ok("await asyncio.sleep(0); asyncio.get_running_loop() is then").value == "False"

@@ -15,7 +15,9 @@ import pytest
 import uvloop
 
 from ipyrunner.aio.introspection.ready_queue import ReadyQueue
+from ipyrunner.aio.introspection.running_callback import drives_loop
 from ipyrunner.aio.main import Main, Request
+from ipyrunner.aio.sigint.main_task import MainTask
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
@@ -29,12 +31,14 @@ class Cells:
         self.context = contextvars.copy_context()
         self.main = Main(loop, self.context, queue=ReadyQueue(loop), kept=self.kept.append)
 
+    @drives_loop
     def run(self, coro: Coroutine[Any, Any, Any], name: str | None = None) -> Any:
         step = self.main.begin(coro, name=name)
         self.loop.run_until_complete(asyncio.wait_for(until(step.end.done), 30))
         self.last = step
         return step.outcome()
 
+    @drives_loop
     def wait(self, condition: Callable[[], object]) -> None:
         self.loop.run_until_complete(asyncio.wait_for(until(condition), 30))
 
@@ -227,6 +231,7 @@ def test_an_anyio_task_group_that_is_cancelled_lets_the_loop_rest(cells: Cells) 
     cells.run(enter())
     cells.wait(lambda: cells.kept)
     assert cells.kept[0].kind == "CancelScope"
+    assert repr(cells.kept[0].cause) == "ValueError('of a child')"
     asked, own = [], cells.main.cancel
     cells.main.cancel = lambda *args: asked.append(1) or own(*args)  # type: ignore[method-assign]
     end = time.monotonic() + 1
@@ -276,3 +281,148 @@ def test_an_anyio_scope_that_expires_between_two_coroutines(cells: Cells) -> Non
     assert cells.run(leave()) is True
     assert scopes[0].cancelled_caught
     assert cells.run(asyncio.sleep(0.001, "next")) == "next"
+
+
+@pytest.mark.parametrize("shield", [False, True])
+def test_nested_anyio_scopes(cells: Cells, shield: bool) -> None:
+    stack = AsyncExitStack()
+
+    async def enter() -> None:
+        stack.enter_context(anyio.move_on_after(0.01))
+        await stack.enter_async_context(anyio.create_task_group())
+
+    async def shielded() -> str:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(0.01)
+        return "held"
+
+    cells.run(enter())
+    cells.wait(lambda: cells.kept)
+    asked, own = [], cells.main.cancel
+    cells.main.cancel = lambda *args: asked.append(1) or own(*args)  # type: ignore[method-assign]
+    end = time.monotonic() + 1
+    cells.wait(lambda: time.monotonic() > end)
+    assert 1 < len(asked) < 100
+    if shield:
+        assert cells.run(shielded()) == "held"
+    cells.run(stack.aclose())
+    assert cells.run(asyncio.sleep(0.001, "next")) == "next"
+
+
+def test_a_request_waits_for_a_coroutine_that_awaits(cells: Cells) -> None:
+    stack, event = AsyncExitStack(), asyncio.Event()
+
+    async def enter() -> None:
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        group.create_task(fails(event))
+        event.set()
+
+    async def nothing() -> int:
+        return 5
+
+    cells.run(enter())
+    cells.wait(lambda: cells.kept)
+    assert cells.run(nothing()) == 5
+    with pytest.raises(asyncio.CancelledError):
+        cells.run(asyncio.sleep(60))
+    with pytest.raises(BaseExceptionGroup):
+        cells.run(stack.aclose())
+
+
+def test_what_cancels_behind_its_back_does_not_end_it(cells: Cells) -> None:
+    cells.run(asyncio.sleep(0))
+    assert cells.main._wakeup is not None
+    assert not cells.main._wakeup.cancel()
+    asyncio.Task.cancel(cells.main.task)
+    cells.loop.run_until_complete(asyncio.sleep(0.01))
+    assert cells.run(asyncio.sleep(0.001, "next")) == "next"
+    assert not cells.main.task.cancel()  # nothing runs
+
+
+def test_a_scope_whose_class_raises_cancels_all_the_same(cells: Cells) -> None:
+    class Meta(type):
+        @property
+        def __name__(cls) -> str:  # type: ignore[override]
+            raise ValueError
+
+    class Scope(metaclass=Meta):
+        def __exit__(self, *exc: object) -> None: ...
+        def fire(self) -> None:
+            cells.main.task.cancel()
+
+    async def sleep() -> None:
+        asyncio.get_running_loop().call_soon(Scope().fire)
+        await asyncio.sleep(60)
+
+    with pytest.raises(asyncio.CancelledError):
+        cells.run(sleep())
+    assert cells.run(asyncio.sleep(0.001, "next")) == "next"
+
+
+def test_an_interrupt_before_a_coroutine_begins(cells: Cells) -> None:
+    begun = []
+
+    async def cell() -> None:
+        begun.append(1)
+
+    def press() -> MainTask:
+        interrupt = MainTask(cells.loop, None)
+        interrupt.task = cells.main.task
+        interrupt.cancel()
+        return interrupt
+
+    press()  # nothing runs, and nothing is kept of it
+    assert cells.run(asyncio.sleep(0.001, "next")) == "next"
+    step = cells.main.begin(cell())
+    interrupts = [press(), press()]
+    cells.wait(step.end.done)
+    assert not begun
+    assert cells.main.task.cancelling() == 2
+    assert [interrupt._cancels for interrupt in interrupts] == [1, 1]
+    step = cells.main.begin(asyncio.sleep(60))
+    cells.loop.call_later(0.01, press)
+    cells.wait(step.end.done)
+    assert not step.requests
+    assert not cells.kept
+    with pytest.raises(asyncio.CancelledError):
+        step.outcome()
+
+
+class Asking:
+    """A scope that asks when it is told to."""
+
+    def __init__(self, cells: Cells) -> None:
+        self.cells, self.asked = cells, 0
+
+    def __exit__(self, *exc: object) -> None: ...
+
+    def ask(self) -> None:
+        self.asked += 1
+        self.cells.main.task.cancel()
+
+
+def test_what_was_asked_for_is_forgotten_when_it_is_closed(cells: Cells) -> None:
+    scope = Asking(cells)
+    scope.ask()
+    step = cells.main.begin(asyncio.sleep(0.001, "last"))
+    cells.main.close()
+    cells.wait(step.end.done)
+    assert step.outcome() == "last"
+    assert asyncio.iscoroutine(cells.main.task.get_coro())
+
+
+def test_nothing_is_put_aside_of_what_runs(cells: Cells) -> None:
+    scope = Asking(cells)
+
+    async def sleeps() -> None:
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    scope.ask()
+    step = cells.main.begin(sleeps())
+    scope.ask()
+    cells.loop.call_soon(scope.ask)
+    cells.wait(step.end.done)
+    with pytest.raises(asyncio.CancelledError):
+        step.outcome()
+    assert scope.asked == 3

@@ -77,27 +77,28 @@ def test_a_group_is_entered_used_and_left_in_different_cells(k: Kernel, group: s
 @pytest.mark.parametrize("group", GROUPS)
 def test_a_child_that_fails_while_no_cell_runs(k: Kernel, group: str) -> None:
     entered = k.ok(GROUPS[group] + "\nasyncio.get_running_loop().call_later(0.05, event.set);")
-    k.wait_until(lambda: "no cell runs" in entered.stderr)
-    assert f"the {KINDS[group]} of In[" in entered.stderr
+    k.wait_until(lambda: "while no cell ran" in entered.stderr)
+    assert f"a {KINDS[group]} that is still entered was cancelled" in entered.stderr
+    assert "its task failed (ValueError: of a child)" in entered.stderr
     assert "await stack.aclose()" in entered.stderr
     assert k.ok("1 + 1").value == "2"
     cancelled = k.run("print('begin'); await asyncio.sleep(60)")
     assert cancelled.ename == "CancelledError"
     assert cancelled.stdout == "begin\n"
     note = cancelled.traceback + cancelled.stderr
-    assert f"ipyrunner: the {KINDS[group]} of In[" in note
-    assert "has cancelled this cell" in note
+    assert f"ipyrunner: a {KINDS[group]} that an earlier cell has entered was cancelled by what In[" in note
+    assert "%arunner leave" in note
     left = k.run("await stack.aclose()")
     assert left.ename in ("ExceptionGroup", "BaseExceptionGroup")
     assert "ValueError: of a child" in left.traceback
     expect_one_main(k)
-    assert entered.stderr.count("no cell runs") == 1
+    assert entered.stderr.count("while no cell ran") == 1
 
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_a_scope_that_nothing_holds_any_more(k: Kernel, group: str) -> None:
     entered = k.ok(GROUPS[group] + "\nasyncio.get_running_loop().call_later(0.05, event.set);")
-    k.wait_until(lambda: "no cell runs" in entered.stderr)
+    k.wait_until(lambda: "while no cell ran" in entered.stderr)
     k.ok("del stack, group")
     assert "a new main task" in k.ok("%arunner leave").stdout
     assert k.ok("await asyncio.sleep(0.01); asyncio.current_task() is main").value == "False"
@@ -133,7 +134,21 @@ CANCELS = {
 
 @pytest.mark.parametrize(("code", "ename"), CANCELS.values(), ids=CANCELS)
 def test_a_cancellation_ends_the_cell_and_not_the_task(k: Kernel, code: str, ename: str | None) -> None:
-    assert k.run(code).ename == ename
+    cell = k.run(code)
+    assert cell.ename == ename
+    assert "arunner leave" not in cell.traceback + cell.stderr  # there is nothing to leave
+    expect_one_main(k)
+
+
+@pytest.mark.parametrize("scope", ["asyncio.timeout(0.01)", "asyncio.TaskGroup() as g"])
+def test_a_scope_that_was_left_is_blamed_for_nothing(k: Kernel, scope: str) -> None:
+    cell = k.run(
+        "async def fails(): raise ValueError\njob = asyncio.create_task(asyncio.sleep(50))\n"
+        f"try:\n    async with {scope}:\n        if 'g' in globals(): g.create_task(fails())\n        await asyncio.shield(job)\n"
+        "except BaseException: pass\njob.cancel(); await job"
+    )
+    assert cell.ename == "CancelledError"
+    assert "arunner leave" not in cell.traceback + cell.stderr
     expect_one_main(k)
 
 

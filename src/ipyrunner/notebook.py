@@ -135,7 +135,8 @@ class NotebookRunner(Settings):
 
     def user_variables(self) -> list[contextvars.ContextVar[Any]]:
         """Return the ContextVars of the notebook's Context that the kernel has not set."""
-        return [var for var in (self._current.context if self._current else ()) if var not in self._kernel_context]
+        variables = self._current.context if self._current else ()
+        return [v for v in variables if v not in self._kernel_context and not v.name.startswith("ipyrunner")]
 
     def run(self, awaitable: Awaitable[_T], *, context: contextvars.Context | None = None) -> _T:
         """Run *awaitable* on the notebook's loop, block until it is done, return its result or raise its exception.
@@ -219,7 +220,7 @@ class NotebookRunner(Settings):
             for task in late:
                 say(
                     f"ipyrunner: the task {label_of(task)} did not end before its loop was closed, and is left behind "
-                    f"(NotebookRunner.shutdown_timeout: {timeout:.3g} seconds; an interrupt ends it at once): "
+                    f"(NotebookRunner.shutdown_timeout: {timeout:.3g} seconds; an interrupt ends the waiting at once): "
                     f"{repr_of(task)}"
                 )
         finally:

@@ -23,31 +23,36 @@ import functools
 import sys
 import weakref
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from types import FrameType
 from typing import Any, NamedTuple
 
-from .introspection.frames import is_ours, uninterruptible
+from .introspection.frames import uninterruptible
 from .introspection.private_api import exception_of, is_task
 from .introspection.ready_queue import ReadyQueue
+from .introspection.running_callback import is_callback, is_driver
 from .introspection.running_loop import register_task, unregister_task
 from .introspection.task_origin import Origin, origin_of
+from .introspection.task_state import is_done
 
 __all__ = ["Alone", "Main", "Request", "Step"]
 
 # Seconds: how often a scope that repeats its request may do so while nothing runs.
 _PAUSE = 0.05
 _NEVER_ENDS = (
-    "this task runs one coroutine after the other and does not end, so waiting for it would last for ever: leave it "
-    "out, as in [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]"
+    "this is the main task, which runs one coroutine after the other and never ends, so it cannot be waited for: leave "
+    "it out, as in [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]"
 )
 # Frames of asyncio's and of libraries' from the call of cancel() on outwards, in which its cause may be.
 _DEPTH = 6
 
 
 class Request(NamedTuple):
-    """A call of ``cancel()``: the object that has called, what has started that, what had failed there."""
+    """A scope's call of ``cancel()``: of a task group, say. What has started the callback that calls, what has failed.
+
+    A scope is an object with ``__exit__`` or ``__aexit__``, in a method of which ``cancel()`` is called.
+    """
 
     scope: object
     kind: str
@@ -70,7 +75,7 @@ class Step:
     @property
     def task(self) -> asyncio.Task[Any]:
         """The task that it runs in."""
-        return self.main.task
+        return self.main.task  # type: ignore[no-any-return]
 
     def outcome(self) -> Any:
         """Return what the coroutine has returned, or raise what it has raised; once, since nothing is kept."""
@@ -102,6 +107,10 @@ class _Wakeup(asyncio.Future[None]):
 
     def add_done_callback(self, fn: Any, *, context: contextvars.Context | None = None) -> None:
         self._resume = fn
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Do nothing: whoever cancels all futures does not mean this one."""
+        return False
 
     def wake(self, context: contextvars.Context) -> None:
         """Let the task go on, in *context*."""
@@ -142,7 +151,7 @@ class Main:
         self._asked = self._over = False
         # How many interrupts have come before the next coroutine has begun.
         self._early = 0
-        self.task: asyncio.Task[None] = _task_class()(self, loop, context)
+        self.task: Any = _task_class()(self, loop, context)
         unregister_task(self.task)
 
     def begin(self, coro: Coroutine[Any, Any, Any], *, name: str | None = None) -> Step:
@@ -156,9 +165,7 @@ class Main:
         """End the task, soon, or when the coroutine that runs has ended. Idempotent. Also inside its Context."""
         self._over = True
         self._kept.clear()
-        self._aside.clear()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._put_back()  # what was taken away is others'
         self._wake(self._empty)  # its own may be entered
 
     @property
@@ -177,7 +184,8 @@ class Main:
         while True:
             while not self._steps and not self._over:
                 self._wakeup = _Wakeup(loop=self._loop)
-                await self._wakeup
+                with suppress(asyncio.CancelledError):  # somebody has gone round our cancel()
+                    await self._wakeup
             self._wakeup = None
             if not self._steps:
                 return
@@ -197,16 +205,24 @@ class Main:
             raise
         except BaseException as exc:
             step.error = exc
-        self.step = None
         try:
+            self.step = None
             if self._asked:  # what has come in the last moment is not for the next coroutine
-                with suppress(asyncio.CancelledError):
-                    await asyncio.sleep(0)
+                await self._swallow(step)
         finally:
+            self.step = None
             unregister_task(task)
             if not step.end.done():
                 step.end.set_result(None)
             del step
+
+    async def _swallow(self, step: Step) -> None:
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            # The coroutine has not awaited anything, or has caught it: what a scope asks for is still to be had.
+            if step.error is None and self.task.cancelling():
+                self._kept += [r for r in step.requests if all(r.scope is not kept.scope for kept in self._kept)]
 
     def _deliver(self, step: Step) -> None:
         """Ask for what was asked for since the last coroutine."""
@@ -220,40 +236,43 @@ class Main:
             # A scope that repeats its request does so when it finds that right: not where anyio shields.
             if not self._queue.has(request.scope):
                 self._asked = True
-                asyncio.tasks.Task.cancel(self.task, request.message)
+                self.task.cancel_now(request.message)
 
     def _refuse(self, step: Step) -> None:
         """Cancel a coroutine that has not begun: nothing of it is to run."""
         self._asked = True
         while self._early:
             self._early -= 1
-            asyncio.tasks.Task.cancel(self.task)
+            self.task.cancel_now()
         step.coro.throw(asyncio.CancelledError())
 
     # -- cancel()
 
     def cancel(self, frame: FrameType, message: Any, cancel: Callable[..., bool]) -> bool:
         """Be the task's ``cancel()``, called in *frame*; *cancel* is the class's own."""
-        by_interrupt = is_ours(frame.f_code.co_filename)
-        if self.step is not None:
-            self._asked = True
-            if not by_interrupt:
-                self.step.requests.append(_request(frame, message))
-            return cancel(message)
-        if by_interrupt and self._steps:
-            self._early += 1
-            return True
-        if self._over or by_interrupt:
-            return self._over and cancel(message)
-        scope = frame.f_locals.get("self")
-        if scope is not None and any(request.scope is scope for request in self._kept):
-            self._loop.call_soon(self._put_aside, scope, context=self._empty)
+        if self.step is not None or self._over:
+            self._asked, accepted = True, cancel(message)
+            if self.step is not None and (request := _request(frame, message)) is not None:
+                self.step.requests.append(request)
+            return accepted
+        request = _request(frame, message)
+        if request is None:  # nothing runs
+            return False
+        if any(kept.scope is request.scope for kept in self._kept):
+            self._loop.call_soon(self._put_aside, request.scope, context=self._empty)
         else:
-            request = _request(frame, message)
             self._kept.append(request)
-            if not self._is_told(scope):
+            if not self._is_told(request.scope):
                 self._tell(request)
         return True
+
+    def interrupt(self, cancel: Callable[..., bool]) -> bool:
+        """Cancel the coroutine that runs, or the one that is about to begin; return whether there is one."""
+        if self.step is not None:
+            self._asked = True
+            return cancel()
+        self._early += bool(self._steps)
+        return bool(self._steps)
 
     def _is_told(self, scope: object) -> bool:
         """Return whether a request of *scope* was told before: anyio goes on asking until it is left."""
@@ -280,21 +299,41 @@ class Main:
         self._queue.give(aside)
 
 
-def _request(frame: FrameType, message: Any) -> Request:
-    scope = frame.f_locals.get("self")
-    kind = frame.f_code.co_qualname if scope is None else type(scope).__name__
-    return Request(scope, kind, origin_of(contextvars.copy_context()), _cause(frame), message)
+def _request(frame: FrameType, message: Any) -> Request | None:
+    """Return what is known of the scope that calls in *frame*; None if it is no scope that does."""
+    try:
+        scope: object = None
+        callback = frame
+        for caller in _callers(frame):
+            code = caller.f_code
+            callback, owner = caller, caller.f_locals.get("self") if "self" in code.co_varnames[:1] else None
+            # The outermost: a scope of anyio cancels what is in the scopes inside it by their methods.
+            if hasattr(type(owner), "__exit__") or hasattr(type(owner), "__aexit__"):
+                scope = owner
+        if scope is None:
+            return None
+        origin = origin_of(contextvars.copy_context())
+        return Request(scope, str(type(scope).__name__), origin, _cause(callback), message)
+    except Exception:  # what is in the frames may be anything
+        return None
 
 
-def _cause(frame: FrameType | None) -> BaseException | None:
-    """Return what a task has failed with that is at hand in *frame*, or in one that has called it: of a task group."""
+def _callers(frame: FrameType | None) -> Iterator[FrameType]:
+    """Return *frame* and those that have called it, up to the loop's callback."""
     for _ in range(_DEPTH):
-        if frame is None:
-            break
-        for value in list(frame.f_locals.values()):
-            if is_task(value) and value.done() and (failed := exception_of(value)) is not None:
-                return failed
+        if frame is None or is_callback(frame) or is_driver(frame):
+            return
+        yield frame
         frame = frame.f_back
+
+
+def _cause(callback: FrameType) -> BaseException | None:
+    """Return what a task has failed with that *callback* is called for: a done callback of a task group."""
+    code = callback.f_code
+    for name in code.co_varnames[: code.co_argcount]:
+        task = callback.f_locals.get(name)
+        if is_task(task) and is_done(task) and (failed := exception_of(task)) is not None:
+            return failed
     return None
 
 
@@ -309,6 +348,13 @@ def _subclass(base: Any) -> Any:
 
         def cancel(self, msg: Any = None) -> bool:
             return self._main.cancel(sys._getframe(1), msg, super().cancel)
+
+        def interrupt(self) -> bool:
+            return self._main.interrupt(super().cancel)
+
+        def cancel_now(self, msg: Any = None) -> bool:
+            accepted: bool = super().cancel(msg)
+            return accepted
 
         def add_done_callback(self, fn: Any, *, context: contextvars.Context | None = None) -> None:
             # asyncio's gather, wait and as_completed; others want to know of the end of the task, which will come.

@@ -152,9 +152,9 @@ class PersistentRunner:
 
     @property
     def requests(self) -> list[Request]:
-        """The requests to cancel the run that goes on in the main task; none of an interrupt."""
-        step = None if self._main is None else self._main.step
-        return [] if step is None else step.requests
+        """The scopes' requests to cancel the run that goes on in the main task. None when they have been left again."""
+        main = self._main
+        return [] if main is None or main.step is None or not main.task.cancelling() else main.step.requests
 
     @contextmanager
     def entered(self) -> Iterator[None]:
@@ -192,8 +192,9 @@ class PersistentRunner:
 
     def _start(self, coro: Coroutine[Any, Any, Any], name: str | None) -> Step:
         """Begin *coro* in the task that all cells share, and in their Context."""
-        if self._main is not None and not isinstance(self._main.task, asyncio.tasks.Task):
-            # nest_asyncio has put another class in its place, and asyncio does not know ours as the current task.
+        main = self._main
+        if main is not None and (main.task.done() or not isinstance(main.task, asyncio.tasks.Task)):
+            # Something has ended it. Or nest_asyncio has put another class there: ours is not found as current task.
             self.renew_main()
         if self._main is None:
             self._main = Main(

@@ -8,22 +8,31 @@ from ..aio.tasks.wording import describe, short
 __all__ = ["cancelled_note", "kept_notice"]
 
 _LEAVE = (
-    "To leave it and see its error: `await stack.aclose()`, or `await group.__aexit__(None, None, None)`. If nothing "
-    "holds it any more: `%arunner leave`."
+    "Leave it the way you entered it, for example `await stack.aclose()`; "
+    "if nothing holds it any more: `%arunner leave`."
 )
 
 
 def kept_notice(request: Request) -> str:
-    """Return what is said when *request* comes while no cell runs."""
-    return f"ipyrunner: no cell runs, and {_scope(request)} has cancelled the next one that awaits. {_LEAVE}"
+    """Return what is said when *request* comes while no cell runs: in the cell that has started what makes it."""
+    return (
+        f"ipyrunner: a {_kind(request)} that is still entered was cancelled while no cell ran{_because(request)}. "
+        f"The next cell with `await` ends as CancelledError. {_LEAVE}"
+    )
 
 
 def cancelled_note(request: Request) -> str:
     """Return what is said with the CancelledError of a cell that *request* has cancelled."""
-    return f"ipyrunner: {_scope(request)} has cancelled this cell. {_LEAVE}"
+    origin = "" if request.origin is None else f" by what {request.origin.label} has started"
+    return (
+        f"ipyrunner: a {_kind(request)} that an earlier cell has entered was cancelled{origin}{_because(request)}, "
+        f"and with it this cell. {_LEAVE}"
+    )
 
 
-def _scope(request: Request) -> str:
-    of = "" if request.origin is None else f" of {request.origin.label}"
-    cause = "" if request.cause is None else f", in which {describe(request.cause)} was raised,"
-    return f"the {short(request.kind, 60)}{of}{cause}"
+def _kind(request: Request) -> str:
+    return short(request.kind, 60)
+
+
+def _because(request: Request) -> str:
+    return "" if request.cause is None else f", because its task failed ({describe(request.cause)})"

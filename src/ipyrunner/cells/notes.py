@@ -12,7 +12,7 @@ import concurrent.futures.thread
 import os
 from collections.abc import Iterable, Iterator
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..aio.introspection.exceptions import is_a, message_of, traceback_of
 from ..aio.introspection.running_loop import running_loop
@@ -37,6 +37,9 @@ _OTHER_LOOP = (
     "bound to a different event loop",
     "The future belongs to a different loop",
 )
+
+# Classes of anyio and sniffio, which have looked for a running loop of any kind.
+_MISSING = ("NoEventLoopError", "AsyncLibraryNotFoundError")
 
 IN_NOTEBOOK = (
     "ipyrunner: this code already runs in the notebook's event loop, because the cell has a top-level await "
@@ -94,7 +97,11 @@ def hint(
             return _closed(exc)
     if running_loop() is not None or (notebooks is not None and notebooks.is_running()):
         return None
-    missing = any(map(_asked_for_running_loop, chain)) or _holds_resting_loop(exc, text, notebooks)
+    missing = (
+        type(exc).__name__ in _MISSING
+        or any(map(_asked_for_running_loop, chain))
+        or _holds_resting_loop(exc, text, notebooks)
+    )
     return NO_LOOP if missing else None
 
 
@@ -112,8 +119,8 @@ def _in_loop(
 def _closed(exc: BaseException) -> str | None:
     # asyncio's own loops raise it in a method of theirs; others (uvloop) have no frames, and nothing is known.
     for frame in _frames(exc):
-        loop = frame.f_locals.get("self")
-        if isinstance(loop, asyncio.BaseEventLoop) and loop.is_closed():
+        loop: Any = frame.f_locals.get("self")
+        if issubclass(type(loop), asyncio.BaseEventLoop) and loop.is_closed():  # not its __class__, which may raise
             return CLOSED_BEFORE if loop in PersistentRunner.closed_loops else CLOSED_OTHER
     return None
 

@@ -133,9 +133,9 @@ class Tracebacks:
         _clean(exc)
         if is_a(exc, asyncio.CancelledError) and present is not None and (requests := present.requests):
             add_note(exc, cancelled_note(requests[-1]))
-        note = hint(exc, chain_of(exc), self._runner, kernel_loop(self._shell))
-        if note is not None:
-            add_note(exc, note)
+        with suppress(Exception):  # what its frames hold may be anything
+            if (note := hint(exc, chain_of(exc), self._runner, kernel_loop(self._shell))) is not None:
+                add_note(exc, note)
         return exc
 
     def _is_given_up(self) -> bool:

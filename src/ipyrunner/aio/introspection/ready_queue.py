@@ -112,8 +112,11 @@ class ReadyQueue:
 
     def _get_filler(self) -> Any:
         # A loop counts what it calls in an iteration: what is taken away has to be replaced, by what does nothing.
-        if self._filler is None and self._queue is not None:
-            self._filler = self._loop.call_soon(_nothing, context=self._context)
+        if self._filler is None and isinstance(self._loop, asyncio.BaseEventLoop):
+            self._filler = asyncio.Handle(_nothing, (), self._loop, self._context)
+            self._filler.cancel()
+        elif self._filler is None and self._queue is not None:
+            self._filler = self._loop.call_soon(_nothing, context=self._context)  # uvloop's are made by it alone
             self._filler.cancel()
             self._queue.pop()
         return self._filler

@@ -71,9 +71,8 @@ class MainTask:
     def cancel(self) -> None:
         """Cancel the task. What that schedules goes before all that is ready."""
         assert self.task is not None
-        self._cancels += 1
         if self._queue is None:
-            self.task.cancel()
+            self._cancel_task()
             return
         # In this order: the task's own step, if it is about to begin or to go on; what the cancellation schedules; a
         # look whether it is done; the steps of the tasks that it waits for, which may be about to begin; and a look at
@@ -82,8 +81,14 @@ class MainTask:
         self._queue.put_first(self._call_follow)
         first = self._queue.promote(_dependencies(self.task))
         self._queue.call_first(self._release_if_done)
-        self._queue.put_first(self.task.cancel)
+        self._queue.put_first(self._cancel_task)
         self._waiting = waiting - first - self._queue.promote([self.task])
+
+    def _cancel_task(self) -> None:
+        # A task that stays (``Main``) tells interrupts from others, who may have cancelled what runs before.
+        cancel: Callable[[], bool] = getattr(self.task, "interrupt", None) or getattr(self.task, "cancel")  # noqa: B009
+        if cancel():
+            self._cancels += 1
 
     def _call_follow(self) -> None:
         self._loop.call_soon(self._follow, context=self._context)

@@ -90,7 +90,9 @@ class RunnerMagics(Magics):
             self._runner.restart()
         elif action == "leave":
             self._runner.leave()
-            print("ipyrunner: the next cell has a new main task. What was entered stays entered, and its tasks go on.")
+            print(
+                "ipyrunner: the next cell runs in a new main task. Groups entered before stay open; their tasks go on."
+            )
         else:
             self._runner.close()
         return None
