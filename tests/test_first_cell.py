@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from kernels import BEFORE, Kernel
+from kernels import BEFORE, Kernel, kernel
 
 LOAD = "%load_ext ipyrunner\nimport asyncio\n"
 MAIN = "async def main():\n    await asyncio.sleep(0.01)\n    return 42\n"
