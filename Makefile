@@ -1,6 +1,6 @@
 # make demo: run notebooks/quickstart.ipynb on a real kernel. make test: all tests. make check: format, lint, types.
 # make bench: speed, against plain asyncio and the stock kernel. make soak: thousands of random interrupts.
-# All three share one virtual environment, made on first use. Another Python: make test PYTHON=python3.13 VENV=.venv-3.13
+# All of them share one virtual environment, made on first use. Another Python: make test PYTHON=python3.13 VENV=.venv-3.13
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -17,7 +17,7 @@ demo: $(VENV)/installed-demo
 	@$(BIN)/python notebooks/run.py notebooks/quickstart.ipynb
 
 test: $(VENV)/installed-$(GROUP) programs-$(GROUP)
-	@echo "==> running the tests on $$($(BIN)/python -V) with $$($(BIN)/python -c 'import ipykernel, IPython; print("ipykernel", ipykernel.__version__, "and IPython", IPython.__version__)') (about nine minutes)"
+	@echo "==> running the tests on $$($(BIN)/python -V) with $$($(BIN)/python -c 'import ipykernel, IPython; print("ipykernel", ipykernel.__version__, "and IPython", IPython.__version__)') (about fifteen minutes)"
 	@TEST_GROUP=$(GROUP) $(BIN)/python -m pytest $(ARGS)
 
 # Chromium and Xvfb, where they are missing and can be had. The other groups have no JupyterLab to look at.

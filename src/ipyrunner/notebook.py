@@ -74,7 +74,10 @@ class NotebookRunner(Settings):
         self._check_owner()
         if self._current is not None and self._current.is_broken:
             state = "was closed" if self._current.loop.is_closed() else "cannot run any more"
-            print(f"ipyrunner: the notebook's loop {state}; a new one takes its place. Its tasks are gone.")
+            print(
+                f"ipyrunner: the notebook's loop {state}; a new one takes its place. The old loop's tasks are lost, "
+                "without clean-up."
+            )
             try:
                 self.close()
             except Exception as exc:
