@@ -162,3 +162,9 @@ def test_public_names() -> None:
     ]
     for public in ipyrunner.__all__:
         assert getattr(ipyrunner, public).__doc__
+
+
+def test_the_tests_readme_names_every_test_file() -> None:
+    tests = Path(__file__).parent
+    named = set(re.findall(r"`([a-z_]+)`", (tests / "README.md").read_text()))
+    assert {path.stem.removeprefix("test_") for path in tests.glob("test_*.py")} <= named
