@@ -99,8 +99,10 @@ def test_a_child_that_fails_while_no_cell_runs(k: Kernel, group: str) -> None:
 def test_a_scope_that_nothing_holds_any_more(k: Kernel, group: str) -> None:
     entered = k.ok(GROUPS[group] + "\nasyncio.get_running_loop().call_later(0.05, event.set);")
     k.wait_until(lambda: "while no cell ran" in entered.stderr)
-    k.ok("del stack, group")
-    assert "a new main task" in k.ok("%arunner leave").stdout
+    k.ok("del stack, group; import contextvars; v = contextvars.ContextVar('v'); token = v.set(1)")
+    assert "a new main task" in k.ok("%arunner leave\nv.set(2);").stdout
+    assert k.ok("await asyncio.sleep(0); v.get()").value == "2"
+    k.ok("v.reset(token)")
     assert k.ok("await asyncio.sleep(0.01); asyncio.current_task() is main").value == "False"
     k.expect_alive()
     inside = k.run("await asyncio.sleep(0)\n%arunner leave")

@@ -182,7 +182,7 @@ class NotebookRunner(Settings):
             self._close(self._current, print, self.shutdown_timeout)
 
     def leave(self) -> None:
-        """Give the cells that come another main task and a copy of the Context: what was entered is left behind.
+        """Give the cells that come another main task, in the same Context: what was entered is left behind.
 
         For a task group, cancel scope or timeout that is cancelled, and that nothing holds any more. Its tasks go on.
         RuntimeError while a cell runs in the loop.

@@ -357,8 +357,9 @@ def _subclass(base: Any) -> Any:
             return accepted
 
         def add_done_callback(self, fn: Any, *, context: contextvars.Context | None = None) -> None:
-            # asyncio's gather, wait and as_completed; others want to know of the end of the task, which will come.
-            if sys._getframe(1).f_code.co_filename == asyncio.tasks.__file__:
+            # asyncio's gather, wait, as_completed and run_until_complete; others want to know of the end of the task,
+            # which will come.
+            if sys._getframe(1).f_code.co_filename in (asyncio.tasks.__file__, asyncio.base_events.__file__):
                 self._refuse_waiting()
             super().add_done_callback(fn, context=context)
 

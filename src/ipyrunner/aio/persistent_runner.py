@@ -322,7 +322,6 @@ class PersistentRunner:
             if not interrupt.abandoned:
                 raise RuntimeError("the notebook's loop ended before this run did; the next cell starts with a new one")
             self.given_up.add(run.task)
-            # The task keeps the Context; in one that a cell has entered its steps would fail.
             if isinstance(run, Step):
                 self.tasks.main_ends(given_up=True)
                 self.renew_main()
@@ -343,12 +342,13 @@ class PersistentRunner:
             raise
 
     def renew_main(self) -> None:
-        """Leave the main task to what runs in it, or is entered in it: what comes has another, and a new Context."""
+        """Leave the main task to what runs in it, or is entered in it: what comes has another one."""
         if self._main is not None:
             self._main.close()
+            if self._main.step is not None:  # it keeps the Context; in one that a cell has entered its steps would fail
+                self.context = self.context.copy()
+                leave(self.context)
             self._main = None
-            self.context = self.context.copy()
-            leave(self.context)
 
     def _leave(self) -> None:
         """Before and after each run of the loop: put back what an interrupt has set aside; end a forked child."""
