@@ -36,7 +36,7 @@ LAYERS += [
         "sigint",
         "introspection",
         "patching",
-        "process",
+        "exit_and_fork",
     )
 ]
 MODULES = sorted(SOURCE.rglob("*.py"))
@@ -69,7 +69,7 @@ PRIVATE = {
     "_parent_header": "ipykernel/output_routing.py",
     "_cancel_on_sigint": "ipykernel/request_sigint.py",
     "_last_traceback_during_displayhook": "ipykernel/request_sigint.py",
-    "_register_atexit": "aio/process.py",
+    "_register_atexit": "aio/exit_and_fork.py",
     "_default_root": "ipykernel/gui_loops.py",
     "_allow_stdin": "ipython/input.py",
     "_parent_ident": "ipython/input.py",

@@ -11,11 +11,11 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .aio.exit_and_fork import at_exit
 from .aio.introspection.running_loop import running_loop
 from .aio.patching import Replacement
-from .aio.process import at_exit
 from .aio.sigint.watchdog_thread import watchdog
-from .aio.tasks.wording import describe
+from .aio.tasks.safe_names import describe
 from .cells.first_cell import FirstCell
 from .cells.inner_cells import InnerCells
 from .cells.portals import wait_for

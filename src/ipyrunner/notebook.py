@@ -23,7 +23,7 @@ from .aio.notices import Notice
 from .aio.persistent_runner import PersistentRunner
 from .aio.sigint.defer_sigint import Held
 from .aio.sigint.handlers import Outside, signal_main_thread
-from .aio.tasks.wording import label_of, repr_of
+from .aio.tasks.safe_names import label_of, repr_of
 from .settings import Settings, make_loop
 
 __all__ = ["NotebookRunner"]

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, ClassVar, TypeVar
 
+from .exit_and_fork import end_child, in_forked_children, refuse_copy
 from .interrupts import Interrupts
 from .introspection.context_copy import carry_back
 from .introspection.exceptions import set_traceback, traceback_of
@@ -21,7 +22,6 @@ from .loops.host_leads import Visiting
 from .loops.shutdown import wind_up
 from .main import Alone, Main, Request, Step
 from .notices import Cancelled, ChildEnds, GivenUp, Notice
-from .process import end_child, in_forked_children, refuse_copy
 from .runner import as_coroutine
 from .sigint.escaped_exceptions import settle_escaped, settle_signal
 from .sigint.handlers import Outside

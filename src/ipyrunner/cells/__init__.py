@@ -4,6 +4,6 @@
 * :mod:`inner_cells`: cells that code in the notebook's loop awaits.
 * :mod:`cancelled_scopes`: a scope that one cell has entered, and that cancels later ones.
 * :mod:`portals`: wait in code that is not async.
-* :mod:`notes`: what a mistake with event loops is, and what to write.
+* :mod:`mistake_notes`: what a mistake with event loops is, and what to write.
 * :mod:`unawaited`: calls of coroutine functions that nobody awaits.
 """

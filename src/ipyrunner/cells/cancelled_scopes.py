@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..aio.main import Request
-from ..aio.tasks.wording import describe, short
+from ..aio.tasks.safe_names import describe, short
 
 __all__ = ["cancelled_note", "kept_notice"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..aio.introspection.exceptions import traceback_of
 from ..aio.sigint.forced_interrupt import is_forced
-from ..aio.tasks.wording import describe
+from ..aio.tasks.safe_names import describe
 
 __all__ = ["contained"]
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from ..aio.introspection.exceptions import inner_of, is_a, traceback_of
 from ..aio.introspection.frames import OURS, leave_alone
-from ..aio.tasks.wording import describe
+from ..aio.tasks.safe_names import describe
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell

@@ -15,7 +15,7 @@ from ..aio.introspection.exceptions import is_a
 from ..aio.introspection.private_api import is_task
 from ..aio.introspection.task_origin import context_of, origin_of
 from ..aio.notices import Cancelled, ChildEnds, Failure, Forced, GivenUp, Notice, Slow
-from ..aio.tasks.wording import function_of, label_of, short
+from ..aio.tasks.safe_names import function_of, label_of, short
 from ..cells.cancelled_scopes import kept_notice
 from ..ipykernel.late_output import Unwatched
 from .exception_groups import format_exception

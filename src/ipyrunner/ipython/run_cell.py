@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core import interactiveshell
 
+from ..aio.exit_and_fork import end_child
 from ..aio.introspection.exceptions import is_a, traceback_of
 from ..aio.introspection.running_loop import running_loop
 from ..aio.introspection.task_origin import Origin, begin
-from ..aio.process import end_child
 from ..cells.inner_cells import InnerCells
 from ..cells.unawaited import Unawaited
 from ..ipykernel.kernel_loop import kernel_loop

@@ -27,7 +27,7 @@ from ..aio.introspection.running_loop import running_loop
 from ..aio.notices import Forced
 from ..cells.cancelled_scopes import cancelled_note
 from ..cells.inner_cells import InnerCells
-from ..cells.notes import hint
+from ..cells.mistake_notes import hint
 from ..ipykernel.kernel_loop import kernel_loop
 from ..notebook import NotebookRunner
 from .exception_groups import chain_of, format_exception, text_of

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from ..process import in_forked_children
+from ..exit_and_fork import in_forked_children
 
 __all__ = ["Call", "Watchdog", "watchdog"]
 

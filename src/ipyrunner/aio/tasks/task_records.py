@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ..introspection.private_api import exception_of, task_context
 from ..introspection.task_origin import origin_of
 from ..introspection.task_state import is_cancelled
-from .wording import describe, function_of, name_of
+from .safe_names import describe, function_of, name_of
 
 __all__ = ["HISTORY", "Ended", "Started", "remember", "state_of"]
 

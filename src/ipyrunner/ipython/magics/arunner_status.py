@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ...aio.tasks.wording import label_of
+from ...aio.tasks.safe_names import label_of
 from ...notebook import NotebookRunner
 
 __all__ = ["Status"]

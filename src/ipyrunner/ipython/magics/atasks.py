@@ -18,8 +18,8 @@ from IPython.core.magic_arguments import argument, magic_arguments, parse_argstr
 from ...aio.introspection.private_api import is_task, waits_for
 from ...aio.introspection.running_loop import running_loop
 from ...aio.introspection.wait_graph import awaits
+from ...aio.tasks.safe_names import label_of, name_of, repr_of, short
 from ...aio.tasks.task_records import Ended, Started
-from ...aio.tasks.wording import label_of, name_of, repr_of, short
 from ...notebook import NotebookRunner
 from ..arun_options import seconds, unquoted
 from ..loop_reports import name_file

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.display import DisplayHandle, display
 
-from ...aio.tasks.wording import short
+from ...aio.tasks.safe_names import short
 from .tasks_table import age, states
 
 if TYPE_CHECKING:

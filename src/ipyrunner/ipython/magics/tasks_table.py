@@ -13,8 +13,8 @@ from ...aio.introspection.private_api import exception_of, task_context, waits_f
 from ...aio.introspection.task_origin import origin_of
 from ...aio.introspection.task_state import cancelling, is_done
 from ...aio.introspection.wait_graph import Step, awaits, innermost
+from ...aio.tasks.safe_names import describe, function_of, name_of, short
 from ...aio.tasks.task_records import Ended, Started, state_of
-from ...aio.tasks.wording import describe, function_of, name_of, short
 
 __all__ = ["TaskInfo", "TaskTable", "age", "states"]
 
