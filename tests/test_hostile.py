@@ -30,7 +30,7 @@ def test_every_cell_gets_a_reply(hostile: Kernel, exception: str) -> None:
         for kind, (code, ename) in CELLS.items():
             if exception in HANG_IN_ASYNCIO and kind in ("asyncio.run", "%%arun --fresh"):
                 continue
-            if exception == "Str" and kind in ("asyncio.run", "%%arun --fresh") and sys.version_info < (3, 12):
+            if exception == "Str" and kind in ("asyncio.run", "%%arun --fresh") and sys.version_info < (3, 13):
                 # asyncio.run leaves its SIGINT handler there, which holds the task, since signal.getsignal calls repr()
                 # of it; so does signal.signal, which ipykernel calls for each request.
                 continue
