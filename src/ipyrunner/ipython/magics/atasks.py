@@ -153,6 +153,6 @@ class TaskMagics(Magics):
         call_graph = getattr(asyncio, "print_call_graph", None)  # since 3.14
         if call_graph is not None:
             text = io.StringIO()
-            with suppress(Exception):  # a task of the user's, which may be anything
+            with suppress(BaseException):  # a task of the user's may raise anything, SystemExit too
                 call_graph(task, file=text)
             print(text.getvalue().rstrip())
