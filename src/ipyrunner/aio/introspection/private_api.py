@@ -141,10 +141,8 @@ def tasks_of(loop: asyncio.AbstractEventLoop) -> set[asyncio.Task[Any]]:
     for name in ("_all_tasks", "_scheduled_tasks", "_eager_tasks"):  # the first to 3.11, the others since 3.12
         with suppress(RuntimeError):  # another thread starts one at this moment
             known += tuple(getattr(asyncio.tasks, name, ()))
-    try:
+    with suppress(BaseException):
         known += asyncio.all_tasks(loop)
-    except BaseException:  # since 3.14 it has no other list, and asks each task: one that raises would hide all
-        known += [obj for obj in gc.get_objects() if issubclass(type(obj), asyncio.tasks.Task)]
     return {task for task in known if loop_of(task) is loop and not is_done(task)}
 
 
