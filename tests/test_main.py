@@ -106,7 +106,8 @@ def test_what_is_returned_and_raised_is_kept_by_nobody(cells: Cells) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("x"), KeyboardInterrupt(), SystemExit(3), StopIteration(), asyncio.CancelledError()]
+    "error",
+    [ValueError("x"), KeyboardInterrupt(), SystemExit(3), StopIteration(), GeneratorExit(), asyncio.CancelledError()],
 )
 def test_what_ends_a_coroutine_does_not_end_the_task(cells: Cells, error: BaseException) -> None:
     async def raises() -> None:

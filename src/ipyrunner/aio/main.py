@@ -201,9 +201,9 @@ class Main:
             if self._early:
                 self._refuse(step)
             step.value = await step.coro
-        except GeneratorExit:
-            raise
         except BaseException as exc:
+            if isinstance(exc, GeneratorExit) and asyncio.current_task(self._loop) is not task:
+                raise  # we are closed, with the task: what runs has not raised it
             step.error = exc
         try:
             self.step = None
