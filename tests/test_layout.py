@@ -35,7 +35,7 @@ LAYERS += [
         "tasks",
         "sigint",
         "introspection",
-        "patching",
+        "replacements",
         "exit_and_fork",
     )
 ]

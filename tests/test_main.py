@@ -224,7 +224,8 @@ def test_a_timeout(cells: Cells) -> None:
     assert cells.run(asyncio.sleep(0.001, "next")) == "next"
 
 
-def test_an_anyio_task_group_that_is_cancelled_lets_the_loop_rest(cells: Cells) -> None:
+def enter_failing_anyio_group(cells: Cells) -> AsyncExitStack:
+    """Enter a group in one coroutine; its child has failed while none runs."""
     stack, event = AsyncExitStack(), asyncio.Event()
 
     async def enter() -> None:
@@ -234,6 +235,11 @@ def test_an_anyio_task_group_that_is_cancelled_lets_the_loop_rest(cells: Cells) 
 
     cells.run(enter())
     cells.wait(lambda: cells.kept)
+    return stack
+
+
+def test_an_anyio_task_group_that_is_cancelled_lets_the_loop_rest(cells: Cells) -> None:
+    stack = enter_failing_anyio_group(cells)
     assert cells.kept[0].kind == "CancelScope"
     assert repr(cells.kept[0].cause) == "ValueError('of a child')"
     asked, own = [], cells.main.cancel
@@ -251,15 +257,7 @@ def test_an_anyio_task_group_that_is_cancelled_lets_the_loop_rest(cells: Cells) 
 
 
 def test_an_anyio_task_group_that_the_next_coroutine_leaves(cells: Cells) -> None:
-    stack, event = AsyncExitStack(), asyncio.Event()
-
-    async def enter() -> None:
-        group = await stack.enter_async_context(anyio.create_task_group())
-        group.start_soon(fails, event)
-        event.set()
-
-    cells.run(enter())
-    cells.wait(lambda: cells.kept)
+    stack = enter_failing_anyio_group(cells)
     with pytest.raises(BaseExceptionGroup) as caught:
         cells.run(stack.aclose())
     assert repr(caught.value.exceptions[0]) == "ValueError('of a child')"

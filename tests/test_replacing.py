@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ipyrunner.aio.patching import Subclassing
+from ipyrunner.aio.replacements import Subclassing
 
 
 class Stream:

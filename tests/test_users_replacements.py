@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ipyrunner.aio.loops.doorbell import Doorbell
-from ipyrunner.aio.patching import ItemReplacement, Override, Replacement, Subclassing
+from ipyrunner.aio.replacements import ItemReplacement, Override, Replacement, Subclassing
 from ipyrunner.aio.sigint.dropped_exceptions import when_dropped
 from ipyrunner.aio.tasks.exception_handler import Failures
 from ipyrunner.aio.tasks.registry import Tasks

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .aio.exit_and_fork import at_exit
 from .aio.introspection.running_loop import running_loop
-from .aio.patching import Replacement
+from .aio.replacements import Replacement
 from .aio.sigint.watchdog_thread import watchdog
 from .aio.tasks.safe_names import describe
 from .cells.first_cell import FirstCell
@@ -26,8 +26,8 @@ from .ipykernel.late_output import Unwatched
 from .ipykernel.output_routing import Routing
 from .ipykernel.request_sigint import Guard
 from .ipykernel.sigterm import Termination
-from .ipython.calling import Calling
 from .ipython.debugger import debugger, leave_out_ours
+from .ipython.hook_errors import Calling
 from .ipython.input import Asking
 from .ipython.loop_reports import Reports
 from .ipython.magics.arun import RunnerMagics

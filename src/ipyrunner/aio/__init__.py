@@ -11,6 +11,6 @@ Read in this order; each knows only what comes after it:
 * :mod:`tasks`: which tasks there are, what they have failed with, what they hold up.
 * :mod:`sigint`: SIGINT for one main task: cancel, ask, force; hand back.
 * :mod:`introspection`: what asyncio does not tell in public; its private names are here.
-* :mod:`patching`: replace an attribute of one object, and restore it as far as it is still ours.
+* :mod:`replacements`: replace an attribute of one object, and restore it as far as it is still ours.
 * :mod:`exit_and_fork`: the end of the process, and forked children.
 """

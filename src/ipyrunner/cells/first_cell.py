@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from IPython.core import interactiveshell
 
 from ..aio.introspection.running_loop import running_loop
-from ..aio.patching import Replacement
+from ..aio.replacements import Replacement
 from ..ipykernel.kernel_loop import kernel_loop
 from ..notebook import NotebookRunner
 

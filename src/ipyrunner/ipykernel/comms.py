@@ -20,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..aio.loops.threadsafe_call import hand_over
-from ..aio.patching import ItemReplacement
+from ..aio.replacements import ItemReplacement
 from ..notebook import NotebookRunner
 from .contained_calls import contained
 from .widget_events import comm_closed

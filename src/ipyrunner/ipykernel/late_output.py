@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..aio.patching import Replacement, Subclassing
+from ..aio.replacements import Replacement, Subclassing
 from .output_routing import Routing
 
 if TYPE_CHECKING:

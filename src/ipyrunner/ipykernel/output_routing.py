@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..aio.patching import Replacement, Subclassing
+from ..aio.replacements import Replacement, Subclassing
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell

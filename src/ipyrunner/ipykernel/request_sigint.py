@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..aio.exit_and_fork import in_forked_children
 from ..aio.introspection.frames import uninterruptible
-from ..aio.patching import Replacement
+from ..aio.replacements import Replacement
 from ..aio.sigint.defer_sigint import Held
 from ..aio.sigint.handlers import Outside, is_default_handler, signal_main_thread
 from ..aio.sigint.interrupt import Interrupt

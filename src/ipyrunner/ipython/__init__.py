@@ -4,7 +4,7 @@
 * :mod:`run_cell`: the two methods that every cell goes through.
 * :mod:`arun_options`: the options of ``%%arun``.
 * :mod:`top_level_await`: compile and run code with top-level ``await``.
-* :mod:`calling`: hooks, transformers and user expressions, whatever they raise.
+* :mod:`hook_errors`: hooks, transformers and user expressions, whatever they raise.
 * :mod:`tracebacks`: what the user sees of an exception: their own lines, and notes on mistakes.
 * :mod:`exception_groups`: an exception as IPython shows it, groups with what is in them.
 * :mod:`loop_reports`: what has happened in the loop, as output of the cell that it comes from.

@@ -32,7 +32,7 @@ from ..ipykernel.late_output import Unwatched
 from ..ipykernel.output_routing import Routing
 from ..notebook import NotebookRunner
 from .arun_options import ArunArguments
-from .calling import Calling
+from .hook_errors import Calling
 from .needs_loop import ArunCell, arun_call, has_awaiting_statement, names_running_loop, read_arun_cell
 from .tracebacks import Tracebacks
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..aio.introspection.private_api import selector_of
 from ..aio.introspection.running_loop import running_loop
-from ..aio.patching import Replacement
+from ..aio.replacements import Replacement
 from ..aio.sigint.handlers import Outside
 from .prompt_ctrl_c import ControlC
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from ..patching import Override
+from ..replacements import Override
 
 __all__ = ["Doorbell"]
 

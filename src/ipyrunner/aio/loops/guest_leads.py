@@ -29,7 +29,7 @@ from ..introspection.frames import uninterruptible
 from ..introspection.private_api import can_watch, has_ready, is_stopping, next_timer, selector_fd
 from ..introspection.running_callback import drives_loop, runs_nested
 from ..introspection.running_loop import NOTHING, running_as, running_loop
-from ..patching import Replacement
+from ..replacements import Replacement
 from ..sigint.interrupt import Interrupt
 from .doorbell import Doorbell
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from ..patching import Replacement
+from ..replacements import Replacement
 
 __all__ = ["call_at_next_line", "when_dropped"]
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from ..introspection.exceptions import is_a, traceback_of
 from ..introspection.private_api import is_task
 from ..introspection.task_origin import context_of, origin_of
-from ..patching import Replacement
+from ..replacements import Replacement
 from ..sigint.forced_interrupt import is_forced
 
 __all__ = ["Failure", "Failures", "report"]

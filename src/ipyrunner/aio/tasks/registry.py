@@ -33,7 +33,7 @@ from typing import Any, TypeVar
 from ..introspection.frames import uninterruptible
 from ..introspection.private_api import exception_of, has_begun, is_task, tasks_of, waits_for
 from ..introspection.task_state import is_done
-from ..patching import Override
+from ..replacements import Override
 from ..sigint.defer_sigint import Held
 from .task_records import HISTORY, Ended, Started, remember
 from .unretrieved_failures import Unretrieved

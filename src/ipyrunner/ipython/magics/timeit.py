@@ -19,7 +19,7 @@ from typing import Any
 from IPython.core.error import UsageError
 
 from ...aio.introspection.running_loop import running_loop
-from ...aio.patching import Replacement
+from ...aio.replacements import Replacement
 from ...notebook import NotebookRunner
 
 __all__ = ["Timing"]
