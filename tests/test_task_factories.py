@@ -252,7 +252,7 @@ def test_a_name_is_shortened_and_escaped_wherever_it_is_shown(shared: Kernel, na
     waiting = shared.run("%atasks wait all --timeout 0.01")
     assert waiting.reply is not None
     check(waiting.reply["evalue"])
-    shared.ok("g = asyncio.ensure_future(asyncio.wait([t]))")
+    shared.ok("g = asyncio.ensure_future(asyncio.wait([t])); await asyncio.sleep(0)")
     check(
         shared.ok("number = next(i.number for i in ipyrunner.tasks() if i.task is g)\n%atasks show $number").stdout,
         "waits for",
