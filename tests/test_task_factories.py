@@ -63,11 +63,13 @@ def outcome(factory):
     except Exception as exc: return type(exc).__name__
     finally:
         made.clear()
-        coro.close()
         apart.set_task_factory(None)
         for task in asyncio.all_tasks(apart): task.cancel()
         apart.run_until_complete(asyncio.sleep(0))
         apart.close()
+        # Not before: what steps it would fail, and the garbage collector tell of it, in the midst of a compilation perhaps,
+        # which makes that a SystemError on Python 3.11.7 (gh-106905).
+        coro.close()
 
 async def work(seconds=0.01):
     await asyncio.sleep(seconds)
