@@ -26,7 +26,7 @@ from setups import SETUPS
 DEADLINE = 20.0
 
 PRELUDE = """
-import asyncio, contextlib, faulthandler, gc, itertools, os, signal, subprocess, sys, threading, time
+import asyncio, contextlib, faulthandler, gc, itertools, linecache, os, signal, subprocess, sys, threading, time
 
 # ipykernel redirects the file descriptor, and keeps a copy.
 faulthandler.enable(file=getattr(sys.stderr, "_original_stdstream_copy", 2))
@@ -216,6 +216,8 @@ MEMORY = """
 get_ipython().run_line_magic("reset", "-f in out")
 for name in ("outputs", "exceptions"): getattr(get_ipython().history_manager, name, {}).clear()
 get_ipython().kernel.session.digest_history.clear()
+getattr(get_ipython().compile, "_filename_map", {}).clear()
+linecache.clearcache()
 gc.collect()
 import ctypes; getattr(ctypes.CDLL(None), "malloc_trim", lambda pad: None)(0)
 with open("/proc/self/statm") as f: pages = int(f.read().split()[1])
