@@ -30,6 +30,7 @@ LAYERS += [
         "notices",
         "main",
         "interrupts",
+        "nested_runs",
         "runner",
         "loops",
         "tasks",

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
 from typing import Any, TypeVar
 
-from traitlets import observe
+from traitlets import TraitError, observe, validate
 
 from .aio.introspection.context_copy import carry_into
 from .aio.introspection.private_api import tasks_of
@@ -19,12 +19,13 @@ from .aio.introspection.running_callback import lends_loop
 from .aio.introspection.running_loop import NOTHING, Running, exchange, running_as, running_loop
 from .aio.introspection.task_state import is_done
 from .aio.loops.create_task import Lender
+from .aio.nested_runs import allow, is_applied, library
 from .aio.notices import Notice
 from .aio.persistent_runner import PersistentRunner
 from .aio.sigint.defer_sigint import Held
 from .aio.sigint.handlers import Outside, signal_main_thread
 from .aio.tasks.safe_names import label_of, repr_of
-from .settings import Settings, make_loop
+from .settings import Settings, make_loop, not_nested
 
 __all__ = ["NotebookRunner"]
 
@@ -255,7 +256,7 @@ class NotebookRunner(Settings):
             )
 
     def _make_loop(self) -> asyncio.AbstractEventLoop:
-        return make_loop(self.loop_factory, None if self._current is None else self._current.loop)
+        return make_loop(self.loop_factory, None if self._current is None else self._current.loop, nested=self.nested)
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> PersistentRunner:
         if self.debug is not None:
@@ -263,6 +264,8 @@ class NotebookRunner(Settings):
         context = self._kernel_context.copy()
         grace = lambda: self.interrupt_grace  # noqa: E731
         try:
+            if self.nested:
+                allow(loop)
             begun = PersistentRunner(loop, context, grace=grace, outside=self._outside, show=self.show)
         except BaseException:
             loop.close()
@@ -345,6 +348,21 @@ class NotebookRunner(Settings):
             return held.let_through(call)
 
     # -- configuration
+
+    @validate("nested")
+    def _allow_nested(self, proposal: Any) -> bool:
+        nested: bool = proposal["value"]
+        loop = None if self._current is None else self._current.loop
+        if not nested and is_applied():
+            raise TraitError("NotebookRunner.nested stays True: asyncio is patched until the kernel restarts")
+        if nested and loop is not None and not isinstance(loop, asyncio.BaseEventLoop):
+            raise TraitError(not_nested(loop))
+        if nested:
+            try:
+                library() if loop is None else allow(loop)
+            except ImportError as exc:
+                raise TraitError(str(exc)) from exc
+        return nested
 
     @observe("debug")
     def _apply_debug(self, change: Any) -> None:

@@ -12,20 +12,37 @@ from traitlets import Bool, Float, TraitError, validate
 from traitlets.config import LoggingConfigurable
 from traitlets.utils.importstring import import_item
 
-__all__ = ["Settings", "make_loop"]
+__all__ = ["Settings", "make_loop", "not_nested"]
 
 _Factory = Callable[[], asyncio.AbstractEventLoop]
 
 
-def make_loop(factory: _Factory | None, present: asyncio.AbstractEventLoop | None) -> asyncio.AbstractEventLoop:
-    """Make a loop; TypeError or ValueError if what *factory* returns is none that is new. *present* is in use."""
+def make_loop(
+    factory: _Factory | None, present: asyncio.AbstractEventLoop | None, *, nested: bool
+) -> asyncio.AbstractEventLoop:
+    """Make a loop; TypeError or ValueError if what *factory* returns is none that is new. *present* is in use.
+
+    *nested*: it has to be asyncio's own.
+    """
     loop = asyncio.new_event_loop() if factory is None else factory()
     if not isinstance(loop, asyncio.AbstractEventLoop):
         raise TypeError(f"loop_factory returned {loop!r}, which is no event loop")
     if loop.is_closed() or loop.is_running() or loop is present:
         state = "closed" if loop.is_closed() else "running already" if loop.is_running() else "the present one"
         raise ValueError(f"loop_factory returned a loop that is {state}: it has to make a new one each time")
+    if nested and not isinstance(loop, asyncio.BaseEventLoop):
+        loop.close()
+        raise ValueError(not_nested(loop))
     return loop
+
+
+def not_nested(loop: asyncio.AbstractEventLoop) -> str:
+    """Return what is said of a loop that cannot have ``NotebookRunner.nested``."""
+    return (
+        f"NotebookRunner.nested works with asyncio's own loops, and this is a {type(loop).__module__}."
+        f"{type(loop).__qualname__}, which cannot run inside itself: set NotebookRunner.loop_factory = None, then "
+        "`%arunner restart`"
+    )
 
 
 def _resolve_factory(value: Any) -> _Factory | None:
@@ -75,6 +92,13 @@ class Settings(LoggingConfigurable):
         False,
         help="Take turns with the kernel in short slices, as on loops without a pollable fd, even where there is "
         "one. Takes effect at `%arunner restart`.",
+    ).tag(config=True)
+
+    nested = Bool(
+        False,
+        help="Whether asyncio.run() and loop.run_until_complete() work where the notebook's loop runs already, as in "
+        "what a cell with await calls. It patches asyncio for the whole process, by nest-asyncio, and makes tasks "
+        "slower; it works with asyncio's own loops alone, and lasts until the kernel restarts. Takes effect at once.",
     ).tag(config=True)
 
     @validate("loop_factory")

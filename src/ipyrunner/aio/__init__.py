@@ -6,6 +6,7 @@ Read in this order; each knows only what comes after it:
 * :mod:`interrupts`: SIGINT for the runs of one loop.
 * :mod:`main`: one task that awaits one coroutine after the other.
 * :mod:`notices`: what a runner has to say, and others show.
+* :mod:`nested_runs`: a loop that runs inside itself, opt-in; patches asyncio.
 * :mod:`runner`: ``Runner`` and ``run``, asyncio's own as of Python 3.14.
 * :mod:`loops`: one loop inside another, ``create_task`` where none runs, and the end of a loop.
 * :mod:`tasks`: which tasks there are, what they have failed with, what they hold up.

@@ -82,6 +82,8 @@ class Interrupts:
             self.count += interrupt.presses
             if (forced := interrupt.forced) and origin_of(forced.context) is not origin_of(context):
                 forced.context.run(self._show, forced)
+            if unwound := interrupt.unwound:
+                unwound.context.run(self._show, unwound)
 
     @contextmanager
     def between_runs(self) -> Iterator[None]:
@@ -99,8 +101,8 @@ class Interrupts:
             self._between = None
             if interrupt.presses:
                 self._wakeup.forget(signal.SIGINT)
-            if interrupt.forced is not None:
-                interrupt.forced.context.run(self._show, interrupt.forced)
+            if forced := interrupt.forced or interrupt.unwound:
+                forced.context.run(self._show, forced)
             elif interrupt.presses and not self._wakeup.passed_on:
                 self._outside.keep()
 

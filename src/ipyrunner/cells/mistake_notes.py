@@ -44,7 +44,7 @@ _MISSING = ("NoEventLoopError", "AsyncLibraryNotFoundError")
 IN_NOTEBOOK = (
     "ipyrunner: this code already runs in the notebook's event loop, because the cell has a top-level await "
     "(or begins with %%arun). Write `await main()` instead of `asyncio.run(main())`; or move the call to a cell "
-    "without await, where asyncio.run works."
+    "without await, where asyncio.run works. Where a library calls it, set NotebookRunner.nested = True."
 )
 IN_KERNEL = (
     "ipyrunner: this cell began before ipyrunner was loaded, and goes on in the kernel's event loop. Put `%load_ext "

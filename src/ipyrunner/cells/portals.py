@@ -2,7 +2,7 @@
 
 A loop cannot run inside itself. ``greenback`` gives a task a portal, through which a function that is not async may
 await: it runs the task in a greenlet, and switches. The loop and the other tasks go on meanwhile. Each ``await`` of a
-task with a portal costs about twice as much, so the user opens it.
+task with a portal costs about twice as much, so the user opens it. In the nested mode the loop runs inside itself.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..aio.introspection.running_callback import is_left_running
 from ..aio.introspection.running_loop import running_loop
+from ..aio.nested_runs import is_allowed, run_inside
 from ..aio.runner import as_coroutine
 
 if TYPE_CHECKING:
@@ -34,9 +35,12 @@ def wait_for(runner: NotebookRunner, awaitable: Awaitable[_T]) -> _T:
         return result
     if running is None or is_left_running(running):
         return runner.run(awaitable)
+    if is_allowed(running):
+        return run_inside(running, awaitable)
     as_coroutine(awaitable).close()
     raise RuntimeError(
         "this code already runs inside an event loop, and a loop cannot run inside itself: write `await ...` instead, "
         "or use a cell without await. In a function that is not async: first `await greenback.ensure_portal()` in a "
-        "cell (pip install 'ipyrunner[portal]'); from then on ipyrunner.await_() and %arun work in all cells"
+        "cell (%pip install 'ipyrunner[portal]'); from then on ipyrunner.await_() and %arun work in all cells. Or set "
+        "NotebookRunner.nested = True, which patches asyncio: then they, and asyncio.run(), run the loop inside itself"
     )

@@ -22,6 +22,7 @@ __all__ = [
     "OURS",
     "catches_interrupts",
     "function_name",
+    "is_ours",
     "is_user_code",
     "leave_alone",
     "uninterruptible",

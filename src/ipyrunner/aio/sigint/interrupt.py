@@ -22,7 +22,7 @@ by what that awaits (``gather(return_exceptions=True)``, ``asyncio.wait``), the 
 Python drops exceptions (``__del__``, a weakref's callback, a generator that is collected), it is raised again.
 
 Where the main task runs a loop inside itself (nest_asyncio), the callback that should cancel raises KeyboardInterrupt
-instead, which comes out of the inner run.
+instead, which comes out of the inner run. A task's that is in the way of the end of the cell has *grace* seconds.
 
 What still fails: a callback that catches KeyboardInterrupt and goes on keeps the loop until the next SIGINT. A call
 into C that never looks at signals cannot be interrupted. On a loop that hides its queue one more callback may run.
@@ -66,8 +66,8 @@ class _Question:
 class Interrupt(MainTask):
     """Take SIGINT over for one main task; a context manager, entered before the task is made.
 
-    On the main thread alone, and only if *replaces* says so of the handler that is there; handed back only if the
-    handler still is ours. Elsewhere it does nothing. The handler raises nothing but what it forces.
+    On the main thread alone, if *replaces* says so of the handler that is there; handed back if it still is ours. The
+    handler raises nothing but what it forces.
 
     Parameters
     ----------
@@ -96,10 +96,9 @@ class Interrupt(MainTask):
         self._lock = threading.Lock()
         self._thread = threading.get_ident()
         self._holder = Holder(loop, everything=True)
-        # Whether the next SIGINT is one that the watchdog has sent.
-        self._sent = False
-        # Whether one has come that could not be handled, and whether one is being handled.
-        self._missed = self._handling = False
+        # Whether the next SIGINT is one that the watchdog has sent; whether one has come that could not be handled, and
+        # whether one is being handled.
+        self._sent = self._missed = self._handling = False
         self._put = watchdog.put
         # Whether a press has not had its effect yet, whether that waits for the end of a step, and for which one's.
         self._due = False
@@ -113,8 +112,8 @@ class Interrupt(MainTask):
         self._watched = False
         self._until: float | None = None
         self._within = 0.0
-        # How many of the presses were answered by forced interrupts, what these were forced into, and the one that will
-        # not be raised in the main task by itself.
+        # How many presses forced interrupts have answered, what these were forced into, and the one that the main task
+        # will not get by itself.
         self._spent = 0
         self._forced: list[object] = []
         self._withheld: BaseException | None = None
@@ -365,6 +364,7 @@ class Interrupt(MainTask):
     def _answer(self, question: _Question) -> None:
         """Answer the question. It was put before any callback that came to the queue after the press."""
         question.answered = True
+        self._make_way(self._grace)
         if self._over or self.task is None or self.is_done:
             return
         if self.presses - self._spent > 1:

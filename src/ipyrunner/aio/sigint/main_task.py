@@ -17,6 +17,7 @@ from ..introspection.frames import uninterruptible
 from ..introspection.ready_queue import ReadyQueue
 from ..introspection.running_callback import runs_nested
 from ..introspection.wait_graph import dependencies
+from .forced_interrupt import Forced, forced_interrupt, inner_run
 
 __all__ = ["MainTask"]
 
@@ -42,6 +43,8 @@ class MainTask:
         # Done when what it is about is: the task itself, or one coroutine of a task that goes on.
         self.end: asyncio.Future[Any] | None = None
         self.abandoned = False
+        # What has run the loop inside itself, and was in the way.
+        self.unwound: Forced | None = None
         # Called when nobody is to wait for the task any longer: it is given up, or it is done.
         self.on_release: Callable[[], None] = lambda: None
         self._loop = loop
@@ -123,6 +126,25 @@ class MainTask:
         if not self._over and not self.is_done:
             self.abandoned = True
             self.on_release()
+
+    @uninterruptible
+    def _make_way(self, seconds: float) -> None:
+        """In the loop: in *seconds*, end what runs the loop inside itself, and is in the way of whoever waits outside.
+
+        As any callback that holds the loop; that the loop goes on in there helps nobody outside. Not the main task's
+        own inner runs before that is done: they are its code.
+        """
+        if runs_nested(sys._getframe()):
+            self._loop.call_later(seconds, self._unwind, seconds, context=self._context)
+
+    @uninterruptible
+    def _unwind(self, seconds: float) -> None:
+        if self._over or not runs_nested(sys._getframe()):
+            return
+        self._make_way(seconds)  # again, if somebody catches this one
+        if self.task is None or self.is_done or self.abandoned:
+            self.unwound = inner_run(sys._getframe(1), self._loop)
+            raise forced_interrupt()
 
     def fail(self, exc: BaseException) -> None:
         """Cancel the main task because of *exc*, which is to come out in the place of KeyboardInterrupt."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ...aio.nested_runs import is_allowed
 from ...aio.tasks.safe_names import label_of
 from ...notebook import NotebookRunner
 
@@ -33,7 +34,8 @@ class Status(NamedTuple):
             host += ", by turns (no pollable fd)"
         variables = sorted(var.name for var in runner.user_variables())
         return cls(
-            loop=f"{type(loop).__module__}.{type(loop).__qualname__}{', closed' if loop.is_closed() else ''}",
+            loop=f"{type(loop).__module__}.{type(loop).__qualname__}{', closed' if loop.is_closed() else ''}"
+            f"{', runs inside itself (nest-asyncio has patched asyncio)' if is_allowed(loop) else ''}",
             host=host,
             debug=str(loop.get_debug()),
             tasks=f"{len(tasks)}{_few([label_of(task) for task in tasks])}",

@@ -1,0 +1,270 @@
+"""Runs inside runs: by ``NotebookRunner.nested``, and after the user has applied nest-asyncio."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kernels import BEFORE, Kernel, kernel
+
+SETTING = "%config NotebookRunner.nested = True"
+MODES = {
+    "setting": SETTING,
+    "nest_asyncio2": "import nest_asyncio2; nest_asyncio2.apply()",
+    "nest_asyncio": "import nest_asyncio; nest_asyncio.apply()",
+}
+BACKGROUND = """
+import asyncio, ipyrunner
+log, ticks = [], 0
+async def tick():
+    global ticks
+    while True:
+        ticks += 1
+        await asyncio.sleep(0.001)
+ticking = asyncio.create_task(tick())
+async def inner(seconds=60):
+    seen = ticks
+    print('go')
+    try: await asyncio.sleep(seconds)
+    finally:
+        log.append('inner')
+        await asyncio.sleep(0.01)
+        log.append('cleaned')
+    return ticks > seen
+"""
+
+
+@pytest.fixture(scope="module", params=MODES)
+def _nested(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
+    """A kernel for each of what an old notebook begins with, and a new one."""
+    if request.param != "setting":
+        pytest.importorskip(request.param)
+    if request.param == "nest_asyncio" and sys.version_info >= (3, 14):
+        pytest.skip("nest_asyncio does not work with Python 3.14")
+    with kernel(tmp_path_factory.mktemp("ipython")) as started:
+        started.ok(BACKGROUND + MODES[request.param])
+        yield started
+
+
+@pytest.fixture
+def mode(_nested: Kernel, request: pytest.FixtureRequest) -> str:
+    name: str = request.node.callspec.params["_nested"]
+    return name
+
+
+@pytest.fixture
+def nested(_nested: Kernel) -> Iterator[Kernel]:
+    _nested.ok("%reset -f")
+    _nested.ok("%arunner restart")
+    _nested.ok(BEFORE)
+    _nested.ok(BACKGROUND + "%config NotebookRunner.interrupt_grace = 0.3")
+    yield _nested
+    _nested.expect_alive()
+    assert _nested.ok("ticking.done()").value == "False"
+
+
+RUNS = {
+    "run": "asyncio.run(inner(SECONDS))",
+    "run_until_complete": "asyncio.get_event_loop().run_until_complete(inner(SECONDS))",
+    "await_": "ipyrunner.await_(inner(SECONDS))",
+    "%arun": "get_ipython().run_line_magic('arun', 'inner(SECONDS)')",
+}
+
+
+@pytest.mark.parametrize("call", RUNS.values(), ids=RUNS)
+def test_a_run_inside_a_run(nested: Kernel, call: str) -> None:
+    call = call.replace("SECONDS", "0.05")
+    assert nested.ok(f"await asyncio.sleep(0); {call}").value == "True"  # other tasks go on
+    assert nested.ok(f"async def outer(): return {call}\nawait asyncio.gather(outer(), asyncio.sleep(0))").value == (
+        "[True, None]"
+    )
+    assert (
+        nested.run(f"await asyncio.sleep(0)\nasync def inner(seconds): raise ValueError\n{call}").ename == "ValueError"
+    )
+
+
+@pytest.mark.parametrize("where", ["main task", "child", "three deep"])
+@pytest.mark.parametrize("call", RUNS.values(), ids=RUNS)
+def test_one_interrupt_ends_a_run_inside_a_run(nested: Kernel, call: str, where: str, mode: str) -> None:
+    # What nest-asyncio alone leaves to itself.
+    cleans = mode == "setting" or "run_until_complete" not in call or where == "three deep"
+    call = call.replace("SECONDS", "60")
+    if where == "three deep":
+        nested.ok("async def deep(n): return asyncio.run(deep(n - 1)) if n else await inner()")
+        call = call.replace("inner(60)", "deep(2)")
+    nested.ok(f"async def outer():\n    await asyncio.sleep(0)\n    {call}")
+    cell = nested.begin(
+        "await asyncio.gather(outer(), asyncio.sleep(60), return_exceptions=True)"
+        if where == "child"
+        else "try: await outer()\nfinally: await asyncio.sleep(0.01); log.append('outer')"
+    )
+    queued = nested.begin("await asyncio.sleep(0)")
+    nested.interrupted(cell, "go")
+    assert cell.ename == "KeyboardInterrupt"
+    nested.finish(queued)
+    expected = ["inner", "cleaned"] * cleans + ["outer"] * (where != "child")
+    assert nested.ok("log").value == str(expected)
+    running = nested.ok("[t for t in asyncio.all_tasks() if t.get_coro().__name__ == 'inner']").value
+    assert (running == "[]") is cleans
+
+
+def test_one_interrupt_ends_a_cell_under_which_a_task_runs_the_loop(nested: Kernel) -> None:
+    nested.ok("async def background():\n    try: asyncio.run(inner())\n    finally: log.append('background')")
+    cell = nested.begin("t = asyncio.create_task(background())\nawait asyncio.sleep(60)")
+    nested.interrupted(cell, "go")
+    assert cell.ename == "KeyboardInterrupt"
+    assert "the interrupt was forced into background, which did not yield" in cell.stdout
+    assert nested.ok("log").value == "['inner', 'cleaned', 'background']"
+
+
+def test_one_interrupt_ends_a_run_inside_a_run_between_cells(nested: Kernel) -> None:
+    nested.ok("async def background():\n    try: asyncio.run(inner())\n    finally: log.append('background')")
+    cell = nested.ok("t = asyncio.create_task(background())")
+    nested.wait_for(cell, "go")
+    nested.interrupt()
+    nested.wait_for(cell, "the interrupt was forced into background, which did not yield")
+    assert nested.ok("log").value == "['inner', 'cleaned', 'background']"
+
+
+def test_the_kernel_leaves_a_run_inside_a_run_alone(nested: Kernel) -> None:
+    # A message for the kernel stops the notebook's loop: not while somebody else runs it.
+    cell = nested.begin("await asyncio.sleep(0); print('go'); asyncio.run(asyncio.sleep(1)); 'went on'")
+    nested.wait_for(cell, "go")
+    request = nested.track(nested.client.session.msg("kernel_info_request", {}))
+    assert nested.finish(cell).value == "'went on'"
+    nested.finish(request)
+
+
+def test_a_cell_that_ends_while_a_task_runs_the_loop_inside_itself(nested: Kernel) -> None:
+    nested.ok("async def inside(): asyncio.run(asyncio.sleep(0.3))")
+    assert nested.ok("t = asyncio.create_task(inside()); await asyncio.sleep(0.05); t.done()").value == "False"
+    assert nested.ok("await t; t.done()").value == "True"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_tasks_are_of_the_class_that_is_put_in(fresh: Kernel, mode: str) -> None:
+    if mode == "nest_asyncio" and sys.version_info >= (3, 14):
+        pytest.skip("nest_asyncio does not work with Python 3.14")
+    first = fresh.ok(
+        "import asyncio\nbegin = asyncio.Event()\nasync def fail():\n    await begin.wait()\n    1 / 0\n"
+        "failing = asyncio.create_task(fail(), name='made before')\n"
+        "before = asyncio.create_task(asyncio.sleep(60)); await asyncio.sleep(0)\n" + MODES[mode]
+    )
+    fresh.ok("def isinstances(*tasks): return [isinstance(task, asyncio.Task) for task in tasks]")
+    tasks = "isinstances(asyncio.current_task(), asyncio.create_task(asyncio.sleep(0)))"
+    assert fresh.ok(f"await asyncio.sleep(0); {tasks}").value == "[True, True]"
+    assert fresh.ok(f"%%arun\n{tasks}").value == "[True, True]"
+    assert fresh.ok("isinstances(asyncio.create_task(asyncio.sleep(0)))").value == "[True]"
+    # Tasks of both classes are tasks, in reports and tables.
+    cell = fresh.begin(
+        "async def wait(task): await task\n"
+        "begin.set(); failing_too = asyncio.create_task(fail(), name='made since')\n"
+        "kept_tasks = [asyncio.create_task(wait(before), name='waiting')]; await asyncio.sleep(0)"
+    )
+    fresh.wait_until(lambda: "the task made since (fail) failed" in cell.stderr)
+    fresh.wait_until(lambda: "the task made before (fail) failed" in first.stderr)
+    fresh.finish(cell)
+    assert "which waits for the task " in fresh.ok("%atasks show waiting").stdout
+    fresh.ok("%arunner restart")
+    assert fresh.ok("before.cancelled()").value == "True"
+    assert "runs inside itself" in (fresh.ok("%arunner").value or "")
+
+
+# -- the setting
+
+
+@pytest.fixture
+def k(shared: Kernel) -> Kernel:
+    """A kernel that has the setting."""
+    shared.ok(SETTING)
+    shared.ok(BACKGROUND)
+    return shared
+
+
+def test_without_await_a_run_is_one_of_its_own(k: Kernel) -> None:
+    k.ok("async def loop(): return asyncio.get_running_loop()")
+    assert k.ok("asyncio.run(loop()) is asyncio.get_event_loop()").value == "False"
+    assert (
+        k.ok(
+            "import sys; asyncio.run(loop(), **({'loop_factory': asyncio.new_event_loop} if sys.version_info >= (3, 12) else {})).is_closed()"
+        ).value
+        == "True"
+    )
+    assert k.ok("asyncio.get_event_loop().run_until_complete(inner(0.05))").value == "True"
+    for call in ("asyncio.run(inner())", "%arun inner()"):
+        k.ok("log.clear()")
+        cell = k.begin(call)
+        k.interrupted(cell, "go")
+        assert cell.ename == "KeyboardInterrupt"
+        assert k.ok("log").value == "['inner', 'cleaned']"
+        k.expect_alive()
+
+
+def test_what_is_given_to_a_run_inside_a_run(k: Kernel) -> None:
+    cell = k.run("await asyncio.sleep(0); asyncio.run(inner(0), loop_factory=asyncio.new_event_loop)")
+    assert cell.ename == "RuntimeError"
+    assert "leave loop_factory out" in cell.traceback
+    assert "never awaited" not in cell.stderr
+    assert k.run("await asyncio.sleep(0); asyncio.run(5)").ename == "TypeError"
+    debug = "async def debug(): return asyncio.get_running_loop().get_debug()\n"
+    assert (
+        k.ok(f"{debug}await asyncio.sleep(0); asyncio.run(debug(), debug=True), await debug()").value == "(True, False)"
+    )
+    k.expect_alive()
+
+
+def test_what_belongs_to_somebody_else_is_not_cancelled(k: Kernel) -> None:
+    cell = k.begin(
+        "t = asyncio.create_task(inner()); await asyncio.sleep(0); asyncio.get_event_loop().run_until_complete(t)"
+    )
+    k.interrupted(cell, "go")
+    assert cell.ename == "KeyboardInterrupt"
+    assert k.ok("t.done()").value == "False"
+    k.expect_alive()
+
+
+def test_it_cannot_be_taken_back(k: Kernel) -> None:
+    cell = k.ok("%config NotebookRunner.nested = False")
+    assert "until the kernel restarts" in cell.stderr
+    assert k.ok("ipyrunner.get_runner().nested").value == "True"
+    assert k.run("ipyrunner.get_runner().nested = False").ename == "TraitError"
+    k.ok("%arunner restart")
+    assert k.ok("await asyncio.sleep(0); asyncio.run(asyncio.sleep(0, 1))").value == "1"
+
+
+def test_without_a_library(fresh: Kernel) -> None:
+    fresh.ok("import sys\nfor name in ('nest_asyncio', 'nest_asyncio2'): sys.modules[name] = None")
+    assert "pip install 'ipyrunner[nested]'" in fresh.ok(SETTING).stderr
+    assert fresh.ok("import ipyrunner; ipyrunner.get_runner().nested").value == "False"
+    cell = fresh.run("import asyncio\nawait asyncio.sleep(0); asyncio.run(asyncio.sleep(0))")
+    assert cell.ename == "RuntimeError"
+    fresh.expect_alive()
+
+
+def test_it_needs_a_loop_of_asyncio(fresh: Kernel) -> None:
+    pytest.importorskip("uvloop")
+    fresh.ok(
+        "import asyncio\nget_ipython().run_line_magic('config', 'NotebookRunner.loop_factory = \"uvloop.new_event_loop\"')\n%arunner restart"
+    )
+    cell = fresh.ok(SETTING)
+    assert "NotebookRunner.nested works with asyncio's own loops, and this is a uvloop.Loop" in cell.stderr
+    fresh.ok(BEFORE)
+    fresh.expect_alive()
+    fresh.ok("%config NotebookRunner.loop_factory = None\n%arunner restart")
+    fresh.ok(SETTING)
+    fresh.ok(BEFORE)
+    fresh.ok("%config NotebookRunner.loop_factory = 'uvloop.new_event_loop'")
+    cell = fresh.run("%arunner restart")
+    assert cell.ename == "ValueError"
+    assert "NotebookRunner.nested" in cell.traceback
+    assert fresh.ok("await asyncio.sleep(0); asyncio.run(asyncio.sleep(0, 1))").value == "1"
+    fresh.expect_alive()
+
+
+def test_it_is_set_before_the_kernel_starts(tmp_path: Path) -> None:
+    with kernel(tmp_path, "--NotebookRunner.nested=True") as k:
+        assert k.ok("import asyncio\nawait asyncio.sleep(0); asyncio.run(asyncio.sleep(0, 1))").value == "1"
+        k.expect_alive()
