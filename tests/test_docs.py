@@ -30,8 +30,9 @@ def test_the_readmes_snippets_run_as_printed(stock: Kernel) -> None:
             assert cell.stdout + (cell.value or "") == expected.rstrip("\n"), code
 
 
-def test_the_snippets_about_one_main_run_as_printed(fresh: Kernel) -> None:
-    for code, expected in SNIPPET.findall((ROOT / "docs" / "main.md").read_text()):
+@pytest.mark.parametrize("page", ["main.md", "nesting.md"])
+def test_the_snippets_run_as_printed(fresh: Kernel, page: str) -> None:
+    for code, expected in SNIPPET.findall((ROOT / "docs" / page).read_text()):
         assert fresh.ok(code.rstrip("\n")).value == (expected.rstrip("\n") or None)
 
 

@@ -43,13 +43,13 @@ else:
         debug: bool | None = None,
         loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
     ) -> _T:
-        """Run *main*, any awaitable, in a new loop, close the loop and return the result.
+        """Be ``asyncio.run``: run *main*, any awaitable, in a new loop, close the loop and return the result.
 
         *debug* and *loop_factory* are as for ``asyncio.Runner``. RuntimeError while a loop runs in this thread,
         TypeError for what cannot be awaited.
         """
         if running_loop() is not None:
-            raise RuntimeError("asyncio.run() cannot be called from a running event loop")
+            raise RuntimeError("ipyrunner.run() is asyncio.run(): it cannot be called from a running event loop")
         with Runner(debug=debug, loop_factory=loop_factory) as runner:
             return runner.run(as_coroutine(main))
 

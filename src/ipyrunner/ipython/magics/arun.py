@@ -50,7 +50,8 @@ class RunnerMagics(Magics):
 
             x = %arun fetch(url)
 
-        It works in cells without `await` and in the functions that they call.
+        It works in cells without `await` and in the functions that they call; in cells with `await` where there is
+        a portal (`await greenback.ensure_portal()`), or with `%config NotebookRunner.nested = True`.
 
         `%%arun [options]` runs the cell's body as a coroutine, with a running event loop. The value of its last
         expression, awaited if that is possible, is the value of the cell. IPython's own syntax (`!ls`, `%pwd`,
