@@ -61,9 +61,9 @@ def await_(awaitable: Awaitable[_T]) -> _T:
 
     In a cell without ``await``, and in the functions that it calls, the notebook's loop runs until it is done; SIGINT
     cancels it. In a cell that awaits, and in tasks, it works where the task has a portal of greenback (``await
-    greenback.ensure_portal()``: once for all cells, which share a task), or with ``NotebookRunner.nested``; the loop and
-    other tasks go on meanwhile. Else RuntimeError; also outside IPython, before ``%load_ext ipyrunner``, and on threads other than
-    the main one; TypeError for what cannot be awaited.
+    greenback.ensure_portal()``: once for all cells, which share a task), or with ``NotebookRunner.nested``; the loop
+    and other tasks go on meanwhile. Else RuntimeError; also outside IPython, before ``%load_ext ipyrunner``, and on
+    threads other than the main one. TypeError for what cannot be awaited.
     """
     from .extension import await_
 
