@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
-__all__ = ["ItemReplacement", "Override", "Replacement", "Subclassing"]
+__all__ = ["ItemReplacement", "Override", "Replacement", "Replacements", "Subclassing"]
 
 
 class Override:
@@ -120,3 +120,33 @@ class Subclassing:
         """Restore the class, unless somebody has given the object another one since."""
         if type(self._owner) is self._ours:
             self._owner.__class__ = self._own
+
+
+class Replacements:
+    """Several replacements and subclassings, which are restored together."""
+
+    def __init__(self) -> None:
+        self._all: list[Replacement | Subclassing] = []
+
+    def __bool__(self) -> bool:
+        """Return whether there are any."""
+        return bool(self._all)
+
+    def replace(self, owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+        """Add a :class:`Replacement`."""
+        self._all.append(Replacement(owner, name, make))
+
+    def subclass(self, owner: Any, make: Callable[[Any], type]) -> None:
+        """Add a :class:`Subclassing`."""
+        self._all.append(Subclassing(owner, make))
+
+    def uncover(self, name: str) -> None:
+        """Bring the method *name* of all subclasses back, see ``Subclassing.uncover``."""
+        for each in self._all:
+            if isinstance(each, Subclassing):
+                each.uncover(name)
+
+    def restore(self) -> None:
+        """Restore what was there, the last first. Idempotent."""
+        while self._all:
+            self._all.pop().restore()

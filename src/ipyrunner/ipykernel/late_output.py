@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..aio.replacements import Replacement, Subclassing
+from ..aio.replacements import Replacements
 from .output_routing import Routing
 
 if TYPE_CHECKING:
@@ -71,16 +71,14 @@ class Unwatched:
         self._dropped = 0
         # Whether the code of the cell has ended, and its request has not.
         self._over = False
-        self._streams: list[Subclassing] = []
-        self._replacements: list[Replacement] = []
+        self._replacements = Replacements()
 
     def prepare(self, *, in_charge: bool) -> None:
         """Before the kernel begins a cell, see ``Routing.prepare``; *in_charge*: we shall be told by :meth:`begin`."""
         self.active = in_charge and not has_audience(self._shell)
         if self.active and not self._replacements:
             self._install()
-        for stream in self._streams:
-            stream.uncover("write")
+        self._replacements.uncover("write")
         # A terminal has no requests.
         self._request = self._routing.request_of(sys.stdout) if self.active else None
 
@@ -141,24 +139,16 @@ class Unwatched:
 
     def restore(self) -> None:
         """Leave the streams and the publisher as they were."""
-        for replacement in self._replacements:
-            replacement.restore()
-        for stream in self._streams:
-            stream.restore()
-        self._replacements.clear()
-        self._streams.clear()
+        self._replacements.restore()
         self.active = False
 
     def _install(self) -> None:
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "set_parent"):
-                self._streams.append(Subclassing(stream, self._moved))
-        publisher: Any = self._shell.display_pub
-        self._replacements += [
-            Replacement(publisher, "publish", self._publish),
-            Replacement(self._shell.kernel, "pre_handler_hook", self._begin_request),
-            Replacement(self._shell.kernel, "post_handler_hook", self._end_request),
-        ]
+                self._replacements.subclass(stream, self._moved)
+        self._replacements.replace(self._shell.display_pub, "publish", self._publish)
+        self._replacements.replace(self._shell.kernel, "pre_handler_hook", self._begin_request)
+        self._replacements.replace(self._shell.kernel, "post_handler_hook", self._end_request)
 
     def _moved(self, own: Any) -> type:
         move = self._move

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..aio.replacements import Replacement, Subclassing
+from ..aio.replacements import Replacements
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -27,8 +27,7 @@ class Routing:
     def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
         self._cell: contextvars.ContextVar[dict[str, Any]] = contextvars.ContextVar("ipyrunner cell")
-        self._replacements: list[Replacement] = []
-        self._streams: list[Subclassing] = []
+        self._replacements = Replacements()
         self._restored = False
         if getattr(shell, "kernel", None) is None:
             return
@@ -38,12 +37,11 @@ class Routing:
         publisher = shell.display_pub
         if hasattr(publisher, "set_parent") and not _follows_context(publisher):
             for name in ("publish", "clear_output"):
-                self._replacements.append(Replacement(publisher, name, self._publish))
+                self._replacements.replace(publisher, name, self._publish)
 
     def prepare(self) -> None:
         """Before the kernel begins a cell: IPython 9 has put back, after a plain one, the ``write`` of before."""
-        for stream in self._streams:
-            stream.uncover("write")
+        self._replacements.uncover("write")
 
     def set_cell(self) -> None:
         """Say in the current Context which cell begins; tasks inherit it."""
@@ -62,12 +60,7 @@ class Routing:
 
     def restore(self) -> None:
         """Leave the streams and the publisher as they were."""
-        for replacement in self._replacements:
-            replacement.restore()
-        for stream in self._streams:
-            stream.restore()
-        self._replacements.clear()
-        self._streams.clear()
+        self._replacements.restore()
         self._restored = True
 
     def _route_stream(self, stream: Any) -> None:
@@ -97,7 +90,7 @@ class Routing:
 
             return RoutedStream
 
-        self._streams.append(Subclassing(stream, routed))
+        self._replacements.subclass(stream, routed)
 
     def _publish(self, original: Callable[..., Any]) -> Callable[..., Any]:
         publisher: Any = self._shell.display_pub

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..aio.exit_and_fork import in_forked_children
 from ..aio.introspection.frames import uninterruptible
-from ..aio.replacements import Replacement
+from ..aio.replacements import Replacements
 from ..aio.sigint.defer_sigint import Held
 from ..aio.sigint.handlers import Outside, is_default_handler, signal_main_thread
 from ..aio.sigint.interrupt import Interrupt
@@ -61,7 +61,7 @@ class Guard(Outside):
         # The handlers that were there before the requests that go on.
         self._before: list[Any] = []
         self._grace: Callable[[], float] = lambda: 1.0
-        self._replacements: list[Replacement] = []
+        self._replacements = Replacements()
         kernel: Any = getattr(shell, "kernel", None)
         # A kernel class with hooks of its own keeps them, and stays unguarded.
         self._shell: Any = shell
@@ -78,28 +78,21 @@ class Guard(Outside):
             return
         self._grace = lambda: runner.interrupt_grace
         in_forked_children(self)
-        self._replacements = [
-            Replacement(self._kernel, "pre_handler_hook", lambda original: self._begin_request(original, in_charge)),
-            Replacement(self._kernel, "post_handler_hook", self._end_request),
-            Replacement(self._shell, "run_code", self._run_code),
-            *(
-                Replacement(stream, "flush", _hold)
-                for stream in (sys.stdout, sys.stderr)
-                if _is_ipykernels(stream.flush)
-            ),
-        ]
+        replace = self._replacements.replace
+        replace(self._kernel, "pre_handler_hook", lambda original: self._begin_request(original, in_charge))
+        replace(self._kernel, "post_handler_hook", self._end_request)
+        replace(self._shell, "run_code", self._run_code)
+        for stream in (sys.stdout, sys.stderr):
+            if _is_ipykernels(stream.flush):
+                replace(stream, "flush", _hold)
         if hasattr(self._kernel, "_cancel_on_sigint"):
             # Private, since ipykernel 5.2: cancels the awaiting cell from the outside, and loses the reply if the cell
             # has not begun. Without it there is nothing to keep away.
-            self._replacements.append(
-                Replacement(self._kernel, "_cancel_on_sigint", lambda original: self._leave_to_us(original, in_charge))
-            )
+            replace(self._kernel, "_cancel_on_sigint", lambda original: self._leave_to_us(original, in_charge))
 
     def restore(self) -> None:
         """Leave SIGINT to the kernel again."""
-        for replacement in self._replacements:
-            replacement.restore()
-        self._replacements.clear()
+        self._replacements.restore()
 
     def after_fork(self) -> None:
         """In a child process: SIGINT is Python's again."""
