@@ -20,7 +20,9 @@ LAYERS = [
     "ipython",
     "cells",
     "ipykernel",
+    "installation",
     "notebook",
+    "audience",
     "settings",
 ]
 LAYERS += [
@@ -39,6 +41,14 @@ LAYERS += [
         "replacements",
         "exit_and_fork",
     )
+]
+# Each can be deleted, with its line in the extension: nothing else knows it.
+ROOMS = [
+    "terminal",
+    "ipykernel.late_output",
+    "ipykernel.gui_loops",
+    "ipython.debugger",
+    "ipython.magics.timeit",
 ]
 MODULES = sorted(SOURCE.rglob("*.py"))
 PRIVATE = {
@@ -64,8 +74,8 @@ PRIVATE = {
     "_run": "aio/introspection/running_callback.py",
     "_callback": "aio/introspection/running_callback.py",
     "_callbacks": "aio/introspection/private_api.py",
-    "_previous_sigint_handler": "aio/sigint/handlers.py",
-    "_asyncio_runner": "ipython/run_cell.py",
+    "_previous_sigint_handler": "ipython/debugger.py",
+    "_asyncio_runner": "installation.py",
     "_pseudo_sync_runner": "cells/first_cell.py",
     "_parent_header": "ipykernel/output_routing.py",
     "_cancel_on_sigint": "ipykernel/request_sigint.py",
@@ -82,6 +92,10 @@ def name(path: Path) -> str:
     return path.relative_to(SOURCE).as_posix()
 
 
+def dotted(path: Path) -> str:
+    return path.relative_to(SOURCE).with_suffix("").as_posix().replace("/", ".")
+
+
 def layer(module: str) -> int:
     """Return which layer a module belongs to, by its name relative to the package; -1: the package itself."""
     return next((i for i, name in enumerate(LAYERS) if f"{module}.".startswith(f"{name}.")), -1)
@@ -91,20 +105,50 @@ def imported(path: Path) -> list[str]:
     """The names, relative to the package, of our own modules that the module imports anywhere."""
     names = []
     parts = path.relative_to(SOURCE).with_suffix("").parts
+    modules = {dotted(module) for module in MODULES}
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
             if node.level:
                 names.append(".".join((*parts[: len(parts) - node.level], node.module or "")).strip("."))
             elif (node.module or "").startswith("ipyrunner"):
                 names.append((node.module or "").removeprefix("ipyrunner").strip("."))
+            else:
+                continue
+            names += modules & {f"{names[-1]}.{alias.name}".strip(".") for alias in node.names}
     return [n for n in names if n]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name)
 def test_imports_point_one_way(path: Path) -> None:
-    own = layer(path.relative_to(SOURCE).with_suffix("").as_posix().replace("/", "."))
+    own = layer(dotted(path))
     for target in imported(path):
         assert layer(target) >= own, f"{name(path)} imports {target}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_the_extension_alone_knows_the_optional_rooms(path: Path) -> None:
+    own = dotted(path)
+    for target in imported(path):
+        for room in ROOMS:
+            assert in_room(own, room) or not in_room(target, room), f"{own} imports {target}"
+    for target in re.findall(r'_room\("(.+)"\)', path.read_text()):
+        assert own == "extension"
+        assert any(in_room(target, room) for room in ROOMS), target
+
+
+def in_room(module: str, room: str) -> bool:
+    return f"{module}.".startswith(f"{room}.")
+
+
+@pytest.mark.parametrize("path", sorted((SOURCE / "aio").rglob("*.py")), ids=name)
+def test_aio_knows_neither_ipython_nor_debuggers(path: Path) -> None:
+    modules = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            modules.add((node.module or "").partition(".")[0])
+    assert not modules & {"IPython", "bdb", "ipykernel", "pdb", "tornado", "traitlets"}
 
 
 @pytest.mark.parametrize("package", sorted(SOURCE.rglob("__init__.py")), ids=name)

@@ -11,7 +11,9 @@ The layers, each of which knows only those after it:
 * ``ipython``: the way of a cell: source, run, traceback; the magics.
 * ``cells``: the first cell, cells inside cells, notes on mistakes.
 * ``ipykernel``: requests, signals, output, comms.
+* ``installation``: what a part of the extension gets.
 * ``notebook``: ``NotebookRunner``, what one notebook keeps.
+* ``audience``: who looks at what is printed after its cell.
 * ``settings``: the settings of a notebook's runner.
 * ``aio``: asyncio alone.
 """

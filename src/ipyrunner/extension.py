@@ -3,47 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
 import warnings
 import weakref
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from .aio.exit_and_fork import at_exit
 from .aio.introspection.running_loop import running_loop
-from .aio.replacements import Replacement
 from .aio.sigint.watchdog_thread import watchdog
-from .aio.tasks.safe_names import describe
 from .cells.first_cell import FirstCell
 from .cells.inner_cells import InnerCells
 from .cells.portals import wait_for
+from .installation import Installation
 from .ipykernel.comms import Comms
-from .ipykernel.gui_loops import Gui
 from .ipykernel.kernel_loop import kernel_loop
-from .ipykernel.late_output import Unwatched
 from .ipykernel.output_routing import Routing
 from .ipykernel.request_sigint import Guard
 from .ipykernel.sigterm import Termination
-from .ipython.debugger import debugger, leave_out_ours
 from .ipython.hook_errors import Calling
 from .ipython.input import Asking
 from .ipython.loop_reports import Reports
 from .ipython.magics.arun import RunnerMagics
 from .ipython.magics.atasks import TaskMagics, table
 from .ipython.magics.tasks_table import TaskTable
-from .ipython.magics.timeit import Timing
 from .ipython.run_cell import Cells
 from .ipython.tracebacks import Tracebacks, pointing_records
 from .notebook import NotebookRunner
-from .terminal.prompt import Prompting
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
 __all__ = ["ask", "await_", "get_runner", "load", "runner_of", "tasks", "unload"]
 
+Part: TypeAlias = "Callable[[Extension], None]"
 _T = TypeVar("_T")
 _extensions: weakref.WeakKeyDictionary[Any, Extension] = weakref.WeakKeyDictionary()
 
@@ -110,154 +105,47 @@ def tasks(*, ended: bool = False) -> TaskTable:
     return table(extension.shell, extension.runner, ended=ended)
 
 
-class Extension:
+class Extension(Installation):
     """Everything that is changed on one shell."""
 
+    # What other parts have to do with.
+    calling: Calling
+    cells: Cells
+    termination: Termination
+
     def __init__(self, shell: InteractiveShell) -> None:
-        self.shell = shell
-        # What undoes each step, in the order of the steps.
-        self._undo: list[Callable[[], object]] = []
+        super().__init__(shell, NotebookRunner(parent=shell))
+        self.asking = Asking(shell)
         try:
-            self._install()
+            for install in PARTS:
+                install(self)
         except BaseException:
-            self._restore()
+            self.restore()
             raise
-
-    def _install(self) -> None:
-        shell, undo = self.shell, self._undo.append
-        undo(lambda: _leave_current_loop(kernel_loop(shell)))
-        undo(watchdog.stop)
-        self._guard = Prompting(shell) if Prompting.fits(shell) else Guard(shell)
-        undo(self._guard.restore)
-        self.runner = NotebookRunner(parent=shell, outside=self._guard)
-        host = kernel_loop(shell)
-        if host is not None and host is running_loop():
-            self.runner.attach(host)
-        self._routing = Routing(shell)
-        undo(self._routing.restore)
-        self._unwatched = Unwatched(shell, self._routing)
-        undo(self._unwatched.restore)
-        self.runner.show = Reports(shell, self._unwatched).show
-        self.runner.is_logged = lambda: self._unwatched.active
-        self.asking = Asking(shell, self._routing)
-        inner = InnerCells()
-        tracebacks = Tracebacks(shell, self.runner, inner)
-        self._calling = Calling(shell)
-        self._cells = Cells(shell, self.runner, self._routing, self._unwatched, tracebacks, inner, self._calling)
-        self._gui = Gui(shell, self.runner)
-        undo(self._gui.stop)
-        self._termination = Termination(
-            lambda: kernel_loop(shell),
-            timeout=lambda: self.runner.shutdown_timeout,
-            in_kernel=hasattr(shell, "kernel"),
-        )
-        undo(self._termination.restore)
-        stock = shell.should_run_async
-        self._replace(shell, "should_run_async", self._cells.should_run_async)
-        self._replace(shell, "run_cell_async", lambda original: self._cells.run_cell_async(original, stock))
-        self._replace(shell, "showtraceback", tracebacks.showtraceback)
-        if hasattr(shell.InteractiveTB, "get_records"):  # without it the arrow may point at a clean-up
-            self._replace(shell.InteractiveTB, "get_records", pointing_records)
-        self._replace(shell, "debugger", lambda original: debugger(shell, original))
-        self._replace(shell, "enable_gui", self._gui.enable_gui)
-        self._replace(shell.events, "trigger", self._lend_to_hooks)
-        self._replace(shell, "transform_cell", self._calling.transform)
-        self._replace(shell, "transform_ast", self._calling.transform)
-        if hasattr(shell, "_user_obj_error"):
-            # Private, since IPython 1. Without it an expression whose error cannot be shown costs the reply.
-            self._replace(shell, "_user_obj_error", self._calling.user_obj_error)
-        if hasattr(shell, "_format_exception_for_storage"):
-            # Private, since IPython 9.2: for the history, what showtraceback has done. What it raises ends the cell.
-            self._replace(shell, "_format_exception_for_storage", tracebacks.stored)
-        if hasattr(shell, "_atexit_once"):
-            # Private, since IPython 8.0: a terminal clears the user's variables there, before atexit's functions run.
-            # Without it tasks are cleaned up at exit all the same, only later.
-            self._replace(shell, "_atexit_once", self._close_before)
-        undo(leave_out_ours(shell))
-        self._append("ast_transformers", self._cells)
-        self._append("configurables", self.runner)
-        for magics in (RunnerMagics(shell, self.runner, self._cells), TaskMagics(shell, self.runner)):
-            undo(partial(self._remove, "configurables", magics))  # Magics register themselves
-            before = {kind: dict(present) for kind, present in shell.magics_manager.magics.items()}
-            shell.register_magics(magics)
-            undo(partial(_unregister, shell, magics, before))
-        undo(Timing(shell, self.runner, self._cells.in_charge).restore)
-        undo(Comms(shell, self.runner).restore)
-        self.runner.when_host_stops = self._shutdown
-        self._guard.begin(self.runner, self._cells.in_charge)
-        undo(at_exit(self._exit))
-        self._first_cell = FirstCell(shell, self.runner)
-        undo(self._first_cell.end)
-
-    def _replace(self, owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-        self._undo.append(Replacement(owner, name, make).restore)
-
-    def _append(self, name: str, item: object) -> None:
-        getattr(self.shell, name).append(item)
-        self._undo.append(partial(self._remove, name, item))
-
-    def _remove(self, name: str, item: object) -> None:
-        # From the list that is there now: the user may have made another one of it, or have removed ours.
-        items = getattr(self.shell, name)
-        items[:] = [other for other in items if other is not item]
 
     def unload(self) -> None:
         """Close the runner; restore what was there before, even if closing fails."""
         try:
             self.runner.close()
         finally:
-            self._restore()
+            self.restore()
 
-    def _restore(self) -> None:
-        """Undo all steps. One that fails is told, and keeps no other from being undone."""
-        while self._undo:
-            step = self._undo.pop()
-            try:
-                step()
-            except Exception as exc:
-                print(f"ipyrunner: something could not be restored: {describe(exc)}", file=sys.stderr)
+    def append(self, name: str, item: object) -> None:
+        """Append *item* to the shell's list *name*, until :meth:`restore`."""
+        getattr(self.shell, name).append(item)
+        self.undo(partial(self.remove, name, item))
 
-    def _exit(self) -> None:
-        self._shutdown()
-        self._termination.finish()
+    def remove(self, name: str, item: object) -> None:
+        """Remove *item* from the list that is there now: the user may have made another one, or have removed ours."""
+        items = getattr(self.shell, name)
+        items[:] = [other for other in items if other is not item]
 
-    def _shutdown(self) -> None:
-        with self._termination.cleaning_up() as elapsed:
-            try:
-                self.runner.shutdown(elapsed)
-            finally:
-                self._unwatched.tell(self.runner.log)
 
-    def _close_before(self, original: Callable[[], None]) -> Callable[[], None]:
-        def close_before() -> None:
-            self.runner.shutdown()
-            original()
-
-        return close_before
-
-    def _lend_to_hooks(self, original: Callable[..., None]) -> Callable[..., None]:
-        original = self._calling.trigger(original)
-        lent = self._lend(original)
-
-        def trigger(event: str, *args: Any, **kwargs: Any) -> None:
-            if event == "post_execute":
-                self._first_cell.end_if_over()
-            self._termination.renew()  # at the beginning and at the end of each cell
-            # IPython's own hooks need no loop: to lend for them would make one again right after `%arunner close`.
-            hooks = self.shell.events.callbacks.get(event, ())
-            (original if all(map(_is_ipythons, hooks)) else lent)(event, *args, **kwargs)
-
-        return trigger
-
-    def _lend(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        """Let the event hooks, which the kernel calls, see the notebook's loop as the running one."""
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if threading.current_thread() is not threading.main_thread():
-                return original(*args, **kwargs)
-            return self.runner.lend(lambda: original(*args, **kwargs))
-
-        return call
+def _loops(extension: Extension) -> None:
+    host = kernel_loop(extension.shell)
+    extension.undo(lambda: _leave_current_loop(kernel_loop(extension.shell)))
+    if host is not None and host is running_loop():
+        extension.runner.attach(host)
 
 
 def _leave_current_loop(host: asyncio.AbstractEventLoop | None) -> None:
@@ -272,6 +160,83 @@ def _leave_current_loop(host: asyncio.AbstractEventLoop | None) -> None:
         asyncio.set_event_loop(host)
 
 
+def _sigint(extension: Extension) -> None:
+    extension.undo(watchdog.stop)
+    extension.runner.outside = guard = Guard(extension.shell)
+    extension.undo(guard.restore)
+    guard.begin(extension.runner, extension.in_charge)
+
+
+def _end_of_process(extension: Extension) -> None:
+    shell, runner = extension.shell, extension.runner
+    extension.termination = termination = Termination(
+        lambda: kernel_loop(shell), timeout=lambda: runner.shutdown_timeout, in_kernel=hasattr(shell, "kernel")
+    )
+    extension.undo(termination.restore)
+
+    def shutdown() -> None:
+        with termination.cleaning_up() as elapsed:
+            try:
+                runner.shutdown(elapsed)
+            finally:
+                extension.audience.tell(runner.log)
+
+    def end() -> None:
+        shutdown()
+        termination.finish()
+
+    def close_before(original: Callable[[], None]) -> Callable[[], None]:
+        def close_before() -> None:
+            runner.shutdown()
+            original()
+
+        return close_before
+
+    runner.when_host_stops = shutdown
+    extension.undo(at_exit(end))
+    if hasattr(shell, "_atexit_once"):
+        # Private, since IPython 8.0: a terminal clears the user's variables there, before atexit's functions run.
+        # Without it tasks are cleaned up at exit all the same, only later.
+        extension.replace(shell, "_atexit_once", close_before)
+
+
+def _cells(extension: Extension) -> None:
+    shell, runner = extension.shell, extension.runner
+    routing = Routing(shell)
+    extension.undo(routing.restore)
+    runner.show = Reports(extension).show
+    runner.is_logged = lambda: extension.audience.is_logged()
+    inner = InnerCells()
+    tracebacks = Tracebacks(shell, runner, inner)
+    extension.calling = calling = Calling(shell)
+    extension.cells = cells = Cells(extension, routing, tracebacks, inner, calling)
+    stock = shell.should_run_async
+    extension.replace(shell, "should_run_async", cells.should_run_async)
+    extension.replace(shell, "run_cell_async", lambda original: cells.run_cell_async(original, stock))
+    extension.replace(shell, "showtraceback", tracebacks.showtraceback)
+    if hasattr(shell.InteractiveTB, "get_records"):  # without it the arrow may point at a clean-up
+        extension.replace(shell.InteractiveTB, "get_records", pointing_records)
+    extension.replace(shell, "transform_cell", calling.transform)
+    extension.replace(shell, "transform_ast", calling.transform)
+    if hasattr(shell, "_user_obj_error"):
+        # Private, since IPython 1. Without it an expression whose error cannot be shown costs the reply.
+        extension.replace(shell, "_user_obj_error", calling.user_obj_error)
+    if hasattr(shell, "_format_exception_for_storage"):
+        # Private, since IPython 9.2: for the history, what showtraceback has done. What it raises ends the cell.
+        extension.replace(shell, "_format_exception_for_storage", tracebacks.stored)
+    extension.append("ast_transformers", cells)
+
+
+def _magics(extension: Extension) -> None:
+    shell, runner = extension.shell, extension.runner
+    extension.append("configurables", runner)
+    for magics in (RunnerMagics(shell, runner, extension.cells), TaskMagics(shell, runner)):
+        extension.undo(partial(extension.remove, "configurables", magics))  # Magics register themselves
+        before = {kind: dict(present) for kind, present in shell.magics_manager.magics.items()}
+        shell.register_magics(magics)
+        extension.undo(partial(_unregister, shell, magics, before))
+
+
 def _unregister(shell: InteractiveShell, magics: Any, before: dict[str, dict[str, Any]]) -> None:
     """Restore the magics of before, unless somebody has defined others of the same names since."""
     for kind, names in magics.magics.items():
@@ -283,5 +248,57 @@ def _unregister(shell: InteractiveShell, magics: Any, before: dict[str, dict[str
                     present[name] = before[kind][name]
 
 
+def _comms(extension: Extension) -> None:
+    extension.undo(Comms(extension.shell, extension.runner).restore)
+
+
+def _event_hooks(extension: Extension) -> None:
+    """Let the event hooks, which the kernel calls, see the notebook's loop as the running one."""
+    shell, runner = extension.shell, extension.runner
+    first_cell = FirstCell(shell, runner)
+
+    def lend_to_hooks(original: Callable[..., None]) -> Callable[..., None]:
+        original = extension.calling.trigger(original)
+
+        def trigger(event: str, *args: Any, **kwargs: Any) -> None:
+            if event == "post_execute":
+                first_cell.end_if_over()
+            extension.termination.renew()  # at the beginning and at the end of each cell
+            # IPython's own hooks need no loop: to lend for them would make one again right after `%arunner close`.
+            ipythons = all(map(_is_ipythons, shell.events.callbacks.get(event, ())))
+            if ipythons or threading.current_thread() is not threading.main_thread():
+                original(event, *args, **kwargs)
+            else:
+                runner.lend(lambda: original(event, *args, **kwargs))
+
+        return trigger
+
+    extension.replace(shell.events, "trigger", lend_to_hooks)
+    extension.undo(first_cell.end)
+
+
 def _is_ipythons(hook: object) -> bool:
     return str(getattr(hook, "__module__", "")).startswith(("IPython.", "ipykernel."))
+
+
+def _room(module: str) -> Part:
+    """Return the part that *module* puts in place. Nothing else knows it: it can be deleted, with its line below."""
+    install: Part = import_module(f".{module}", __package__).install
+    return install
+
+
+# Each undoes what it has changed before those above it do: some change what others have changed.
+PARTS: tuple[Part, ...] = (
+    _loops,
+    _sigint,
+    _end_of_process,
+    _room("terminal.prompt"),
+    _cells,
+    _room("ipykernel.late_output"),
+    _room("ipykernel.gui_loops"),
+    _room("ipython.debugger"),
+    _magics,
+    _room("ipython.magics.timeit"),
+    _comms,
+    _event_hooks,
+)

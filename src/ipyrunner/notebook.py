@@ -39,9 +39,9 @@ class NotebookRunner(Settings):
     a new one. Every method raises RuntimeError on threads other than the main one, whose loop this is.
     """
 
-    def __init__(self, *, outside: Outside | None = None, **kwargs: Any) -> None:
-        """*outside* handles SIGINT while nothing runs in the notebook's loop."""
-        self._outside = outside
+    def __init__(self, **kwargs: Any) -> None:
+        # Who handles SIGINT while nothing runs in the notebook's loop, set before that is made.
+        self.outside = Outside()
         self._host: asyncio.AbstractEventLoop | None = None
         self._host_options: dict[str, Any] = {}
         self._current: PersistentRunner | None = None
@@ -266,7 +266,7 @@ class NotebookRunner(Settings):
         try:
             if self.nested:
                 allow(loop)
-            begun = PersistentRunner(loop, context, grace=grace, outside=self._outside, show=self.show)
+            begun = PersistentRunner(loop, context, grace=grace, outside=self.outside, show=self.show)
         except BaseException:
             loop.close()
             raise

@@ -16,14 +16,22 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..aio.introspection.running_loop import NOTHING, running_as
+from ..installation import Installation
 from ..notebook import NotebookRunner
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-__all__ = ["Gui"]
+__all__ = ["Gui", "install"]
 
 _PAUSE = 0.02  # seconds
+
+
+def install(extension: Installation) -> None:
+    """Put the part in place."""
+    gui = Gui(extension.shell, extension.runner)
+    extension.undo(gui.stop)
+    extension.replace(extension.shell, "enable_gui", gui.enable_gui)
 
 
 class Gui:

@@ -20,31 +20,26 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..aio.replacements import Replacements
-from .output_routing import Routing
+from ..audience import Audience, has_audience
+from ..installation import Installation
+from .output_routing import request_of
 
 if TYPE_CHECKING:
     import logging
 
     from IPython.core.interactiveshell import InteractiveShell
 
-__all__ = ["Unwatched", "has_audience"]
+__all__ = ["Unwatched", "install"]
 
 # So many writes and displays are kept for the next cell at most, and so many characters of them.
 _MOST = 1000
 _LARGEST = 10_000_000
 
 
-def has_audience(shell: InteractiveShell) -> bool:
-    """Return whether somebody looks at the output while it comes.
-
-    nbclient, and so nbconvert and papermill, say that nobody can be asked for input (``allow_stdin``); front ends with
-    people in front of them do not.
-    """
-    kernel: Any = getattr(shell, "kernel", None)
-    if kernel is None:
-        return True
-    content = kernel.get_parent("shell").get("content", {}) if hasattr(kernel, "get_parent") else {}
-    return bool(content.get("allow_stdin", True))
+def install(extension: Installation) -> None:
+    """Put the part in place."""
+    extension.audience = unwatched = Unwatched(extension.shell)
+    extension.undo(unwatched.restore)
 
 
 class _Kept(NamedTuple):
@@ -55,14 +50,13 @@ class _Kept(NamedTuple):
     size: int
 
 
-class Unwatched:
+class Unwatched(Audience):
     """Move output of cells that have ended into the one that runs, for clients of *shell* that nobody watches."""
 
-    def __init__(self, shell: InteractiveShell, routing: Routing) -> None:
+    def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
-        self._routing = routing
         # Whether nobody watches the cell that runs, or, between cells, the last one.
-        self.active = False
+        self._active = False
         # The request that runs, and the Context to print in what belongs to others.
         self._request: str | None = None
         self._context: contextvars.Context | None = None
@@ -74,13 +68,13 @@ class Unwatched:
         self._replacements = Replacements()
 
     def prepare(self, *, in_charge: bool) -> None:
-        """Before the kernel begins a cell, see ``Routing.prepare``; *in_charge*: we shall be told by :meth:`begin`."""
-        self.active = in_charge and not has_audience(self._shell)
-        if self.active and not self._replacements:
+        """See ``Audience``; and ``Routing.prepare`` for the ``write`` of before."""
+        self._active = in_charge and not has_audience(self._shell)
+        if self._active and not self._replacements:
             self._install()
         self._replacements.uncover("write")
         # A terminal has no requests.
-        self._request = self._routing.request_of(sys.stdout) if self.active else None
+        self._request = request_of(self._shell, sys.stdout) if self._active else None
 
     def begin(self, context: contextvars.Context, *, silent: bool) -> None:
         """A cell begins, whose output goes where it does in *context*: print what has come since the last one."""
@@ -106,10 +100,10 @@ class Unwatched:
         def pre_handler_hook() -> Any:
             result = original()
             # Requests nest. What others print than those of cells is missed, and kept for the next cell.
-            if self.active and self._request is None and threading.current_thread() is threading.main_thread():
+            if self._active and self._request is None and threading.current_thread() is threading.main_thread():
                 header: dict[str, Any] = self._shell.parent_header.get("header", {})  # type: ignore[attr-defined]
                 if header.get("msg_type") == "execute_request":
-                    self._request = self._routing.request_of(sys.stdout)
+                    self._request = request_of(self._shell, sys.stdout)
             return result
 
         return pre_handler_hook
@@ -125,14 +119,18 @@ class Unwatched:
         return post_handler_hook
 
     def is_stray(self) -> bool:
-        """Return whether what is printed in the present Context is missed by who runs the cells."""
-        return self.active and not self._is_own(sys.stderr)
+        """Whether it is not the present cell's."""
+        return self._active and not self._is_own(sys.stderr)
+
+    def is_logged(self) -> bool:
+        """Whether nobody watches."""
+        return self._active
 
     def tell(self, log: logging.Logger | logging.LoggerAdapter[Any]) -> None:
-        """At the end of the process: log what no cell has come for."""
+        """Log what no cell has come for."""
         kept, self._kept = self._kept, deque()
         dropped = self._take_dropped() + "\n" if self._dropped else ""
-        if kept and self.active:
+        if kept and self._active:
             log.warning(
                 "ipyrunner: what came after the last cell:\n%s%s", dropped, "".join(k.text for k in kept).rstrip()
             )
@@ -140,7 +138,7 @@ class Unwatched:
     def restore(self) -> None:
         """Leave the streams and the publisher as they were."""
         self._replacements.restore()
-        self.active = False
+        self._active = False
 
     def _install(self) -> None:
         for stream in (sys.stdout, sys.stderr):
@@ -170,7 +168,7 @@ class Unwatched:
 
     def _move(self, output: Any, text: str, size: int, send: Callable[[], Any]) -> Any:
         """Call *send*, which sends *text* to *output*, where it is seen; return what it returns."""
-        if not self.active or self._is_own(output):
+        if not self._active or self._is_own(output):
             return send()
         if self._context is not None:
             return self._context.copy().run(send)
@@ -183,7 +181,7 @@ class Unwatched:
         return send()
 
     def _is_own(self, output: Any) -> bool:
-        return self._request is not None and self._routing.request_of(output) == self._request
+        return self._request is not None and request_of(self._shell, output) == self._request
 
     def _take_dropped(self) -> str:
         dropped, self._dropped = self._dropped, 0

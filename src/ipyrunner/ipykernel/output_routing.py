@@ -18,7 +18,22 @@ from ..aio.replacements import Replacements
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-__all__ = ["Routing"]
+__all__ = ["Routing", "present_cell", "request_of"]
+
+# The request of the cell that the Context belongs to; none where the kernel knows it itself.
+_cell: contextvars.ContextVar[dict[str, Any]] = contextvars.ContextVar("ipyrunner cell")
+
+
+def present_cell() -> dict[str, Any] | None:
+    """Return the request of the cell that the current Context belongs to; None where the kernel knows itself."""
+    return _cell.get(None)
+
+
+def request_of(shell: InteractiveShell, output: Any) -> str | None:
+    """Return the id of the request that *output*, a stream or the publisher, goes to in the present Context."""
+    parent: Any = output.parent_header if _follows_context(output) else _cell.get(shell.parent_header)  # type: ignore[attr-defined]
+    request: str | None = parent.get("msg_id") or parent.get("header", {}).get("msg_id")
+    return request
 
 
 class Routing:
@@ -26,7 +41,6 @@ class Routing:
 
     def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
-        self._cell: contextvars.ContextVar[dict[str, Any]] = contextvars.ContextVar("ipyrunner cell")
         self._replacements = Replacements()
         self._restored = False
         if getattr(shell, "kernel", None) is None:
@@ -46,17 +60,7 @@ class Routing:
     def set_cell(self) -> None:
         """Say in the current Context which cell begins; tasks inherit it."""
         if self._replacements:
-            self._cell.set(self._shell.parent_header)
-
-    def request_of(self, output: Any) -> str | None:
-        """Return the id of the request that *output*, a stream or the publisher, goes to in the present Context."""
-        parent: Any = output.parent_header if _follows_context(output) else self._cell.get(self._shell.parent_header)
-        request: str | None = parent.get("msg_id") or parent.get("header", {}).get("msg_id")
-        return request
-
-    def cell(self) -> dict[str, Any] | None:
-        """Return the request of the cell that the current Context belongs to; None where the kernel knows itself."""
-        return self._cell.get(None)
+            _cell.set(self._shell.parent_header)
 
     def restore(self) -> None:
         """Leave the streams and the publisher as they were."""
@@ -65,7 +69,6 @@ class Routing:
 
     def _route_stream(self, stream: Any) -> None:
         # A class, and not methods on the stream: IPython 9 replaces stream.write for the length of each plain cell.
-        cell = self._cell
         # What the kernel has set last, for output that belongs to no cell of ours.
         last: dict[str, Any] = self._shell.parent_header  # type: ignore[attr-defined]
         shown: dict[str, Any] = last
@@ -81,7 +84,7 @@ class Routing:
 
                 def write(self, text: str) -> Any:
                     nonlocal shown
-                    parent = cell.get(last)
+                    parent = _cell.get(last)
                     if parent is not shown and not routing._restored:
                         self.flush()
                         shown = parent
@@ -96,7 +99,7 @@ class Routing:
         publisher: Any = self._shell.display_pub
 
         def publish(*args: Any, **kwargs: Any) -> Any:
-            parent = self._cell.get(None)
+            parent = _cell.get(None)
             if parent is None:
                 return original(*args, **kwargs)
             before = publisher.parent_header

@@ -5,10 +5,13 @@ IPython's ``%debug`` stops in the innermost frame of a group's own traceback, wh
 
 ipykernel tells debugpy, when a front end attaches, to leave out every file that was imported when the kernel started.
 Ours, which are imported later, would be shown below the user's frames, and stepped into at the end of each coroutine.
+
+pdb takes SIGINT over at ``continue``, to stop the program again. A run that begins then takes it over from pdb.
 """
 
 from __future__ import annotations
 
+import bdb
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,14 +22,47 @@ from typing import TYPE_CHECKING
 from ..aio.introspection.exceptions import inner_of, is_a, traceback_of
 from ..aio.introspection.frames import OURS, leave_alone
 from ..aio.tasks.safe_names import describe
+from ..installation import Installation
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-__all__ = ["debugger", "leave_out_ours"]
+__all__ = ["install"]
 
 
-def leave_out_ours(shell: InteractiveShell) -> Callable[[], None]:
+def install(extension: Installation) -> None:
+    """Put the part in place."""
+    shell, outside = extension.shell, extension.runner.outside
+    extension.replace(shell, "debugger", lambda original: _debugger(shell, original))
+    for name in ("replaces", "rests"):
+        extension.replace(outside, name, _from_pdb_too)
+    extension.undo(_leave_out_ours(shell))
+
+
+def _from_pdb_too(original: Callable[[object], bool]) -> Callable[[object], bool]:
+    """Return the replacement of what says whether a run that begins takes SIGINT over from a handler."""
+
+    def takes_over(handler: object) -> bool:
+        taken = isinstance(getattr(handler, "__self__", None), bdb.Bdb) or original(handler)
+        if taken:
+            _forget_before_pdb()
+        return taken
+
+    return takes_over
+
+
+def _forget_before_pdb() -> None:
+    """Let pdb forget the handler that it has replaced at ``continue``: it would put it back at its next prompt.
+
+    That prompt may be in another cell, which has a handler of its own in place. Private: since Python 3.2; without it
+    an interrupt at the prompt would do nothing after a `continue` in an earlier cell.
+    """
+    debugger = getattr(sys.modules.get("pdb"), "Pdb", None)
+    if getattr(debugger, "_previous_sigint_handler", None) is not None:
+        debugger._previous_sigint_handler = None  # type: ignore[union-attr]
+
+
+def _leave_out_ours(shell: InteractiveShell) -> Callable[[], None]:
     """Let the front end's debugger step over our code, from the next time it is attached; return what undoes it."""
     # Stopped at a breakpoint of debugpy. After a KeyboardInterrupt in there neither it nor the kernel answers any more:
     # measured with a plain cell of the stock kernel. The cell is cancelled when it goes on.
@@ -43,7 +79,7 @@ def leave_out_ours(shell: InteractiveShell) -> Callable[[], None]:
     return undo
 
 
-def debugger(shell: InteractiveShell, original: Callable[..., None]) -> Callable[..., None]:
+def _debugger(shell: InteractiveShell, original: Callable[..., None]) -> Callable[..., None]:
     """Return the replacement of ``shell.debugger``, which ``%debug`` and ``%pdb on`` call."""
 
     def debugger(force: bool = False) -> None:

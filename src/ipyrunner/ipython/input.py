@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from IPython.core.error import StdinNotImplementedError
 
 from ..aio.introspection.task_origin import Origin, origin_of
-from ..ipykernel.output_routing import Routing
+from ..ipykernel.output_routing import present_cell
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -37,9 +37,8 @@ _END_OF_FILE = "\x04"  # what front ends send for Ctrl-D
 class Asking:
     """Ask the user of *shell*, one question after the other."""
 
-    def __init__(self, shell: InteractiveShell, routing: Routing) -> None:
+    def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
-        self._routing = routing
         self._lock = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -72,7 +71,7 @@ class Asking:
             socket,
             "input_request",
             {"prompt": prompt, "password": password},
-            parent=self._routing.cell() or kernel.get_parent("shell"),
+            parent=present_cell() or kernel.get_parent("shell"),
             # Private: since ipykernel 6; on 7 by ContextVar, as the parent.
             ident=kernel._parent_ident["shell"],
         )

@@ -17,7 +17,7 @@ from ..aio.introspection.task_origin import context_of, origin_of
 from ..aio.notices import Cancelled, ChildEnds, Failure, Forced, GivenUp, Notice, Slow
 from ..aio.tasks.safe_names import function_of, label_of, short
 from ..cells.cancelled_scopes import kept_notice
-from ..ipykernel.late_output import Unwatched
+from ..installation import Installation
 from .exception_groups import format_exception
 from .tracebacks import forced_note, without_machinery
 
@@ -35,11 +35,11 @@ def name_file(shell: InteractiveShell, filename: str) -> str:
 
 
 class Reports:
-    """Show failures with the traceback formatter of *shell*, in the present ``%xmode`` and colours; say the rest."""
+    """Show failures with the shell's traceback formatter, in the present ``%xmode`` and colours; say the rest."""
 
-    def __init__(self, shell: InteractiveShell, unwatched: Unwatched) -> None:
-        self._shell = shell
-        self._unwatched = unwatched
+    def __init__(self, extension: Installation) -> None:
+        self._extension = extension
+        self._shell = extension.shell
 
     def show(self, notice: Notice) -> None:
         """Print *notice*, in the present Context."""
@@ -85,7 +85,7 @@ class Reports:
 
     def _headline(self, report: dict[str, Any], exc: BaseException) -> str:
         # In the output of another cell: say of which one it is.
-        origin = origin_of(context_of(report)) if self._unwatched.is_stray() else None
+        origin = origin_of(context_of(report)) if self._extension.audience.is_stray() else None
         of = "" if origin is None else f" of {origin.label}"
         task = report.get("task", report.get("future"))
         message = short(str(report.get("message", "Unhandled exception in the event loop")), 1000)

@@ -19,18 +19,15 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from IPython.core import interactiveshell
-
 from ..aio.exit_and_fork import end_child
 from ..aio.introspection.exceptions import is_a, traceback_of
 from ..aio.introspection.running_loop import running_loop
 from ..aio.introspection.task_origin import Origin, begin
 from ..cells.inner_cells import InnerCells
 from ..cells.unawaited import Unawaited
+from ..installation import Installation
 from ..ipykernel.kernel_loop import kernel_loop
-from ..ipykernel.late_output import Unwatched
 from ..ipykernel.output_routing import Routing
-from ..notebook import NotebookRunner
 from .arun_options import ArunArguments
 from .hook_errors import Calling
 from .needs_loop import ArunCell, arun_call, has_awaiting_statement, names_running_loop, read_arun_cell
@@ -40,10 +37,6 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
 
 __all__ = ["Cells"]
-
-# Private: what ``%autoawait asyncio`` chooses, since IPython 7.0; ipykernel compares with it too. Without it no cell is
-# taken over.
-_asyncio_runner = getattr(interactiveshell, "_asyncio_runner", None)
 
 _CellCoroutine = Coroutine[Any, Any, "ExecutionResult"]
 
@@ -63,28 +56,26 @@ class _Call:
 
 
 class Cells:
-    """Run the cells of *shell* by *runner*. Also an AST transformer of the shell, see :meth:`visit`."""
+    """Run the cells of a shell by its runner. Also an AST transformer of the shell, see :meth:`visit`."""
 
     def __init__(
         self,
-        shell: InteractiveShell,
-        runner: NotebookRunner,
+        extension: Installation,
         routing: Routing,
-        unwatched: Unwatched,
         tracebacks: Tracebacks,
         inner: InnerCells,
         calling: Calling,
     ) -> None:
-        self._shell = shell
-        self._runner = runner
+        self._extension = extension
+        self._shell = extension.shell
+        self._runner = extension.runner
         self._routing = routing
-        self._unwatched = unwatched
         self._tracebacks = tracebacks
         self._inner = inner
         self._calling = calling
         self._unawaited = Unawaited()
         self._last_call: _Call | None = None
-        self._keep_start = keeps_start(shell)
+        self._keep_start = keeps_start(extension.shell)
         # Set while a cell that begins with %%arun starts: the magic returns a coroutine, and the cell awaits it.
         self._expects_call = False
         self._expects_coroutine = False
@@ -101,7 +92,7 @@ class Cells:
             stock = original(
                 raw_cell, transformed_cell=transformed_cell, preprocessing_exc_tuple=preprocessing_exc_tuple
             )
-            if not self.in_charge() or preprocessing_exc_tuple is not None or transformed_cell is None:
+            if not self._extension.in_charge() or preprocessing_exc_tuple is not None or transformed_cell is None:
                 return stock
             self._verdict = transformed_cell, stock
             # IPython's run_cell asks when it has made the coroutine, and whoever awaits it before.
@@ -118,14 +109,14 @@ class Cells:
         running = self._runner.present is not None and self._runner.present.in_cell
         if threading.current_thread() is threading.main_thread() and not running:
             self._routing.prepare()
-            self._unwatched.prepare(in_charge=self.in_charge())
+            self._extension.audience.prepare(in_charge=self._extension.in_charge())
 
     def run_cell_async(self, original: Callable[..., _CellCoroutine], stock: Callable[..., bool]) -> Any:
         """Return the replacement; *stock* is the shell's own ``should_run_async``."""
 
         def run_cell_async(raw_cell: str, *args: Any, **kwargs: Any) -> _CellCoroutine:
             coro = original(raw_cell, *args, **kwargs)
-            if not self.in_charge():
+            if not self._extension.in_charge():
                 return coro
             self._last_call = call = _Call(raw_cell, kwargs)
             return run(coro, call)
@@ -175,7 +166,7 @@ class Cells:
         origin: Origin = kernel_context.run(begin, f"In[{self._shell.execution_count}]")
         self._runner.refresh(kernel_context)
         try:
-            self._unwatched.begin(kernel_context, silent=call.silent)
+            self._extension.audience.begin(kernel_context, silent=call.silent)
             self._unawaited.begin()
             result = await self._run_in_context(coro, call, stock)
             if result.success and not call.silent:
@@ -186,7 +177,7 @@ class Cells:
         finally:
             origin.over = True
             self._runner.settle()
-            self._unwatched.end()
+            self._extension.audience.end()
 
     def _run_without_loop(
         self, coro: _CellCoroutine, call: _Call, stock: Callable[..., bool], error: OSError
@@ -228,16 +219,6 @@ class Cells:
         """Return, once, whether the cell awaits what ``%%arun`` returns."""
         expected, self._expects_coroutine = self._expects_coroutine, False
         return expected
-
-    def in_charge(self) -> bool:
-        """Return whether a cell that begins now is one that the extension runs."""
-        # Another %autoawait (trio, curio, sync) and ipykernel's subshells, which have threads of their own, stay as
-        # they are.
-        return (
-            threading.current_thread() is threading.main_thread()
-            and self._shell.loop_runner is _asyncio_runner is not None
-            and self._shell.trio_runner is None
-        )
 
     def _can_await(self) -> bool:
         """Return whether this thread runs the kernel's loop, and the cell is not one that another cell runs."""

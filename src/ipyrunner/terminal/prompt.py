@@ -23,44 +23,35 @@ from typing import TYPE_CHECKING, Any
 
 from ..aio.introspection.private_api import selector_of
 from ..aio.introspection.running_loop import running_loop
-from ..aio.replacements import Replacement
 from ..aio.sigint.handlers import Outside
+from ..installation import Installation
+from ..notebook import NotebookRunner
 from .prompt_ctrl_c import ControlC
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from ..notebook import NotebookRunner
+__all__ = ["install"]
 
-__all__ = ["Prompting"]
+
+def install(extension: Installation) -> None:
+    """Put the part in place, if the shell has prompts."""
+    if hasattr(extension.shell, "prompt_for_code"):
+        prompting = Prompting(extension.shell, extension.runner)
+        extension.runner.outside = prompting
+        extension.runner.when_host_stops = prompting.leave
+        extension.undo(prompting.leave)
+        extension.replace(extension.shell, "prompt_for_code", prompting.prompt_for_code)
 
 
 class Prompting(Outside):
     """Run the notebook's loop at the prompts of *shell*; know who handles SIGINT there."""
 
-    def __init__(self, shell: InteractiveShell) -> None:
+    def __init__(self, shell: InteractiveShell, runner: NotebookRunner) -> None:
         self._shell: Any = shell
-        self._runner: NotebookRunner | None = None
-        self._replacement: Replacement | None = None
+        self._runner = runner
         self._handler: object = None
         self._control_c: ControlC | None = None
-
-    @staticmethod
-    def fits(shell: InteractiveShell) -> bool:
-        """Return whether *shell* has prompts."""
-        return hasattr(shell, "prompt_for_code")
-
-    def begin(self, runner: NotebookRunner, in_charge: Callable[[], bool]) -> None:
-        """Run the loop of *runner* from the next prompt on."""
-        self._runner = runner
-        runner.when_host_stops = self._leave
-        self._replacement = Replacement(self._shell, "prompt_for_code", self._prompt_for_code)
-
-    def restore(self) -> None:
-        """Leave the prompts alone again."""
-        if self._replacement is not None:
-            self._replacement.restore()
-        self._leave()
 
     def rests(self, handler: object) -> bool:
         """Return whether *handler* stands while no code of the user's runs: the prompt's own."""
@@ -71,7 +62,9 @@ class Prompting(Outside):
         if self._handler is not None:
             signal.raise_signal(signal.SIGINT)
 
-    def _prompt_for_code(self, original: Callable[..., str]) -> Callable[..., str]:
+    def prompt_for_code(self, original: Callable[..., str]) -> Callable[..., str]:
+        """Return the replacement of ``shell.prompt_for_code``."""
+
         def prompt_for_code(*args: Any, **kwargs: Any) -> str:
             app = getattr(getattr(self._shell, "pt_app", None), "app", None)
             self._keep_loops_apart()
@@ -82,7 +75,7 @@ class Prompting(Outside):
             finally:
                 if begin in begins:  # it never began
                     begins.remove(begin)
-                self._leave()
+                self.leave()
 
         return prompt_for_code
 
@@ -94,12 +87,12 @@ class Prompting(Outside):
             self._shell.pt_loop = asyncio.new_event_loop()
 
     def _present_loop(self) -> asyncio.AbstractEventLoop | None:
-        present = None if self._runner is None else self._runner.present
+        present = self._runner.present
         return None if present is None else present.loop
 
     def _enter(self, app: Any) -> None:
         host = running_loop()
-        if host is None or self._runner is None:
+        if host is None:
             return
         self._handler = signal.getsignal(signal.SIGINT)
         # Imported here: a kernel needs no prompt_toolkit. With one older than 3.0 we are not in an asyncio loop.
@@ -109,13 +102,13 @@ class Prompting(Outside):
         self._control_c = ControlC(app.input, host, self._holds_thread)
         self._control_c.start()
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """Let the loop rest: the prompt has its line."""
         self._handler = None
         if self._control_c is not None:
             self._control_c.stop()
             self._control_c = None
-        if self._runner is not None:
-            self._runner.detach()
+        self._runner.detach()
 
     def _holds_thread(self) -> bool:
         loop = self._present_loop()

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import _thread
-import bdb
 import signal
-import sys
 import threading
 from collections.abc import Callable
 
 __all__ = [
     "Outside",
-    "forget_before_debugger",
     "in_thread",
-    "is_debuggers_handler",
     "is_default_handler",
     "signal_main_thread",
     "take_blocked",
@@ -23,22 +19,6 @@ __all__ = [
 def is_default_handler(handler: object) -> bool:
     """Return whether *handler* is Python's own for SIGINT: what ``asyncio.Runner`` replaces."""
     return handler is signal.default_int_handler
-
-
-def is_debuggers_handler(handler: object) -> bool:
-    """Return whether *handler* is pdb's: at ``continue`` it takes SIGINT over, to stop the program again."""
-    return isinstance(getattr(handler, "__self__", None), bdb.Bdb)
-
-
-def forget_before_debugger() -> None:
-    """Let pdb forget the handler that it has replaced at ``continue``: it would put it back at its next prompt.
-
-    That prompt may be in another cell, which has a handler of its own in place. Private: since Python 3.2; without it
-    an interrupt at the prompt would do nothing after a `continue` in an earlier cell.
-    """
-    debugger = getattr(sys.modules.get("pdb"), "Pdb", None)
-    if getattr(debugger, "_previous_sigint_handler", None) is not None:
-        debugger._previous_sigint_handler = None  # type: ignore[union-attr]
 
 
 def signal_main_thread() -> None:
@@ -70,7 +50,7 @@ class Outside:
     """Who handles SIGINT while no run does: here Python's default handler, in a kernel the guard of its requests."""
 
     def replaces(self, handler: object) -> bool:
-        """Return whether a run takes SIGINT over from *handler*."""
+        """Return whether a run takes SIGINT over from *handler*: asked when it does."""
         return is_default_handler(handler)
 
     def rests(self, handler: object) -> bool:

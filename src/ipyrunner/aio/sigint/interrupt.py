@@ -48,7 +48,7 @@ from ..introspection.running_callback import CallbackCall, Holder, tasks_on_stac
 from ..introspection.wait_graph import depends_on
 from .dropped_exceptions import call_at_next_line, when_dropped
 from .forced_interrupt import Forced, forced_interrupt
-from .handlers import forget_before_debugger, is_debuggers_handler, is_default_handler, signal_main_thread
+from .handlers import is_default_handler, signal_main_thread
 from .main_task import MainTask
 from .watchdog_thread import watchdog
 
@@ -122,7 +122,7 @@ class Interrupt(MainTask):
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
             previous = signal.getsignal(signal.SIGINT)
-            if previous is not None and (self._replaces(previous) or is_debuggers_handler(previous)):
+            if previous is not None and self._replaces(previous):
                 watchdog.start()
                 handler, self._put = self.on_sigint, watchdog.put  # of the thread that runs now
                 try:
@@ -130,7 +130,6 @@ class Interrupt(MainTask):
                 except ValueError:  # an embedded interpreter without signals (gh-91880)
                     return self
                 self._handler, self._previous = handler, previous
-                forget_before_debugger()  # that of an earlier cell
         return self
 
     def __exit__(self, *exc: object) -> None:

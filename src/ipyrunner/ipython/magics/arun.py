@@ -17,8 +17,8 @@ from IPython.display import display
 from ...aio.introspection.task_origin import origin_of
 from ...aio.runner import run
 from ...aio.tasks.task_scope import Scope
+from ...audience import has_audience
 from ...cells.portals import wait_for
-from ...ipykernel.late_output import has_audience
 from ...notebook import NotebookRunner
 from ..arun_options import ArunArguments, arun_options
 from ..run_cell import Cells

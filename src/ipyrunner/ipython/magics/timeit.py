@@ -20,9 +20,10 @@ from IPython.core.error import UsageError
 
 from ...aio.introspection.running_loop import running_loop
 from ...aio.replacements import Replacement
+from ...installation import Installation
 from ...notebook import NotebookRunner
 
-__all__ = ["Timing"]
+__all__ = ["install"]
 
 _MAGICS = ("time", "timeit", "prun")
 _MAY_AWAIT = re.compile(r"\b(await|async)\b")
@@ -30,23 +31,24 @@ _MAY_AWAIT = re.compile(r"\b(await|async)\b")
 _NAME = "__ipyrunner_blocking__"
 
 
-class Timing:
-    """What *shell* finds when it looks for one of the magics, until :meth:`restore`."""
+def install(extension: Installation) -> None:
+    """Put the part in place."""
+    # Private, since IPython 7.32: every call of a magic looks it up there. In the table of magics ours would make
+    # IPython 9 import its own, which it does when they are first looked up. Without it the magics are IPython's.
+    if hasattr(extension.shell, "_find_with_lazy_load"):
+        finding = _Finding(extension)
+        extension.replace(extension.shell, "_find_with_lazy_load", lambda find: partial(finding.find, find))
 
-    def __init__(self, shell: Any, runner: NotebookRunner, in_charge: Callable[[], bool]) -> None:
-        self._shell, self._runner, self._in_charge = shell, runner, in_charge
-        # Private, since IPython 7.32: every call of a magic looks it up there. In the table of magics ours would make
-        # IPython 9 import its own, which it does when they are first looked up. Without it the magics are IPython's.
-        self._replacement = None
-        if hasattr(shell, "_find_with_lazy_load"):
-            self._replacement = Replacement(shell, "_find_with_lazy_load", lambda find: partial(self._find, find))
 
-    def restore(self) -> None:
-        """Restore what the shell finds."""
-        if self._replacement is not None:
-            self._replacement.restore()
+class _Finding:
+    """What the shell finds when it looks for one of the magics."""
 
-    def _find(self, find: Callable[[str, str], Any], kind: str, magic_name: str) -> Any:
+    def __init__(self, extension: Installation) -> None:
+        self._shell: Any = extension.shell
+        self._runner, self._in_charge = extension.runner, extension.in_charge
+
+    def find(self, find: Callable[[str, str], Any], kind: str, magic_name: str) -> Any:
+        """Return the magic, by way of *find*, which is IPython's."""
         original = find(kind, magic_name)
         return self._wrap(magic_name, original) if original is not None and magic_name in _MAGICS else original
 
