@@ -179,6 +179,21 @@ def comm_latency(k: Kernel) -> None:
     show("comm round trip while a cell awaits", times)
 
 
+def answer_latency(k: Kernel) -> None:
+    cell = k.begin("print('go')\nawait asyncio.Event().wait()")
+    k.wait_for(cell, "go")
+    for name, code in (("complete", "asyncio.sl"), ("inspect", "asyncio.sleep")):
+        content = {"code": code, "cursor_pos": len(code), "detail_level": 0}
+        times = []
+        for _ in range(31):  # jedi is loaded by the first one
+            start = time.perf_counter()
+            k.finish(k.track(k.client.session.msg(f"{name}_request", content)))
+            times.append(time.perf_counter() - start)
+        show(f"{name} request while a cell awaits", times[1:])
+    k.interrupt()
+    k.finish(cell)
+
+
 def interrupt_latency(k: Kernel) -> None:
     times = []
     for _ in range(30):
@@ -231,6 +246,7 @@ def main() -> None:
         bookkeeping(k, options.rounds)
         empty_cell(k, stock, options.rounds)
         comm_latency(k)
+        answer_latency(k)
         interrupt_latency(k)
         busy_interrupts(k)
         if sys.platform == "linux":

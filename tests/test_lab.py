@@ -20,6 +20,7 @@ from playwright.sync_api import Browser, expect
 
 from browser import (
     BROWSERS,
+    CELLS,
     INSTALL,
     Cell,
     Notebook,
@@ -121,6 +122,29 @@ def test_the_interrupt_button_ends_a_loop_that_never_yields(notebook: Notebook) 
     cell = notebook.run('await asyncio.sleep(0); print("it", "begins")\nwhile True: pass')
     cell.expect("it begins").expect_running()
     press_interrupt(notebook.page)  # once
+    cell.expect("KeyboardInterrupt").expect_end()
+    expect_alive(notebook)
+
+
+def test_tab_and_shift_tab_while_a_cell_awaits(notebook: Notebook) -> None:
+    page = notebook.page
+    cell = notebook.run('the_new_variable = 5; print("it", "begins"); await asyncio.sleep(600)')
+    cell.expect("it begins").expect_running()
+    typed = page.locator(CELLS).last.locator(".cm-content")
+    typed.click()
+    page.keyboard.type("the_new_var")
+    # JupyterLab waits for a second, and the first completion loads jedi.
+    deadline = time.monotonic() + DEADLINE
+    while typed.inner_text().strip() != "the_new_variable":
+        assert time.monotonic() < deadline
+        page.keyboard.press("Tab")
+        page.wait_for_timeout(2000)
+    page.keyboard.press("Shift+Tab")
+    expect(page.locator(".jp-Tooltip")).to_contain_text("int")
+    page.keyboard.press("Escape")
+    cell.expect_running()
+    expect(page.locator(".jp-Notebook-ExecutionIndicator[data-status=busy]")).to_be_visible()
+    press_interrupt(page)
     cell.expect("KeyboardInterrupt").expect_end()
     expect_alive(notebook)
 

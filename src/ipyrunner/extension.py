@@ -18,6 +18,7 @@ from .cells.first_cell import FirstCell
 from .cells.inner_cells import InnerCells
 from .cells.portals import wait_for
 from .installation import Installation
+from .ipykernel.answers import Answers
 from .ipykernel.comms import Comms
 from .ipykernel.kernel_loop import kernel_loop
 from .ipykernel.output_routing import Routing
@@ -248,8 +249,9 @@ def _unregister(shell: InteractiveShell, magics: Any, before: dict[str, dict[str
                     present[name] = before[kind][name]
 
 
-def _comms(extension: Extension) -> None:
+def _requests(extension: Extension) -> None:
     extension.undo(Comms(extension.shell, extension.runner).restore)
+    extension.undo(Answers(getattr(extension.shell, "kernel", None), extension.runner).restore)
 
 
 def _event_hooks(extension: Extension) -> None:
@@ -299,6 +301,6 @@ PARTS: tuple[Part, ...] = (
     _room("ipython.debugger"),
     _magics,
     _room("ipython.magics.timeit"),
-    _comms,
+    _requests,
     _event_hooks,
 )

@@ -12,7 +12,6 @@ subshells are for.
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +22,7 @@ from ..aio.loops.threadsafe_call import hand_over
 from ..aio.replacements import ItemReplacement
 from ..notebook import NotebookRunner
 from .contained_calls import contained
+from .parent_request import status_published
 from .widget_events import comm_closed
 
 if TYPE_CHECKING:
@@ -98,17 +98,5 @@ class Comms:
         if present is None or not present.in_cell:
             yield
             return
-        self._publish("busy", message)
-        try:
+        with status_published(self._kernel, message, self._runner.context.copy().run(self._kernel.get_parent)):
             yield
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()  # before idle, after which front ends look for nothing more
-            self._publish("idle", message)
-            # Front ends show the last status that came, and the cell still runs.
-            self._publish("busy", self._runner.context.copy().run(self._kernel.get_parent))
-
-    def _publish(self, status: str, parent: dict[str, Any]) -> None:
-        kernel = self._kernel
-        topic = f"kernel.{kernel.ident}.status".encode()
-        kernel.session.send(kernel.iopub_socket, "status", {"execution_state": status}, parent=parent, ident=topic)

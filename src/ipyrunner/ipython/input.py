@@ -24,6 +24,7 @@ from IPython.core.error import StdinNotImplementedError
 
 from ..aio.introspection.task_origin import Origin, origin_of
 from ..ipykernel.output_routing import present_cell
+from ..ipykernel.parent_request import idents_of
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -72,8 +73,7 @@ class Asking:
             "input_request",
             {"prompt": prompt, "password": password},
             parent=present_cell() or kernel.get_parent("shell"),
-            # Private: since ipykernel 6; on 7 by ContextVar, as the parent.
-            ident=kernel._parent_ident["shell"],
+            ident=idents_of(kernel),
         )
         while True:
             reply = self._receive(session, socket)

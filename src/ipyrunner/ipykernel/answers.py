@@ -1,0 +1,94 @@
+"""The kernel answers while a cell awaits: completions, inspections, the history.
+
+ipykernel 7 handles one message of the shell channel after the other: what comes while a cell awaits waits for the lock
+of that cell. These requests need nothing of it, and are handled when they come, in a Context of their own, by the
+kernel's own handlers. All others keep their order, and so do these on ipykernel 6, whose queue is its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from ..aio.replacements import Replacement
+from ..aio.tasks.safe_names import describe
+from ..notebook import NotebookRunner
+from .parent_request import idents_of, status_published
+
+__all__ = ["Answers"]
+
+_REQUESTS = frozenset(
+    f"{name}_request" for name in ("complete", "inspect", "is_complete", "history", "kernel_info", "comm_info")
+)
+
+
+class Answers:
+    """Answer requests while a cell of *runner* awaits, on a kernel that receives them meanwhile: ipykernel 7."""
+
+    def __init__(self, kernel: Any, runner: NotebookRunner) -> None:
+        self._kernel = kernel
+        self._runner = runner
+        # Public, since ipykernel 7. The kernel looks it up when it starts; one that has started is told.
+        self._replacement = (
+            Replacement(kernel, "shell_main", self._shell_main) if hasattr(kernel, "shell_main") else None
+        )
+        manager = getattr(getattr(kernel, "shell_channel_thread", None), "manager", None)
+        if self._replacement is not None and manager is not None:
+            manager.set_on_recv_callback(kernel.shell_main)
+
+    def restore(self) -> None:
+        """Let the kernel receive its messages itself."""
+        if self._replacement is not None:
+            self._replacement.restore()
+
+    def _shell_main(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        async def shell_main(subshell_id: str | None, message: Any) -> None:
+            present = self._runner.present
+            if subshell_id is None and present is not None and present.awaits and self._is_answered(message):
+                # Not in the Context of this task, which is that of all cells.
+                await asyncio.create_task(self._answer(message), context=contextvars.copy_context())
+            else:
+                await original(subshell_id, message)
+
+        return shell_main
+
+    def _is_answered(self, message: Any) -> bool:
+        session = self._kernel.session
+        try:
+            _, frames = session.feed_identities(message, copy=False)
+            header: dict[str, Any] = session.deserialize(frames, content=False, copy=False)["header"]
+        except Exception:  # no session any more, or no message: the kernel says what is wrong
+            return False
+        return header["msg_type"] in _REQUESTS
+
+    async def _answer(self, message: Any) -> None:
+        """Do what ``Kernel.dispatch_shell`` does, but for its hooks: SIGINT is the cell's."""
+        kernel = self._kernel
+        cell, cell_idents = kernel.get_parent("shell"), idents_of(kernel)
+        try:
+            idents, frames = kernel.session.feed_identities(message, copy=False)
+            request = kernel.session.deserialize(frames, content=True, copy=False)
+        except Exception:
+            kernel.log.error("Invalid Message", exc_info=True)
+            return
+        kernel.set_parent(idents, request, channel="shell")
+        try:
+            with status_published(kernel, request, cell):
+                stream = kernel.shell_channel_thread.manager.get_subshell_to_shell_channel_socket(None)
+                handled = kernel.should_handle(stream, request, idents)
+                if inspect.isawaitable(handled):
+                    handled = await handled
+                if handled:
+                    result = kernel.shell_handlers[request["msg_type"]](stream, idents, request)
+                    if inspect.isawaitable(result):
+                        await result
+        except Exception:
+            kernel.log.error("Exception in message handler:", exc_info=True)
+        except (KeyboardInterrupt, SystemExit) as exc:
+            kernel.log.error("ipyrunner: %s in a request does not end the kernel", describe(exc))
+        finally:
+            # The kernel keeps the last parent, for threads that have none.
+            kernel.set_parent(cell_idents, cell, channel="shell")
