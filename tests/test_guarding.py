@@ -20,8 +20,14 @@ def press_at(owner, name):
 shell = get_ipython()
 kernel = shell.kernel
 """
+
+
 BEFORE_THE_CELL = ["kernel, 'init_metadata'", "kernel, 'do_execute'", "shell, 'transform_cell'"]
+
+
 AFTER_THE_CELL = ["kernel, 'finish_metadata'", "shell.payload_manager, 'read_payload'", "kernel.session, 'send'"]
+
+
 CELLS = {"plain": "'ran'", "awaiting": "import asyncio; await asyncio.sleep(0.01); 'ran'", "body": "%%arun\n'ran'"}
 
 
@@ -222,3 +228,28 @@ def test_a_request_on_a_subshell_leaves_the_main_ones_alone(fresh: Kernel) -> No
     request["header"]["subshell_id"] = subshell
     fresh.finish(fresh.track(request))
     assert fresh.finish(cell).value == "shown"
+
+
+def test_a_press_while_the_running_loop_is_exchanged(fresh: Kernel) -> None:
+    # Deterministic: SIGINT on the very line that would leave the kernel without its loop.
+    fresh.ok(
+        """
+import signal, sys
+from ipyrunner.aio.introspection import running_loop
+def trace(frame, event, arg):
+    if frame.f_code is running_loop.exchange.__code__:
+        def local(frame, event, arg):
+            if event == "line" and not pressed:
+                pressed.append(1)
+                signal.raise_signal(signal.SIGINT)
+            return local
+        return local
+pressed = []
+"""
+    )
+    fresh.ok("get_ipython().events.register('pre_execute', lambda: sys.settrace(trace))")
+    fresh.run("print(1)")
+    fresh.run("sys.settrace(None)")
+    fresh.run("get_ipython().events.callbacks['pre_execute'].clear(); sys.settrace(None)")
+    assert fresh.ok("len(pressed)").value == "1"
+    fresh.expect_alive()

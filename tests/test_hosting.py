@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import uvloop
 
 from ipyrunner.aio.introspection.running_loop import NOTHING, running_as
-from ipyrunner.aio.loops.guest_leads import Hosting
+from ipyrunner.aio.loops.guest_leads import Faults, Hosting
 from ipyrunner.aio.loops.shutdown import wind_up
 from ipyrunner.aio.sigint.interrupt import Interrupt
-
-LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+from loops import LOOPS
 
 
 @pytest.fixture(params=LOOPS)
@@ -270,3 +269,33 @@ def test_a_host_that_waits_for_an_empty_queue_finds_one(guest: Any, aside: bool)
         return tries
 
     assert (asyncio.run(main()) < 10) is aside
+
+
+def test_to_the_host_the_guest_is_no_slow_callback() -> None:
+    guest = asyncio.new_event_loop()
+
+    async def main() -> tuple[float, float]:
+        host: Any = asyncio.get_running_loop()
+        host.set_debug(True)
+        before = host.slow_callback_duration
+        hosting = Hosting(host, guest, escaped=[].append)
+        hosting.start()
+        meanwhile = host.slow_callback_duration
+        hosting.stop()
+        assert host.slow_callback_duration == before
+        return before, meanwhile
+
+    before, meanwhile = asyncio.run(main())
+    assert before < meanwhile == math.inf
+    guest.close()
+
+
+def test_a_loop_that_makes_progress_is_not_broken() -> None:
+    loop = asyncio.new_event_loop()
+    faults = Faults(loop)
+    for _ in range(3):
+        assert not any(faults.add() for _ in range(4))
+        loop.run_until_complete(asyncio.sleep(0))
+    assert [faults.add() for _ in range(5)] == [False] * 4 + [True]
+    loop.close()
+    assert faults.add()

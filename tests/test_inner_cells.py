@@ -25,12 +25,18 @@ tasks = []
 async def tick():
     while True: await asyncio.sleep(0.01)
 """
+
+
 WAYS = ["by_shell", "by_kernel"]
+
+
 PLACES = {
     "cell": "await {}({!r})",
     "task": "await asyncio.create_task({}({!r}))",
     "callback": "await from_callback({}, {!r})",
 }
+
+
 SOURCES = {
     "awaits": "await asyncio.sleep(0.01); inner = asyncio.get_running_loop(); 'shown'",
     "plain": "inner = asyncio.get_event_loop(); asyncio.run(asyncio.sleep(0)); 'shown'",
@@ -162,3 +168,33 @@ def test_do_execute_in_the_kernels_loop(k: Kernel) -> None:
     k.wait_until(lambda: k.ok("done.is_set()").value == "True")
     assert k.ok("id(inner) == loop_id").value == "True"
     k.expect_alive()
+
+
+@pytest.mark.parametrize("loop", ["", "%config NotebookRunner.loop_factory = 'uvloop.new_event_loop'"])
+def test_a_background_task_that_runs_a_cell(fresh: Kernel, loop: str) -> None:
+    fresh.ok(loop + "\n%arunner restart")
+    fresh.ok(
+        "import contextvars; v = contextvars.ContextVar('v', default='unset'); v.set('notebook')\n"
+        "async def background():\n    v.set('task')\n    await asyncio.sleep(0.05)\n"
+        "    get_ipython().run_cell('inner = v.get()')\n    print('ran')\n    await asyncio.sleep(1000)"
+    )
+    fresh.wait_for(fresh.ok("t = asyncio.create_task(background())"), "ran")
+    assert fresh.ok("inner, v.get()").value == "('task', 'notebook')"
+    assert fresh.ok("await asyncio.sleep(0.01); t.done()").value == "False"
+
+
+def test_an_awaiting_cell_that_runs_a_cell_keeps_the_kernel_live(shared: Kernel) -> None:
+    shared.ok("host = get_ipython().kernel.io_loop.asyncio_loop")
+    code = (
+        "e = asyncio.Event()\nget_ipython().run_cell('inner = 1')\n"
+        "import threading; threading.Timer(0.1, host.call_soon_threadsafe, [lambda: host.call_soon(e.set)]).start()\n"
+        "await asyncio.wait_for(e.wait(), 10), inner"
+    )
+    assert shared.ok(code).value == "(True, 1)"
+
+
+def test_an_awaiting_cell_that_runs_an_awaiting_cell_is_told(shared: Kernel) -> None:
+    cell = shared.run("await asyncio.sleep(0); r = get_ipython().run_cell('await asyncio.sleep(0)'); r.success")
+    assert cell.value == "False"
+    assert "write `await ...` instead" in cell.traceback
+    shared.expect_alive()

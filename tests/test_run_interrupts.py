@@ -1,28 +1,33 @@
-"""``Interrupts``: SIGINT for the runs of one loop, one inside the other."""
+"""SIGINT for the runs of one loop, from the first step of a run to its last, one run inside the other."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import signal
 import socket
+import sys
+import weakref
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import pytest
 
+from ipyrunner import NotebookRunner
 from ipyrunner.aio.interrupts import Interrupts
 from ipyrunner.aio.introspection.ready_queue import ReadyQueue
+from ipyrunner.aio.introspection.running_callback import Holder
 from ipyrunner.aio.sigint.handlers import Outside
+from loops import press
 
 
 @pytest.fixture
-def interrupts() -> Iterator[Any]:
-    loop = asyncio.new_event_loop()
+def interrupts(loop: asyncio.AbstractEventLoop) -> Iterator[Any]:
     made = Interrupts(loop, ReadyQueue(loop), grace=lambda: 30, outside=Outside(), show=lambda forced: None)
     yield made
     made.close()
-    loop.close()
 
 
 def test_a_cell_that_waits_sets_nothing_aside_while_the_loop_is_wound_up(interrupts: Any) -> None:
@@ -63,3 +68,91 @@ def test_an_answered_signal_goes_to_nobody_else(interrupts: Any, block: str) -> 
         signal.set_wakeup_fd(before)
         reader.close()
         writer.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_press_before_the_first_step_counts(runner: NotebookRunner) -> None:
+    async def main() -> None:
+        await asyncio.sleep(60)
+
+    tasks = runner.current.tasks
+    start = tasks.start
+
+    def start_after_a_press(*args: Any, **kwargs: Any) -> asyncio.Task[Any]:
+        tasks.start = start  # type: ignore[method-assign]
+        signal.raise_signal(signal.SIGINT)
+        return start(*args, **kwargs)
+
+    tasks.start = start_after_a_press  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(main())
+    assert runner.run(asyncio.sleep(0, "next")) == "next"
+
+
+def test_an_interrupted_run_raises_one_keyboard_interrupt(runner: NotebookRunner) -> None:
+    async def main() -> None:
+        asyncio.get_running_loop().call_soon(press)
+        await asyncio.sleep(30)
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        runner.run(main())
+    assert caught.value.__suppress_context__
+    assert not isinstance(caught.value.__context__, KeyboardInterrupt)
+
+
+def test_a_cancellation_that_was_caught_has_had_its_effect(runner: NotebookRunner) -> None:
+    async def main() -> str:
+        asyncio.get_running_loop().call_later(0.05, press)
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            return "caught"
+        return "slept"
+
+    assert runner.run(main()) == "caught"
+
+
+def test_a_press_in_the_last_step_hides_no_failure_and_keeps_no_result(runner: NotebookRunner) -> None:
+    class Result:
+        pass
+
+    shown: list[object] = []
+    runner.show = shown.append
+    made: weakref.WeakSet[Result] = weakref.WeakSet()
+
+    async def fails() -> None:
+        press()
+        raise ValueError("of the task")
+
+    async def returns() -> Result:
+        made.add(result := Result())
+        press()
+        return result
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        runner.run(fails())
+    assert isinstance(caught.value.__context__, ValueError)
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(returns())
+    del caught
+    gc.collect()
+    assert not made
+    runner.run(asyncio.sleep(0.3))
+    assert not shown
+
+
+def test_a_press_at_the_very_end_of_a_blocking_run_is_the_cells(runner: NotebookRunner) -> None:
+    def profile(frame: FrameType, event: str, argument: object) -> None:
+        # Called when the interrupt is over, and before the handler is handed back.
+        if event == "call" and frame.f_code is Holder.forget.__code__:
+            sys.setprofile(None)
+            press()
+
+    sys.setprofile(profile)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            runner.run(asyncio.sleep(0))
+    finally:
+        sys.setprofile(None)
+    assert runner.interrupts == 1
+    assert runner.run(asyncio.sleep(0, "next")) == "next"

@@ -6,9 +6,11 @@ import re
 
 import pytest
 
+from ipyrunner.ipython.tracebacks import without_machinery
 from kernels import Kernel
 
 BOOM = "async def boom(x=0):\n    await asyncio.sleep(0)\n    return 1 / x  # here"
+
 
 FAILING = {
     "await": "await boom()",
@@ -139,6 +141,8 @@ def test_the_users_error_is_told_though_ipython_cannot_format_it(fresh: Kernel, 
 
 # Each passes a `finally`, or is raised again, on its way out: the frames are at other lines than the exception was.
 ASIDE = "async def clean(): await asyncio.sleep(0)\n"
+
+
 POINTS = {
     "plain": "try:\n    1 / 0  # here\nfinally:\n    str()\n    str()",
     "await": "try:\n    await asyncio.sleep(0)\n    1 / 0  # here\nfinally:\n    await clean()\n    await clean()",
@@ -184,3 +188,13 @@ def test_an_interrupt_points_at_the_line_that_it_came_to(shared: Kernel) -> None
     assert cell.ename == "KeyboardInterrupt"
     assert arrows(cell.traceback)[0] == "print('go'); await asyncio.sleep(60)  # here"
     shared.expect_alive()
+
+
+def test_a_long_chain_of_exceptions_is_cleaned() -> None:
+    last: Exception | None = None
+    for n in range(5000):
+        exc = ValueError(n)
+        exc.__cause__ = last
+        last = exc
+    assert last is not None
+    assert without_machinery(last) is None

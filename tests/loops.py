@@ -1,0 +1,48 @@
+"""What tests in this process share: loops by name, a runner on one, a press, code that does not yield."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvloop
+
+from ipyrunner import NotebookRunner
+
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+# Seconds after which a runner of these tests forces an interrupt.
+GRACE = 0.3
+
+
+@contextmanager
+def notebook_runner(name: str) -> Iterator[NotebookRunner]:
+    """A notebook's runner; afterwards its loop runs on."""
+    made = NotebookRunner(loop_factory=LOOPS[name], interrupt_grace=GRACE)
+    made.show = lambda failure: None
+    loop = made.get_loop()
+    yield made
+    assert made.run(asyncio.sleep(0, "next")) == "next"
+    assert made.get_loop() is loop
+    made.close()
+    asyncio.set_event_loop(None)
+
+
+def press() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def spin(seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+def put_off(loop: asyncio.AbstractEventLoop, waiting: weakref.WeakSet[asyncio.Future[None]]) -> asyncio.Future[None]:
+    """Return a future that *waiting* finds, and nobody but who awaits it holds."""
+    future = loop.create_future()
+    waiting.add(future)
+    return future

@@ -1,0 +1,64 @@
+"""``asyncio.create_task`` where no loop runs: the notebook's loop is lent, and taken back."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import pytest
+
+from ipyrunner.aio.introspection.running_loop import running_loop
+from ipyrunner.aio.loops.create_task import Lender
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="3.11 swaps the code of create_task, and returns nothing")
+def test_only_the_loop_that_was_lent_is_taken_back() -> None:
+    lent, other = asyncio.new_event_loop(), asyncio.new_event_loop()
+    lender = Lender(lambda: lent)
+    seen: list[object] = []
+
+    async def nothing() -> None:
+        pass
+
+    async def main() -> None:
+        # Nothing is lent where a loop runs, and it goes on running.
+        task = asyncio.create_task(nothing())
+        seen.append(running_loop())
+        await task
+
+    with lender.lending():
+        task = asyncio.create_task(nothing())
+        assert task.get_loop() is lent
+        assert running_loop() is None
+        other.run_until_complete(main())
+    assert seen == [other]
+    lent.run_until_complete(task)
+    # What another loop has become meanwhile is not taken back either.
+    lender._lent = lent
+    asyncio._set_running_loop(other)
+    try:
+        lender._on_return(None, 0, None, None)
+        assert running_loop() is other
+    finally:
+        asyncio._set_running_loop(None)
+    for loop in (lent, other):
+        loop.close()
+
+
+def test_a_loop_that_was_lent_is_the_users_when_they_run_it() -> None:
+    lent, seen = asyncio.new_event_loop(), []
+    lender = Lender(lambda: lent)
+
+    async def nothing() -> None:
+        pass
+
+    async def main() -> None:
+        task = asyncio.create_task(nothing())
+        seen.append(running_loop())
+        await task
+
+    with lender.lending():
+        asyncio.create_task(nothing())
+        lent.run_until_complete(main())
+    assert seen == [lent]
+    lent.close()

@@ -1,0 +1,145 @@
+"""``ReadyQueue``: what is set aside comes back, in its order, and nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import threading
+
+import pytest
+import uvloop
+
+from ipyrunner import NotebookRunner
+from ipyrunner.aio.introspection.private_api import is_pythons, ready_callbacks
+from ipyrunner.aio.introspection.ready_queue import ReadyQueue
+from ipyrunner.aio.sigint.main_task import MainTask
+from loops import LOOPS
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_the_ready_queue_loses_nothing_and_keeps_the_order(name: str) -> None:
+    loop = LOOPS[name]()
+    queue = ReadyQueue(loop)
+    called: list[object] = []
+
+    def cut() -> None:
+        called.append("cut")
+        loop.call_soon(called.append, "after the cut")
+        queue.set_aside()
+        queue.set_aside()
+        loop.stop()
+
+    for i in range(3):
+        loop.call_soon(called.append, i)
+    loop.call_soon(cut)
+    for i in range(3, 6):
+        loop.call_soon(called.append, i)
+    assert queue.call_first(lambda: called.append("first"))
+    loop.run_forever()
+    assert called == ["first", 0, 1, 2, "cut"]
+    queue.put_back()
+    assert len(queue) == 5  # what was there, and what wakes uvloop: no filler of the second set_aside
+    queue.put_back()
+    loop.call_later(0.05, loop.stop)
+    loop.run_forever()
+    assert called == ["first", 0, 1, 2, "cut", 3, 4, 5, "after the cut"]
+    loop.close()
+
+
+def test_what_is_ready_is_set_aside_once(loop: asyncio.AbstractEventLoop) -> None:
+    # The second time nobody would put it back: the run that has waited is over.
+    queue = ReadyQueue(loop)
+    called: list[int] = []
+
+    async def main() -> None:
+        loop.call_soon(called.append, 1)
+        assert interrupted._release_if_done()
+        queue.put_back()
+        assert interrupted._release_if_done()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    interrupted = MainTask(loop, queue)
+    interrupted.task = interrupted.end = loop.create_task(asyncio.sleep(0))
+    loop.run_until_complete(interrupted.task)
+    loop.run_until_complete(main())
+    assert called == [1]
+
+
+def test_nothing_is_lost_that_other_threads_schedule_while_cells_are_interrupted(runner: NotebookRunner) -> None:
+    runner.interrupt_grace = 5
+    loop = runner.get_loop()
+    sent, called, over = 0, 0, threading.Event()
+
+    def count() -> None:
+        nonlocal called
+        called += 1
+
+    def flood() -> None:
+        nonlocal sent
+        while not over.wait(0.0001):
+            loop.call_soon_threadsafe(count)
+            sent += 1
+
+    async def busy() -> None:
+        while True:
+            await asyncio.sleep(0)
+
+    async def start() -> list[asyncio.Task[None]]:
+        return [asyncio.create_task(busy()) for _ in range(200)]
+
+    async def cell() -> None:
+        loop.call_later(0.002, signal.raise_signal, signal.SIGINT)
+        await asyncio.sleep(60)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread = threading.Thread(target=flood)
+    try:
+        runner.run(start())
+        thread.start()
+        for _ in range(100):
+            with pytest.raises(KeyboardInterrupt):
+                runner.run(cell())
+    finally:
+        over.set()
+        thread.join(30)
+        sys.setswitchinterval(interval)
+    runner.run(asyncio.sleep(0.05))
+    assert called == sent > 0
+
+
+def test_callbacks_of_uvloops_own_keep_their_place() -> None:
+    # They are about connections that uvloop frees at the end of an iteration: moved, they end in a segmentation fault.
+    loop = uvloop.new_event_loop()
+    queue, seen = ReadyQueue(loop), list[bool]()
+    order: list[str] = []
+
+    def look() -> None:
+        own = not all(map(is_pythons, tuple(ready_callbacks(loop) or ())))
+        seen.append(own)
+        if own and not order:
+            order.append("nothing moves")
+            assert not queue.call_first(order.append)
+            queue.set_aside()
+            assert not queue._aside
+        if not loop.is_closed() and len(seen) < 10_000 and not order:
+            loop.call_soon(look)
+
+    async def main() -> None:
+        server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        loop.call_soon(look)
+        for _ in range(20):
+            transport, _ = await loop.create_connection(asyncio.Protocol, "127.0.0.1", port)
+            transport.close()
+            await asyncio.sleep(0)
+        server.close()
+
+    loop.call_soon(seen.clear)
+    assert len(queue) == 1
+    assert all(map(is_pythons, ready_callbacks(loop) or ()))
+    loop.run_until_complete(main())
+    loop.close()
+    assert order == ["nothing moves"]

@@ -1,0 +1,192 @@
+"""``Tasks``: which tasks there are, though an interrupt comes in the middle of its books."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import sys
+import weakref
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from ipyrunner.aio.introspection.running_loop import register_task, unregister_task
+from ipyrunner.aio.tasks.registry import Tasks
+from loops import put_off
+
+
+def raise_at(step: int) -> Any:
+    """Return a trace function that raises KeyboardInterrupt at one of the instructions of ``create_task``."""
+    left = step
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal left
+        if frame.f_code.co_name != "create_task" or not frame.f_code.co_filename.endswith("registry.py"):
+            return None
+        frame.f_trace_opcodes = True
+        if event in ("opcode", "line"):  # 3.12.1 has no events for opcodes that are asked for so late
+            left -= 1
+            if left == 0:
+                raise KeyboardInterrupt
+        return trace
+
+    return trace
+
+
+def test_an_interrupt_between_any_two_instructions_tears_nothing(loop: asyncio.AbstractEventLoop) -> None:
+    # In a cell without await Python's own handler raises anywhere.
+    torn: list[BaseException] = []
+    tasks = Tasks(loop, torn=torn.append)
+
+    async def nothing() -> None:
+        await asyncio.sleep(0)
+
+    started = interrupted = 0
+    for step in range(1, 200):
+        coro = nothing()
+        before = sys.gettrace()
+        sys.settrace(raise_at(step))
+        try:
+            loop.create_task(coro)
+            started += 1
+        except KeyboardInterrupt:
+            interrupted += 1
+            if not any(entry.task.get_coro() is coro for entry in tasks.started()):
+                coro.close()
+        finally:
+            sys.settrace(before)
+        assert all(entry.at > 0 for entry in tasks.started())
+        if started:
+            break
+    assert interrupted > 5
+    assert started == 1
+    loop.run_until_complete(asyncio.sleep(0.3))  # sweeps
+    assert tasks.started() == []
+    assert torn == []
+    assert len(tasks.ended()) >= started
+    tasks.close()
+
+
+def turn(loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+    end = loop.time() + seconds
+    while loop.time() < end:  # an interrupted run may have left a stop()
+        loop.call_at(end, loop.stop)
+        loop.run_forever()
+
+
+TORN = {
+    "as it is noted": Tasks._keep,
+    "as it is stored": Tasks._hold,
+    "as it is looked at": Tasks._look_at,
+    "as it is let go": Tasks._let_go,
+}
+
+
+@pytest.mark.parametrize("where", TORN)
+def test_an_interrupt_in_the_middle_of_the_books_loses_no_task(
+    loop: asyncio.AbstractEventLoop, books: Tasks, where: str
+) -> None:
+    # A cell without await runs the loop itself: KeyboardInterrupt may be raised between any two instructions.
+    code, reports = TORN[where].__code__, list[dict[str, Any]]()
+    loop.set_exception_handler(lambda _, report: reports.append(report))
+    torn = 0
+
+    waiting: weakref.WeakSet[asyncio.Future[None]] = weakref.WeakSet()
+    went_on: list[int] = []
+    failed: list[asyncio.Task[None]] = []
+
+    async def lonely(n: int) -> None:
+        for _ in range(3):
+            await put_off(loop, waiting)
+        went_on.append(n)
+
+    async def fails() -> None:
+        await asyncio.sleep(0.001)
+        raise ValueError
+
+    def interrupt(line: int) -> None:
+        """Raise KeyboardInterrupt at the *line*-th line of the function, and go on."""
+        nonlocal torn
+        lines = 0
+
+        def trace(frame: FrameType, event: str, argument: object) -> Any:
+            nonlocal lines, torn
+            if frame.f_code is not code:
+                return None
+            if event == "line":
+                lines += 1
+                if lines == line:
+                    torn += 1
+                    sys.settrace(None)
+                    raise KeyboardInterrupt
+            return trace
+
+        async def main() -> None:
+            loop.create_task(lonely(line), name=f"lonely {line}")
+            failed.append(loop.create_task(fails()))
+            await asyncio.sleep(0.01)
+
+        gc.disable()  # in its callbacks nothing can be raised
+        sys.settrace(trace)
+        try:
+            with contextlib.suppress(KeyboardInterrupt):
+                loop.run_until_complete(main())
+        finally:
+            sys.settrace(None)
+            gc.enable()
+        for _ in range(3):
+            turn(loop, 0.005)
+            gc.collect()
+            while waiting:
+                waiting.pop().set_result(None)
+        turn(loop, 0.005)
+
+    for line in range(1, 20):
+        interrupt(line)
+    assert torn > 5
+    assert sorted(went_on) == list(range(1, 20))
+    names = [ended.name for ended in books.ended() if ended.name.startswith("lonely")]
+    assert sorted(names) == sorted(set(names))
+    turn(loop, 1.5)
+    told = [report["task"] for report in reports if "task" in report and "never retrieved" in report["message"]]
+    assert len(told) == len(failed)
+    assert set(told) == set(failed)
+
+
+def test_a_task_factory_need_not_know_names(loop: asyncio.AbstractEventLoop, books: Tasks) -> None:
+    # Python 3.14 passes on what create_task was given, and nothing else.
+    def factory(loop: Any, coro: Any, context: Any = None) -> asyncio.Task[Any]:
+        return asyncio.Task(coro, loop=loop, context=context)
+
+    loop.set_task_factory(factory)
+    assert loop.run_until_complete(loop.create_task(asyncio.sleep(0, "made"))) == "made"
+
+
+def test_the_main_task_is_one_while_something_runs_in_it(loop: asyncio.AbstractEventLoop, books: Tasks) -> None:
+
+    def started() -> list[Any]:
+        return [entry.task for entry in books.started()]
+
+    main = asyncio.Task(asyncio.sleep(60), loop=loop)
+    unregister_task(main)
+    other = loop.create_task(asyncio.sleep(60))
+    for _ in range(2):
+        books.main_begins(main)
+        register_task(main)
+        later = loop.create_task(asyncio.sleep(0))
+        assert started() == [other, main, later]
+        assert [entry.number for entry in books.started()] == sorted({entry.number for entry in books.started()})
+        loop.run_until_complete(later)
+        unregister_task(main)
+        books.main_ends()
+        assert started() == [other]
+    books.main_begins(main)
+    books.main_ends(given_up=True)
+    assert started() == [other, main]
+    main.cancel()
+    other.cancel()
+    loop.run_until_complete(asyncio.wait([main, other]))
+    assert other.get_name() in (names := [entry.name for entry in books.ended()])
+    assert main.get_name() not in names

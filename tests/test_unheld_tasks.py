@@ -1,0 +1,233 @@
+"""Tasks that nobody holds survive the garbage collector, whenever it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import signal
+import threading
+import weakref
+from itertools import pairwise
+
+import pytest
+
+from ipyrunner import NotebookRunner
+from ipyrunner.aio.tasks import registry as tasks_module
+from ipyrunner.aio.tasks.registry import Tasks
+from loops import put_off
+
+
+def test_tasks_that_nobody_holds_survive_a_collection_in_their_first_iteration(
+    loop: asyncio.AbstractEventLoop, books: Tasks
+) -> None:
+    waiting: weakref.WeakSet[asyncio.Future[None]] = weakref.WeakSet()
+    went_on: list[int] = []
+
+    async def lonely(n: int) -> None:
+        future = put_off(loop, waiting)
+        if n % 100 == 50:
+            gc.collect()  # those after this one have not begun
+        await future
+        went_on.append(n)
+
+    async def main() -> None:
+        for n in range(300):
+            loop.create_task(lonely(n))
+        await asyncio.sleep(0)
+        gc.collect()
+        await asyncio.sleep(0)
+        gc.collect()
+        for future in list(waiting):
+            future.set_result(None)
+        del future
+        await asyncio.sleep(0.01)
+
+    loop.run_until_complete(main())
+    assert sorted(went_on) == list(range(300))
+    assert books._on_collection not in gc.callbacks
+
+
+def test_tasks_that_nobody_holds_survive_a_collection_in_another_thread(
+    loop: asyncio.AbstractEventLoop, books: Tasks
+) -> None:
+    waiting: weakref.WeakSet[asyncio.Future[None]] = weakref.WeakSet()
+
+    async def lonely() -> None:
+        await put_off(loop, waiting)
+
+    async def collect() -> None:
+        thread = threading.Thread(target=gc.collect)
+        thread.start()
+        thread.join(30)
+
+    async def main() -> int:
+        for _ in range(10):
+            loop.create_task(lonely())
+        loop.create_task(collect())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        found = len(waiting)
+        for future in list(waiting):
+            future.set_result(None)
+        return found
+
+    assert loop.run_until_complete(main()) == 10
+
+
+def test_many_and_eager_tasks_that_nobody_holds_survive_a_collection_at_once(asyncio_runner: NotebookRunner) -> None:
+    loop = asyncio_runner.get_loop()
+    waiting: weakref.WeakSet[asyncio.Future[None]] = weakref.WeakSet()
+
+    async def lonely() -> None:
+        await put_off(loop, waiting)
+
+    async def main(eager: bool) -> int:
+        if eager:
+            loop.set_task_factory(asyncio.eager_task_factory)
+        number = 10 if eager else 3000
+        for _ in range(number):
+            loop.create_task(lonely())
+        loop.set_task_factory(None)
+        if not eager:
+            await asyncio.sleep(0)
+        gc.collect()
+        found = len(waiting)
+        for future in list(waiting):
+            future.set_result(None)
+        del future
+        await asyncio.sleep(0.01)
+        return number - found
+
+    assert asyncio_runner.run(main(eager=False)) == 0
+    if hasattr(asyncio, "eager_task_factory"):
+        assert asyncio_runner.run(main(eager=True)) == 0
+
+
+def test_a_task_that_waits_again_survives_a_collection_before_the_look(
+    loop: asyncio.AbstractEventLoop, books: Tasks
+) -> None:
+    waiting: weakref.WeakSet[asyncio.Future[None]] = weakref.WeakSet()
+    went_on: list[int] = []
+
+    async def lonely() -> None:
+        for _ in range(2):
+            await put_off(loop, waiting)
+        went_on.append(1)
+
+    loop.create_task(lonely())
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.run_until_complete(asyncio.sleep(0))
+    (future,) = waiting
+    callbacks = future._callbacks
+    assert callbacks is not None
+    # Between the step of the task and our look: what the collector does there, a callback does.
+    later, context = callbacks[-1]
+    future.remove_done_callback(later)
+    future.add_done_callback(lambda _: gc.collect())
+    future.add_done_callback(later, context=context)
+    del later, callbacks, context
+    future.set_result(None)
+    del future
+    loop.run_until_complete(asyncio.sleep(0.01))
+    gc.collect()
+    for future in list(waiting):
+        future.set_result(None)
+    loop.run_until_complete(asyncio.sleep(0.01))
+    assert went_on == [1]
+
+
+@pytest.mark.parametrize("ends", ["by a press", "by SystemExit"])
+def test_tasks_that_begin_after_an_iteration_was_cut_short_survive_a_collection(
+    asyncio_runner: NotebookRunner, ends: str
+) -> None:
+    loop = asyncio_runner.get_loop()
+    waiting: weakref.WeakSet[asyncio.Future[None]] = weakref.WeakSet()
+    went_on: list[int] = []
+
+    async def lonely(n: int) -> None:
+        await put_off(loop, waiting)
+        went_on.append(n)
+
+    async def cuts() -> None:
+        if ends == "by SystemExit":
+            raise SystemExit(3)
+        signal.raise_signal(signal.SIGINT)
+
+    async def collects() -> None:
+        gc.collect()
+
+    async def main() -> None:
+        tasks = [loop.create_task(lonely(0)), loop.create_task(cuts())]
+        for n in range(1, 6):
+            loop.create_task(lonely(n))
+        loop.create_task(collects())
+        await asyncio.sleep(0.1)
+        assert isinstance(tasks[1].exception(), SystemExit)
+
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio_runner.run(main())
+    asyncio_runner.run(asyncio.sleep(0.01))
+    gc.collect()
+    while waiting:
+        waiting.pop().set_result(None)
+    asyncio_runner.run(asyncio.sleep(0.01))
+    assert sorted(went_on) == list(range(6))
+
+
+def test_the_collector_is_watched_only_while_there_is_something_to_sort(
+    loop: asyncio.AbstractEventLoop, books: Tasks
+) -> None:
+    task = loop.create_task(
+        asyncio.sleep(0.001)
+    )  # in a cell without await: what is raised in there the collector drops
+    assert books._on_collection not in gc.callbacks
+
+    async def main() -> None:
+        asyncio.create_task(asyncio.sleep(0.001))
+        assert books._on_collection in gc.callbacks
+        await asyncio.sleep(0.01)
+        assert books._on_collection not in gc.callbacks
+        await task
+
+    loop.run_until_complete(main())
+
+
+def test_the_collector_is_not_watched_in_a_cell_without_await(runner: NotebookRunner) -> None:
+    async def nothing() -> None:
+        await asyncio.sleep(0)
+
+    async def main() -> None:
+        for _ in range(3000):
+            asyncio.create_task(nothing())
+
+    def watched() -> bool:
+        return any(isinstance(getattr(callback, "__self__", None), Tasks) for callback in gc.callbacks)
+
+    gc.disable()  # the collector would sort them
+    try:
+        runner.run(main())
+        assert watched()
+        assert not runner.run_sync(watched)
+    finally:
+        gc.enable()
+
+
+def test_many_new_tasks_are_sorted_some_at_a_time(
+    loop: asyncio.AbstractEventLoop, books: Tasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(books, "_watch_collector", lambda: None)  # each collection sorts some more
+    held: list[int] = []
+
+    async def main() -> None:
+        event = asyncio.Event()
+        waiting = [asyncio.create_task(event.wait()) for _ in range(5000)]
+        while len(books._live) < 5000:
+            held.append(len(books._live))
+            await asyncio.sleep(0)
+        event.set()
+        await asyncio.wait(waiting)
+
+    loop.run_until_complete(main())
+    assert max(b - a for a, b in pairwise(held)) <= tasks_module._SORTED
+    assert len(held) >= 5

@@ -1,0 +1,107 @@
+"""``Wakeup``: a signal wakes the loop that waits, whichever thread it comes to, and whoever had the wakeup fd before."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ipyrunner import NotebookRunner
+from ipyrunner.aio.sigint.wakeup_fd import Wakeup
+
+
+def interrupt_from_a_thread(loop: Any, when: threading.Event, signalled: Callable[[int], None]) -> threading.Thread:
+    """Send SIGINT as soon as *when* is set and the loop is at rest in its select()."""
+
+    def send() -> None:
+        assert when.wait(30)
+        me = threading.get_ident()
+        signalled(me)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    return thread
+
+
+def test_a_signal_on_another_thread_wakes_the_loop(runner: NotebookRunner) -> None:
+    # The main thread's select() is not interrupted by it: the same as a signal just before the system call.
+    ready = threading.Event()
+
+    async def main() -> None:
+        asyncio.get_running_loop().call_later(0.05, ready.set)  # by then nothing else is left to do
+        await asyncio.sleep(60)
+
+    def send(me: int) -> None:
+        threading.Event().wait(0.1)  # let the main thread enter select()
+        signal.pthread_kill(me, signal.SIGINT)
+
+    thread = interrupt_from_a_thread(runner.get_loop(), ready, send)
+    start = runner.get_loop().time()
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(main())
+    assert runner.get_loop().time() - start < 30
+    thread.join(30)
+
+
+def test_wakeups_nest_and_pass_on_what_comes() -> None:
+    loops = [asyncio.new_event_loop() for _ in range(2)]
+    outer, inner = (Wakeup(loop) for loop in loops)
+    reader, writer = socket.socketpair()
+    for end in (reader, writer):
+        end.setblocking(False)
+    before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    handler = signal.signal(signal.SIGUSR1, lambda *args: None)
+    try:
+        with outer.on_signals():
+            with inner.on_signals():
+                with inner.on_signals():  # a run inside a run
+                    os.kill(os.getpid(), signal.SIGUSR1)
+                # Still the inner one's: the block inside it has changed nothing.
+                os.kill(os.getpid(), signal.SIGUSR1)
+                loops[1].call_soon(loops[1].stop)
+                loops[1].run_forever()
+                loops[1].call_soon(loops[1].stop)
+                loops[1].run_forever()
+            loops[0].call_soon(loops[0].stop)
+            loops[0].run_forever()
+            loops[0].call_soon(loops[0].stop)
+            loops[0].run_forever()
+        assert reader.recv(10) == bytes([signal.SIGUSR1] * 2)
+        assert signal.set_wakeup_fd(writer.fileno()) == writer.fileno()
+    finally:
+        signal.signal(signal.SIGUSR1, handler)
+        signal.set_wakeup_fd(before)
+        for wakeup, loop in zip((outer, inner), loops, strict=True):
+            wakeup.close()
+            loop.close()
+        reader.close()
+        writer.close()
+
+
+def test_a_wakeup_fd_that_was_there_before_gets_nothing_once_it_is_back(loop: asyncio.AbstractEventLoop) -> None:
+    wakeup = Wakeup(loop)
+    reader, writer = socket.socketpair()
+    for end in (reader, writer):
+        end.setblocking(False)
+    before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    handler = signal.signal(signal.SIGUSR1, lambda *args: None)
+    try:
+        with wakeup.on_signals():
+            signal.raise_signal(signal.SIGUSR1)
+        for _ in range(2):
+            loop.call_soon(loop.stop)
+            loop.run_forever()
+        with pytest.raises(BlockingIOError):
+            reader.recv(10)
+    finally:
+        signal.signal(signal.SIGUSR1, handler)
+        signal.set_wakeup_fd(before)
+        wakeup.close()
+        reader.close()
+        writer.close()
