@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,6 +17,9 @@ from ipyrunner import NotebookRunner
 from ipyrunner.aio.tasks.registry import Tasks
 from kernels import BEFORE, Kernel, kernel
 from loops import LOOPS, notebook_runner
+
+if TYPE_CHECKING:
+    from terminals import Terminal
 
 
 @pytest.fixture
@@ -45,6 +49,55 @@ def shared(_shared: Kernel) -> Kernel:
     _shared.ok("%arunner restart")
     _shared.ok(BEFORE)
     return _shared
+
+
+@pytest.fixture(scope="module")
+def _own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
+    with kernel(tmp_path_factory.mktemp("ipython"), name="ipyrunner") as started:
+        yield started
+
+
+@pytest.fixture
+def own(_own: Kernel) -> Kernel:
+    """The kernel of our own, for the tests of a module that leave it as it was."""
+    _own.ok("%reset -f")
+    _own.ok(BEFORE)
+    return _own
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
+    """Starts IPython in a terminal with options, and with a setup of cells."""
+    from terminals import BEFORE, IPYTHON, Terminal  # there are none on Windows
+
+    started: list[Terminal] = []
+
+    def start(*options: str, setup: str = "") -> Terminal:
+        terminal = Terminal(tmp_path, *IPYTHON, *options)
+        started.append(terminal)
+        terminal.run("%load_ext ipyrunner")
+        for line in setup.splitlines():
+            terminal.run(line)
+        if setup.startswith("%config"):
+            terminal.run("%arunner restart")
+        terminal.run(BEFORE)
+        return terminal
+
+    yield start
+    for terminal in started:
+        terminal.close()
+
+
+@pytest.fixture
+def terminal(start: Callable[..., Terminal]) -> Terminal:
+    """With prompt_toolkit's prompt."""
+    return start()
+
+
+@pytest.fixture(params=["prompt", "simple"])
+def either(start: Callable[..., Terminal], request: pytest.FixtureRequest) -> Terminal:
+    """With prompt_toolkit's prompt, and with a plain one."""
+    return start(*(["--simple-prompt"] if request.param == "simple" else []))
 
 
 @pytest.fixture(params=LOOPS)

@@ -35,6 +35,50 @@ def notebook(
     return made
 
 
+# Cells of notebooks, each of which is found by a text that it alone contains.
+SETUP = """
+import asyncio, contextvars, time  # set up
+from IPython.display import display
+var = contextvars.ContextVar("var"); var.set("set")
+def leave(text):
+    with open("left", "a") as file: file.write(text + "\\n")
+async def lasting():
+    try: await asyncio.sleep(60)
+    finally:
+        await asyncio.sleep(0.05)
+        leave("task")
+async def generator():
+    try: yield 1
+    finally: leave("generator")
+kept = asyncio.create_task(lasting()); g = generator(); await anext(g)
+"""
+STARTS = """
+async def fail(kind):  # starts
+    await events[kind].wait()
+    raise ValueError("kind " + kind)
+async def fail_at_the_end():
+    try: await asyncio.sleep(60)
+    finally: raise KeyError("kind e")
+async def talk():
+    await events["b"].wait()
+    print("printed late"); display({"text/plain": "shown late"}, raw=True); print("and more")
+async def told(task):
+    while not task.done() or task._log_traceback: await asyncio.sleep(0.01)
+    await asyncio.sleep(0)
+events = {kind: asyncio.Event() for kind in "abcd"}
+tasks = {kind: asyncio.create_task(fail(kind), name="task " + kind) for kind in "abcd"}
+others = [asyncio.create_task(fail_at_the_end(), name="task e"), asyncio.create_task(talk())]
+events["a"].set(); await told(tasks["a"])
+"""
+# The task of this one fails when the cell has ended: no loop runs meanwhile.
+BETWEEN = "events['c'].set()"
+SLEEPING = [
+    SETUP,
+    "try: await asyncio.sleep(60)\nfinally:\n    await asyncio.sleep(0.05)\n    leave('cell')",
+    "leave('never')",
+]
+
+
 @dataclass
 class Saved:
     """A notebook as a command has saved it."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from kernels import Kernel
 from setups import SETUPS
-from terminals import CONTROL_C, CONTROL_D, IPYTHON, Terminal
+from terminals import CONTROL_C, CONTROL_D, Terminal
 
 TICKING = """
 import asyncio, getpass, ipyrunner
@@ -203,13 +201,10 @@ def test_a_plain_cells_own_loop_may_ask(asked: Kernel) -> None:
 # -- in a terminal
 
 
-@pytest.fixture(params=["prompt", "simple"])
-def terminal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Terminal]:
-    started = Terminal(tmp_path, *IPYTHON, *(["--simple-prompt"] if request.param == "simple" else []))
-    started.run("%load_ext ipyrunner")
-    started.run("import asyncio, ipyrunner; loop = asyncio.get_event_loop(); kept = 'kept'")
-    yield started
-    started.close()
+@pytest.fixture
+def terminal(either: Terminal) -> Terminal:
+    either.run("import ipyrunner")
+    return either
 
 
 def test_in_a_terminal(terminal: Terminal) -> None:
