@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-pytest.register_assert_rewrite("kernels", "loops", "terminals")
+pytest.register_assert_rewrite("kernels", "loops", "setups", "terminals")
 
 # In a job that a shell has started in the background SIGINT is ignored, and so it would be in every child.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -17,9 +17,17 @@ from ipyrunner import NotebookRunner
 from ipyrunner.aio.tasks.registry import Tasks
 from kernels import BEFORE, Kernel, kernel
 from loops import LOOPS, notebook_runner
+from setups import SETUPS, kernel_on
 
 if TYPE_CHECKING:
     from terminals import Terminal
+
+
+def renewed(used: Kernel) -> Kernel:
+    used.ok("%reset -f")
+    used.ok("%arunner restart")
+    used.ok(BEFORE)
+    return used
 
 
 @pytest.fixture
@@ -45,10 +53,19 @@ def _shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
 @pytest.fixture
 def shared(_shared: Kernel) -> Kernel:
     """A kernel that the tests of a module share; each starts with a new loop and Context."""
-    _shared.ok("%reset -f")
-    _shared.ok("%arunner restart")
-    _shared.ok(BEFORE)
-    return _shared
+    return renewed(_shared)
+
+
+@pytest.fixture(scope="module", params=SETUPS)
+def _on_each_loop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
+    with kernel_on(request.param, tmp_path_factory.mktemp("ipython")) as started:
+        yield started
+
+
+@pytest.fixture
+def on_each_loop(_on_each_loop: Kernel) -> Kernel:
+    """The same on asyncio's loop, on uvloop, and by turns, with a grace period of 0.3 s."""
+    return renewed(_on_each_loop)
 
 
 @pytest.fixture(scope="module")

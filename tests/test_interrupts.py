@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kernels import BEFORE, RUNNER_KERNEL, Kernel, kernel
-from setups import SETUPS
+from kernels import Kernel
+from setups import SETUPS, kernel_on
 
 BACKGROUND = """
 import time
@@ -25,12 +25,7 @@ task = asyncio.create_task(background())
 
 @pytest.fixture(scope="module", params=[*SETUPS, "message"])
 def _kernel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
-    by_message = request.param == "message"
-    arguments = [RUNNER_KERNEL] if by_message else []
-    with kernel(tmp_path_factory.mktemp("ipython"), *arguments, by_message=by_message) as started:
-        started.ok(SETUPS.get(request.param, "") + "%config NotebookRunner.interrupt_grace = 0.3")
-        started.ok("%arunner restart")
-        started.ok(BEFORE)
+    with kernel_on(request.param, tmp_path_factory.mktemp("ipython")) as started:
         started.ok(BACKGROUND)
         yield started
 

@@ -12,14 +12,12 @@ from typing import Any
 
 import anyio
 import pytest
-import uvloop
 
 from ipyrunner.aio.introspection.ready_queue import ReadyQueue
 from ipyrunner.aio.introspection.running_callback import drives_loop
 from ipyrunner.aio.main import Main, Request
 from ipyrunner.aio.sigint.main_task import MainTask
-
-LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+from loops import LOOPS
 
 
 class Cells:

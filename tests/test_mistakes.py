@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from kernels import AT_REST, BEFORE, Kernel, kernel
-from setups import SETUPS
+from kernels import AT_REST, Kernel
 
 BACKGROUND = """
 import sys, time
@@ -18,20 +16,10 @@ task = asyncio.create_task(background())
 """
 
 
-@pytest.fixture(scope="module", params=SETUPS)
-def _kernel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
-    with kernel(tmp_path_factory.mktemp("ipython")) as started:
-        started.ok(SETUPS[request.param] + "%config NotebookRunner.interrupt_grace = 0.3")
-        yield started
-
-
 @pytest.fixture
-def k(_kernel: Kernel) -> Kernel:
-    _kernel.ok("%reset -f")
-    _kernel.ok("%arunner restart")
-    _kernel.ok(BEFORE)
-    _kernel.ok(BACKGROUND)
-    return _kernel
+def k(on_each_loop: Kernel) -> Kernel:
+    on_each_loop.ok(BACKGROUND)
+    return on_each_loop
 
 
 def expect_background(k: Kernel) -> None:
@@ -186,7 +174,7 @@ def test_no_room_left(k: Kernel, code: str, ename: str) -> None:
     expect_background(k)
 
 
-@pytest.mark.parametrize("_kernel", ["asyncio"], indirect=True)
+@pytest.mark.parametrize("_on_each_loop", ["asyncio"], indirect=True)
 def test_a_hundred_thousand_tasks(k: Kernel) -> None:
     k.ok("many = [asyncio.create_task(asyncio.sleep(1000)) for _ in range(100_000)]")
     expect_background(k)

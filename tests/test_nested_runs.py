@@ -10,17 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from kernels import AT_REST, BEFORE, DEADLINE, RUNNER_KERNEL, Kernel, kernel
-from setups import SETUPS
+from kernels import AT_REST, DEADLINE, Kernel
+from setups import SETUPS, kernel_on
 
 
 @pytest.fixture(params=[*SETUPS, "message"])
 def k(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kernel]:
-    by_message = request.param == "message"
-    with kernel(tmp_path, *[RUNNER_KERNEL] * by_message, by_message=by_message) as started:
-        started.ok(SETUPS.get(request.param, "") + "%config NotebookRunner.interrupt_grace = 0.3")
-        started.ok("%arunner restart")
-        started.ok(BEFORE)
+    with kernel_on(request.param, tmp_path) as started:
         yield started
         started.expect_alive()
 

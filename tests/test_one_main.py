@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from kernels import BEFORE, Kernel, kernel
-from setups import SETUPS
-
-
-@pytest.fixture(scope="module", params=SETUPS)
-def _kernel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
-    with kernel(tmp_path_factory.mktemp("ipython")) as started:
-        started.ok(SETUPS[request.param])
-        yield started
+from kernels import Kernel
 
 
 @pytest.fixture
-def k(_kernel: Kernel) -> Kernel:
-    _kernel.ok("%reset -f")
-    _kernel.ok("%arunner restart")
-    _kernel.ok(BEFORE + "import anyio\nfrom contextlib import AsyncExitStack\nevent = asyncio.Event()")
-    _kernel.ok("main = asyncio.current_task() or await asyncio.sleep(0)\nmain = asyncio.current_task()")
-    return _kernel
+def k(on_each_loop: Kernel) -> Kernel:
+    on_each_loop.ok("import anyio\nfrom contextlib import AsyncExitStack\nevent = asyncio.Event()")
+    on_each_loop.ok("main = asyncio.current_task() or await asyncio.sleep(0)\nmain = asyncio.current_task()")
+    return on_each_loop
 
 
 FAILING = "async def fails():\n    await event.wait()\n    raise ValueError('of a child')\nstack = AsyncExitStack()\n"
@@ -159,20 +147,6 @@ def test_an_interrupt_within_a_timeout(k: Kernel) -> None:
     k.interrupted(cell, "go")
     assert cell.ename == "KeyboardInterrupt"
     expect_one_main(k)
-
-
-def test_a_cell_that_is_given_up_keeps_its_task(k: Kernel) -> None:
-    cell = k.begin(
-        "stop = False\nprint('go')\nwhile not stop:\n    try: await asyncio.sleep(0.01)\n"
-        "    except asyncio.CancelledError: print('swallowed')"
-    )
-    k.wait_for(cell, "go")
-    k.interrupt()
-    k.interrupted(cell, "swallowed")
-    assert cell.ename == "KeyboardInterrupt"
-    k.expect_alive()
-    assert k.ok("await asyncio.sleep(0); asyncio.current_task() is main").value == "False"
-    k.ok("stop = True; await asyncio.wait([main])")
 
 
 def test_threads_of_anyio_end_with_the_loop(k: Kernel) -> None:
