@@ -111,7 +111,7 @@ def test_a_press_of_an_earlier_request_does_nothing_in_a_later_one(fresh: Kernel
     # request runs a hook, which would get it.
     fresh.ok(
         "import signal, threading\n%config NotebookRunner.interrupt_grace = 0.3\n"
-        "from ipyrunner.aio.sigint.watchdog_thread import watchdog\nfrom ipyrunner import extension\n"
+        "from ipyrunner.aio.sigint.watchdog_thread import watchdog\nimport ipyrunner\n"
         "class Press:\n    count = 0\n"
         "    def press(self, *args):\n"
         "        get_ipython().events.unregister('post_run_cell', self.press)\n"
@@ -120,7 +120,7 @@ def test_a_press_of_an_earlier_request_does_nothing_in_a_later_one(fresh: Kernel
         "        get_ipython().events.unregister('post_run_cell', self.wait)\n"
         "        # As if it had been pressed again, late, in this request: only the old look is due.\n"
         "        looked = threading.Event(); watchdog.call_later(0.5, lambda: looked.set())\n"
-        "        owner = extension._extensions[get_ipython()]._guard\n"
+        "        owner = ipyrunner.get_runner().outside\n"
         "        owner._pressed = True\n"
         "        try: looked.wait(30); self.count = 1\n"
         "        finally: owner._pressed = False\n"
