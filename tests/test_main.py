@@ -366,7 +366,7 @@ def test_an_interrupt_before_a_coroutine_begins(cells: Cells) -> None:
         begun.append(1)
 
     def press() -> MainTask:
-        interrupt = MainTask(cells.loop, None)
+        interrupt = MainTask(cells.loop, None, 1.0)
         interrupt.task = cells.main.task
         interrupt.cancel()
         return interrupt

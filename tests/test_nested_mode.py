@@ -129,6 +129,110 @@ def test_one_interrupt_ends_a_run_inside_a_run_between_cells(nested: Kernel) -> 
     assert nested.ok("log").value == "['inner', 'cleaned', 'background']"
 
 
+def test_the_interrupt_waits_for_a_run_of_somebody_else_that_lies_over_the_cells_own(nested: Kernel) -> None:
+    nested.ok(
+        "async def over():\n    await asyncio.sleep(0.1)\n    print('over')\n    try: asyncio.run(inner())\n"
+        "    except KeyboardInterrupt: log.append('caught')"
+    )
+    cell = nested.begin(
+        "t = asyncio.create_task(over()); await asyncio.sleep(0)\ntry: asyncio.run(asyncio.sleep(60))\nfinally: log.append('cell')"
+    )
+    nested.interrupted(cell, "go")
+    assert cell.ename == "KeyboardInterrupt"
+    assert "the interrupt was forced into over, which did not yield" in cell.stdout
+    assert nested.ok("log").value == "['inner', 'cleaned', 'caught', 'cell']"
+    assert nested.ok("await t").value is None
+
+
+def test_all_that_an_interrupt_has_ended_is_named(nested: Kernel) -> None:
+    nested.ok(
+        "async def first(): asyncio.run(inner())\nasync def second():\n    print('over')\n    asyncio.run(inner())"
+    )
+    cell = nested.begin("ts = [asyncio.create_task(first()), asyncio.create_task(second())]\nawait asyncio.sleep(60)")
+    nested.wait_for(cell, "over\ngo")
+    nested.interrupt()
+    nested.finish(cell)
+    assert cell.ename == "KeyboardInterrupt"
+    for name in ("first", "second"):
+        assert f"the interrupt was forced into {name}, which did not yield" in cell.stdout
+    nested.ok("def callback(): asyncio.run(inner())")
+    cell = nested.begin("asyncio.get_running_loop().call_soon(callback)\nawait asyncio.sleep(60)")
+    nested.interrupted(cell, "go")
+    assert cell.ename == "KeyboardInterrupt"
+    assert "the interrupt was forced into callback, which did not yield" in cell.stdout
+
+
+def test_one_interrupt_does_not_cut_the_clean_up_of_an_inner_run_short(nested: Kernel) -> None:
+    nested.ok("async def slowly():\n    try: await inner()\n    finally: await asyncio.sleep(1.5); log.append('late')")
+    nested.ok("async def background(): asyncio.run(slowly())")
+    cell = nested.begin("t = asyncio.create_task(background())\nawait asyncio.sleep(60)")
+    nested.interrupted(cell, "go")
+    assert cell.ename == "KeyboardInterrupt"
+    assert nested.ok("log").value == "['inner', 'cleaned', 'late']"
+
+
+def test_an_interrupt_of_a_run_where_python_drops_exceptions(nested: Kernel) -> None:
+    nested.ok("class Runs:\n    def __del__(self): asyncio.run(inner())")
+    cell = nested.begin("await asyncio.sleep(0); x = Runs(); del x; await asyncio.sleep(60)")
+    nested.interrupted(cell, "go")
+    assert cell.ename == "KeyboardInterrupt"
+    assert "Exception ignored" not in cell.stderr
+    assert nested.ok("log").value == "['inner', 'cleaned']"
+
+
+@pytest.mark.parametrize("run", ["%arun asyncio.sleep(0.1, 1)", "ipyrunner.await_(asyncio.sleep(0.1, 1))"])
+def test_a_run_that_ends_waits_for_one_that_lies_over_it(nested: Kernel, run: str) -> None:
+    nested.ok("async def background():\n    asyncio.run(inner(0.5)); return 'ended'")
+    nested.ok(f"t = asyncio.create_task(background())\nx = {run}")
+    assert nested.ok("await t").value == "'ended'"
+
+
+WHERE_A_LOOP_RUNS = {
+    "asyncio.run": "asyncio.run(outer())",
+    "run_until_complete": "asyncio.get_event_loop().run_until_complete(outer())",
+    "--fresh": "%%arun --fresh\nawait outer()",
+    "hook": "def hook(*args):\n    get_ipython().events.unregister('pre_run_cell', hook)\n    log.append(asyncio.run(inner(0)))\n"
+    "get_ipython().events.register('pre_run_cell', hook)",
+}
+
+
+@pytest.mark.parametrize("code", WHERE_A_LOOP_RUNS.values(), ids=WHERE_A_LOOP_RUNS)
+def test_wherever_a_loop_runs(nested: Kernel, code: str, mode: str) -> None:
+    nested.ok(
+        "async def which(): return asyncio.get_running_loop()\n"
+        "async def outer(): return asyncio.run(which()) is asyncio.get_running_loop() is ipyrunner.await_(which())"
+    )
+    cell = nested.ok(code)
+    if "hook" in code:
+        assert nested.ok("log.pop()").value in ("True", "False")
+        return
+    assert cell.value == "True"
+    nested.ok("async def outer(): return asyncio.get_running_loop().run_until_complete(inner())")
+    if mode == "setting" or "fresh" not in code:  # where asyncio.Runner handles SIGINT, and nest-asyncio does not
+        cell = nested.begin(code)
+        nested.interrupted(cell, "go")
+        assert cell.ename == "KeyboardInterrupt"
+
+
+def test_on_another_thread(nested: Kernel) -> None:
+    nested.ok("async def outer(): return asyncio.run(asyncio.sleep(0.01, 'inner'))")
+    assert nested.ok("await asyncio.to_thread(lambda: asyncio.run(outer()))").value == "'inner'"
+
+
+def test_with_a_portal(nested: Kernel) -> None:
+    pytest.importorskip("greenback")
+    nested.ok("import greenback; await greenback.ensure_portal()")
+    assert nested.ok("await asyncio.sleep(0); asyncio.run(inner(0.05))").value == "True"
+    nested.ok("%arunner leave")
+
+
+def test_what_runs_the_loop_does_not_block_it(nested: Kernel) -> None:
+    nested.ok("%config NotebookRunner.slow_callback = 0.2")
+    cell = nested.ok("async def inside(): asyncio.run(asyncio.sleep(0.6))\nawait inside()")
+    nested.ok("%config NotebookRunner.slow_callback = 0")
+    assert "nothing else ran" not in cell.stderr + cell.stdout
+
+
 def test_the_kernel_leaves_a_run_inside_a_run_alone(nested: Kernel) -> None:
     # A message for the kernel stops the notebook's loop: not while somebody else runs it.
     cell = nested.begin("await asyncio.sleep(0); print('go'); asyncio.run(asyncio.sleep(1)); 'went on'")
@@ -233,6 +337,21 @@ def test_it_cannot_be_taken_back(k: Kernel) -> None:
     assert k.run("ipyrunner.get_runner().nested = False").ename == "TraitError"
     k.ok("%arunner restart")
     assert k.ok("await asyncio.sleep(0); asyncio.run(asyncio.sleep(0, 1))").value == "1"
+
+
+def test_it_is_known_when_the_extension_is_loaded_again(fresh: Kernel) -> None:
+    fresh.ok("import ipyrunner; ipyrunner.get_runner().nested = True")
+    fresh.ok("%unload_ext ipyrunner")
+    fresh.ok("%load_ext ipyrunner")
+    assert fresh.ok("ipyrunner.get_runner().nested").value == "True"
+    assert fresh.ok("import asyncio\nawait asyncio.sleep(0); asyncio.run(asyncio.sleep(0, 1))").value == "1"
+
+
+def test_the_advice_is_true(k: Kernel) -> None:
+    cell = k.run("await asyncio.sleep(0)\nwith asyncio.Runner() as runner: runner.run(inner(0))")
+    assert cell.ename == "RuntimeError"
+    assert "this code already runs in the notebook's event loop" in cell.traceback
+    assert "NotebookRunner.nested" not in cell.traceback
 
 
 def test_without_a_library(fresh: Kernel) -> None:

@@ -60,7 +60,7 @@ def test_what_is_ready_is_set_aside_once(loop: asyncio.AbstractEventLoop) -> Non
         await asyncio.sleep(0)
         await asyncio.sleep(0)
 
-    interrupted = MainTask(loop, queue)
+    interrupted = MainTask(loop, queue, 1.0)
     interrupted.task = interrupted.end = loop.create_task(asyncio.sleep(0))
     loop.run_until_complete(interrupted.task)
     loop.run_until_complete(main())

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
 from typing import Any, TypeVar
 
-from traitlets import TraitError, observe, validate
+from traitlets import TraitError, default, observe, validate
 
 from .aio.introspection.context_copy import carry_into
 from .aio.introspection.private_api import tasks_of
@@ -349,6 +349,10 @@ class NotebookRunner(Settings):
 
     # -- configuration
 
+    @default("nested")
+    def _is_nested(self) -> bool:
+        return is_applied()  # by a runner of before, in this process
+
     @validate("nested")
     def _allow_nested(self, proposal: Any) -> bool:
         nested: bool = proposal["value"]
@@ -360,8 +364,8 @@ class NotebookRunner(Settings):
         if nested:
             try:
                 library() if loop is None else allow(loop)
-            except ImportError as exc:
-                raise TraitError(str(exc)) from exc
+            except Exception as exc:
+                raise TraitError(f"NotebookRunner.nested: {type(exc).__name__}: {exc}") from exc
         return nested
 
     @observe("debug")

@@ -82,8 +82,7 @@ class Interrupts:
             self.count += interrupt.presses
             if (forced := interrupt.forced) and origin_of(forced.context) is not origin_of(context):
                 forced.context.run(self._show, forced)
-            if unwound := interrupt.unwound:
-                unwound.context.run(self._show, unwound)
+            self._show_unwound(interrupt)
 
     @contextmanager
     def between_runs(self) -> Iterator[None]:
@@ -101,10 +100,15 @@ class Interrupts:
             self._between = None
             if interrupt.presses:
                 self._wakeup.forget(signal.SIGINT)
-            if forced := interrupt.forced or interrupt.unwound:
-                forced.context.run(self._show, forced)
+            self._show_unwound(interrupt)
+            if interrupt.forced is not None:
+                interrupt.forced.context.run(self._show, interrupt.forced)
             elif interrupt.presses and not self._wakeup.passed_on:
                 self._outside.keep()
+
+    def _show_unwound(self, interrupt: Interrupt) -> None:
+        for unwound in interrupt.unwound:
+            unwound.context.copy().run(self._show, unwound)
 
     @contextmanager
     def of_shutdown(self, timeout: float) -> Iterator[Interrupt]:

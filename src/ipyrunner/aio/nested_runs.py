@@ -9,16 +9,20 @@ interrupted cleans up behind itself, and where no loop runs ``asyncio.run`` stay
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import importlib
+import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Any, TypeVar
 
-from .introspection.running_callback import is_left_running
+from .introspection.frames import uninterruptible
+from .introspection.running_callback import is_left_running, is_lent
 from .introspection.running_loop import running_loop
-from .replacements import Override
 from .runner import as_coroutine
 
 __all__ = ["allow", "is_allowed", "is_applied", "library", "run_inside"]
@@ -26,6 +30,9 @@ __all__ = ["allow", "is_allowed", "is_applied", "library", "run_inside"]
 _T = TypeVar("_T")
 # nest-asyncio puts another function at asyncio.run, and leaves this one alone.
 _run: Any = asyncio.runners.run
+_is_applied = False
+# Those of loops that have our run_until_complete over nest-asyncio's.
+_classes: set[type] = set()
 
 
 def library() -> Any:
@@ -48,7 +55,7 @@ def is_allowed(loop: asyncio.AbstractEventLoop) -> bool:
 
 def is_applied() -> bool:
     """Return whether :func:`allow` was called in this process: it cannot be taken back."""
-    return asyncio.run is run
+    return _is_applied
 
 
 def allow(loop: asyncio.AbstractEventLoop) -> None:
@@ -56,12 +63,17 @@ def allow(loop: asyncio.AbstractEventLoop) -> None:
 
     ValueError if it is no loop of asyncio's own, ImportError as of :func:`library`.
     """
+    global _is_applied
     if not isinstance(loop, asyncio.BaseEventLoop):
         raise ValueError(f"a {type(loop).__module__}.{type(loop).__qualname__} cannot run inside itself")
     library().apply(loop)
-    asyncio.run = run
-    if not isinstance(loop.run_until_complete, functools.partial):
-        Override(loop, "run_until_complete", lambda original: functools.partial(_run_until_complete, loop, original))
+    if not _is_applied:
+        asyncio.run = run
+        _is_applied = True
+    cls: Any = type(loop)
+    if cls not in _classes:
+        _classes.add(cls)
+        cls.run_until_complete = _cleaning_up(cls.run_until_complete)
 
 
 def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None, loop_factory: Any = None) -> _T:
@@ -71,7 +83,7 @@ def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None, loop_factor
     not wait for, go on: the loop does. RuntimeError with a *loop_factory* there: it would be another loop.
     """
     loop = running_loop()
-    if loop is None or not is_allowed(loop) or is_left_running(loop):
+    if loop is None or not is_allowed(loop) or _is_elsewhere(loop):
         options = {} if loop_factory is None else {"loop_factory": loop_factory}  # since Python 3.12
         result: _T = _run(main, debug=debug, **options)
         return result
@@ -79,8 +91,8 @@ def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None, loop_factor
     if loop_factory is not None:
         coro.close()
         raise RuntimeError(
-            "asyncio.run(loop_factory=...) makes another loop, and the notebook's runs here: leave loop_factory out, "
-            "since with NotebookRunner.nested it runs in the notebook's loop; or call it in a cell without await"
+            "asyncio.run(loop_factory=...) makes another loop, and one runs here: leave loop_factory out, since with "
+            "NotebookRunner.nested it runs in the loop that runs; or call it in a cell without await"
         )
     before = loop.get_debug()
     if debug is not None:
@@ -91,6 +103,12 @@ def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None, loop_factor
         loop.set_debug(before)
 
 
+def _is_elsewhere(loop: asyncio.AbstractEventLoop) -> bool:
+    """Return whether *loop* was left running on another stack, and runs none of the code that asks."""
+    # A greenlet (a portal's) does not show who runs its loop, but the task is there.
+    return is_left_running(loop) and not is_lent(sys._getframe()) and asyncio.current_task(loop) is None
+
+
 def run_inside(loop: asyncio.AbstractEventLoop, awaitable: Awaitable[_T]) -> _T:
     """Run *awaitable* in *loop*, which runs, and for which :func:`is_allowed`; return its result.
 
@@ -99,16 +117,58 @@ def run_inside(loop: asyncio.AbstractEventLoop, awaitable: Awaitable[_T]) -> _T:
     return _run_until_complete(loop, loop.run_until_complete, as_coroutine(awaitable))
 
 
+def _cleaning_up(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def run_until_complete(self: asyncio.AbstractEventLoop, future: Awaitable[_T]) -> _T:
+        inner = functools.partial(original, self)
+        return _run_until_complete(self, inner, future) if self.is_running() else inner(future)
+
+    return run_until_complete
+
+
 def _run_until_complete(
     loop: asyncio.AbstractEventLoop, original: Callable[[asyncio.Future[_T]], _T], future: Awaitable[_T]
 ) -> _T:
-    """Be the loop's ``run_until_complete``: a coroutine that is interrupted is cancelled, and has ended on return."""
+    """Be the ``run_until_complete`` of a loop that runs: a coroutine that is interrupted is cancelled, and ends."""
     task = asyncio.ensure_future(future, loop=loop)
     try:
-        return original(task)
+        with _raising(loop):
+            return original(task)
     except (KeyboardInterrupt, SystemExit):
         if task is not future:  # else it is somebody's, who may go on waiting for it
             task.cancel()
-            with suppress(asyncio.CancelledError):
+            with suppress(asyncio.CancelledError), _raising(loop):
                 original(task)
         raise
+
+
+@contextmanager
+def _raising(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Let SIGINT end the inner run where ``asyncio.Runner`` handles it, which cancels a task that is on the stack."""
+    before = signal.getsignal(signal.SIGINT)
+    if not isinstance(getattr(getattr(before, "func", None), "__self__", None), asyncio.Runner) or (
+        threading.current_thread() is not threading.main_thread()
+    ):
+        yield
+        return
+    pressed = False
+
+    def on_sigint(signum: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+        # Between two callbacks, of which none is lost.
+        loop.call_soon_threadsafe(_interrupt, context=contextvars.Context())
+
+    signal.signal(signal.SIGINT, on_sigint)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is on_sigint:
+            signal.signal(signal.SIGINT, before)
+
+
+@uninterruptible
+def _interrupt() -> None:
+    raise KeyboardInterrupt

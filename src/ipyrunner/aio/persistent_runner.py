@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
@@ -13,9 +14,10 @@ from .exit_and_fork import end_child, in_forked_children, refuse_copy
 from .interrupts import Interrupts
 from .introspection.context_copy import carry_back
 from .introspection.exceptions import set_traceback, traceback_of
+from .introspection.frames import uninterruptible
 from .introspection.private_api import cancel_ready
 from .introspection.ready_queue import ReadyQueue
-from .introspection.running_callback import drives_loop, is_left_running
+from .introspection.running_callback import drives_loop, is_left_running, runs_nested
 from .introspection.running_loop import NOTHING, running_as, running_loop
 from .loops.guest_leads import Faults, Hosting
 from .loops.host_leads import Visiting
@@ -34,6 +36,8 @@ from .tasks.task_scope import leave
 __all__ = ["PersistentRunner"]
 
 _T = TypeVar("_T")
+# Seconds: how often a run that has ended looks whether the loop still runs inside itself.
+_PAUSE = 0.02
 
 
 class PersistentRunner:
@@ -298,11 +302,16 @@ class PersistentRunner:
         interrupt.attach(run.task, run.end)
         finished, faults = False, Faults(self.loop)
 
+        @uninterruptible
         def finish(_: object = None) -> None:
             nonlocal finished
-            if not finished:  # uvloop keeps a second stop() for its next run
-                finished = True
-                self.loop.stop()
+            if finished:  # uvloop keeps a second stop() for its next run
+                return
+            if runs_nested(sys._getframe()):  # stop() would end that run, with an error: it is waited for
+                self.loop.call_later(_PAUSE, finish, context=contextvars.Context())
+                return
+            finished = True
+            self.loop.stop()
 
         run.end.add_done_callback(finish)
         interrupt.on_release = finish

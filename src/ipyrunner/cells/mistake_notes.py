@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..aio.introspection.exceptions import is_a, message_of, traceback_of
 from ..aio.introspection.running_loop import running_loop
+from ..aio.nested_runs import is_allowed
 from ..aio.persistent_runner import PersistentRunner
 
 if TYPE_CHECKING:
@@ -44,8 +45,9 @@ _MISSING = ("NoEventLoopError", "AsyncLibraryNotFoundError")
 IN_NOTEBOOK = (
     "ipyrunner: this code already runs in the notebook's event loop, because the cell has a top-level await "
     "(or begins with %%arun). Write `await main()` instead of `asyncio.run(main())`; or move the call to a cell "
-    "without await, where asyncio.run works. Where a library calls it, set NotebookRunner.nested = True."
+    "without await, where asyncio.run works."
 )
+NOT_NESTED = " Where a library calls it: NotebookRunner.nested = True, which patches asyncio."
 IN_KERNEL = (
     "ipyrunner: this cell began before ipyrunner was loaded, and goes on in the kernel's event loop. Put `%load_ext "
     "ipyrunner` in a cell of its own; in a later cell without await asyncio.run works."
@@ -110,7 +112,8 @@ def _in_loop(
 ) -> str:
     running = running_loop()
     if notebooks is not None and (running is notebooks or notebooks.is_running()):
-        return IN_NOTEBOOK
+        can_nest = isinstance(notebooks, asyncio.BaseEventLoop) and not is_allowed(notebooks)
+        return IN_NOTEBOOK + (NOT_NESTED if can_nest else "")
     if running is None:
         return IN_OTHER
     return IN_KERNEL if running is kernel else IN_LEFT

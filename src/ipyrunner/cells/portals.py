@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["wait_for"]
 
 _T = TypeVar("_T")
+NESTED = (
+    " Or set NotebookRunner.nested = True, which patches asyncio: they, and asyncio.run(), run the loop inside itself"
+)
 
 
 def wait_for(runner: NotebookRunner, awaitable: Awaitable[_T]) -> _T:
@@ -41,6 +44,6 @@ def wait_for(runner: NotebookRunner, awaitable: Awaitable[_T]) -> _T:
     raise RuntimeError(
         "this code already runs inside an event loop, and a loop cannot run inside itself: write `await ...` instead, "
         "or use a cell without await. In a function that is not async: first `await greenback.ensure_portal()` in a "
-        "cell (%pip install 'ipyrunner[portal]'); from then on ipyrunner.await_() and %arun work in all cells. Or set "
-        "NotebookRunner.nested = True, which patches asyncio: then they, and asyncio.run(), run the loop inside itself"
+        "cell (%pip install 'ipyrunner[portal]'); from then on ipyrunner.await_() and %arun work in all cells."
+        + (NESTED if isinstance(running, asyncio.BaseEventLoop) else "")
     )

@@ -36,9 +36,11 @@ __all__ = [
     "is_from_callback",
     "is_in_call",
     "is_left_running",
+    "is_lent",
     "lends_loop",
     "runs_nested",
     "runs_other_loop",
+    "task_of_step",
     "tasks_on_stack",
 ]
 
@@ -100,10 +102,18 @@ def is_left_running(loop: asyncio.AbstractEventLoop) -> bool:
     """
     frame: FrameType | None = sys._getframe()
     while frame is not None:
-        if frame.f_code.co_name == "run_forever" and frame.f_locals.get("self") is loop:
+        # nest_asyncio's run_until_complete calls _run_once.
+        if frame.f_code.co_name in ("run_forever", "run_until_complete") and frame.f_locals.get("self") is loop:
             return False
         frame = frame.f_back
     return isinstance(loop, asyncio.BaseEventLoop)
+
+
+def is_lent(frame: FrameType | None) -> bool:
+    """Return whether *frame* is in a call that a loop is lent to, which is at rest."""
+    while frame is not None and frame.f_code not in _LENDERS:
+        frame = frame.f_back
+    return frame is not None
 
 
 def is_from_callback(exc: BaseException, loop: asyncio.AbstractEventLoop) -> bool:
@@ -123,13 +133,17 @@ def tasks_on_stack(frame: FrameType | None, loop: asyncio.AbstractEventLoop) -> 
     """Return the tasks that are in a step of theirs in the frames from *frame* on: more than one where runs nest."""
     found: list[asyncio.Task[Any]] = []
     while frame is not None and frame.f_code not in _DRIVERS:
-        if frame.f_code is _HANDLE_RUN:
-            # Private: Handle._callback (3.4 to 3.15), of a task's step a method of the task. Without it none is found.
-            owner = getattr(getattr(frame.f_locals.get("self"), "_callback", None), "__self__", None)
-            if is_task(owner) and owner.get_loop() is loop:
-                found.append(owner)
+        if frame.f_code is _HANDLE_RUN and (task := task_of_step(frame)) is not None and task.get_loop() is loop:
+            found.append(task)
         frame = frame.f_back
     return found
+
+
+def task_of_step(frame: FrameType) -> asyncio.Task[Any] | None:
+    """Return the task whose step is called in a frame of :func:`is_callback`; None if it is another callback."""
+    # Private: Handle._callback (3.4 to 3.15), of a task's step a method of the task. Without it none is found.
+    owner = getattr(getattr(frame.f_locals.get("self"), "_callback", None), "__self__", None)
+    return owner if is_task(owner) else None
 
 
 def runs_nested(frame: FrameType | None) -> bool:
@@ -204,6 +218,8 @@ class Holder:
                 return frame if self._everything else None
             if callback is None and frame.f_code is _HANDLE_RUN:
                 callback = frame
+            elif callback is None and frame.f_code.co_name == "_run_once" and frame.f_locals.get("self") is self._loop:
+                return None  # it is at rest, though perhaps inside itself
             elif runs_other_loop(frame, self._loop):
                 callback, other = None, True
             outermost, frame = frame, frame.f_back

@@ -22,7 +22,7 @@ by what that awaits (``gather(return_exceptions=True)``, ``asyncio.wait``), the 
 Python drops exceptions (``__del__``, a weakref's callback, a generator that is collected), it is raised again.
 
 Where the main task runs a loop inside itself (nest_asyncio), the callback that should cancel raises KeyboardInterrupt
-instead, which comes out of the inner run. A task's that is in the way of the end of the cell has *grace* seconds.
+instead, which comes out of the inner run.
 
 What still fails: a callback that catches KeyboardInterrupt and goes on keeps the loop until the next SIGINT. A call
 into C that never looks at signals cannot be interrupted. On a loop that hides its queue one more callback may run.
@@ -45,7 +45,6 @@ from ..introspection.frames import is_user_code, uninterruptible, user_frame
 from ..introspection.private_api import is_stepping
 from ..introspection.ready_queue import ReadyQueue
 from ..introspection.running_callback import CallbackCall, Holder, tasks_on_stack
-from ..introspection.wait_graph import depends_on
 from .dropped_exceptions import call_at_next_line, when_dropped
 from .forced_interrupt import Forced, forced_interrupt
 from .handlers import is_default_handler, signal_main_thread
@@ -85,10 +84,9 @@ class Interrupt(MainTask):
         replaces: Callable[[object], bool] = is_default_handler,
         queue: ReadyQueue | None = None,
     ) -> None:
-        super().__init__(loop, queue)
+        super().__init__(loop, queue, grace)
         self.presses = 0
-        # What the interrupt was forced into last, if it was.
-        self.forced: Forced | None = None
+        self.forced: Forced | None = None  # what into, last
         self._grace = grace
         self._replaces = replaces
         self._previous: Any = None
@@ -100,8 +98,7 @@ class Interrupt(MainTask):
         # whether one is being handled.
         self._sent = self._missed = self._handling = False
         self._put = watchdog.put
-        # Whether a press has not had its effect yet, whether that waits for the end of a step, and for which one's.
-        self._due = False
+        # Whether the effect of a press waits for the end of a step, and for which one's.
         self._waits = False
         self._behind: CallbackCall | None = None
         # The last question, and whether it has still to be put.
@@ -136,6 +133,7 @@ class Interrupt(MainTask):
         with self._lock:
             self._over = True
         self.presses += self._missed
+        self._inner.close()
         self._unhook()
         self._unhook = lambda: None  # the other one has the exception, and a task
         self._forced.clear()
@@ -296,14 +294,6 @@ class Interrupt(MainTask):
         task = asyncio.current_task(self._loop)
         return task or (self.task if is_stepping(self.task) else held.callback)
 
-    def _is_dependent(self, running: Any, *, raising: bool = False) -> bool:
-        try:
-            if self.task is None or not hasattr(running, "get_coro"):
-                return False
-            return depends_on(self.task, running, raising=raising)
-        except Exception:  # tasks and futures of the user's, which may be anything
-            return False
-
     def _is_late(self, held: CallbackCall | None) -> bool:
         """Return whether *held* does not yield, and has not had its KeyboardInterrupt for this press."""
         if held is None or held.seconds < self._patience(held):
@@ -346,24 +336,35 @@ class Interrupt(MainTask):
 
     @uninterruptible
     def _take_effect(self) -> None:
-        """Cancel if that is due. In a run inside the main task, or inside what it waits for, raise instead."""
+        """Cancel if that is due. In a run inside what is interrupted raise instead, if that is the innermost one."""
         if not self._due or self._over or self.task is None or self.is_done:
             return
         self._due = False
-        outer = next(filter(self._is_dependent, tasks_on_stack(sys._getframe(), self._loop)), None)
+        owners = tasks_on_stack(sys._getframe(), self._loop)
+        outer = next(filter(self._is_dependent, owners), None)
+        if outer is not None and outer is not owners[0]:
+            self._due = True  # somebody else's run lies over it, and has to end first
+            return
         if outer is not None:
             self._spent, self._forced = self.presses, [outer]
-            raise self._make_forced(outer)
+            forced = self._make_forced(outer)
+            self._unhook()
+            self._unhook = when_dropped(forced, self._take_effect_again)
+            raise forced
         try:
             self.cancel()
         except Exception:  # tasks that wait for each other in a circle (RecursionError), a future of the user's
             self._abandon()
 
+    def _take_effect_again(self) -> None:
+        self._spent, self._forced, self._due = self.presses - 1, [], True
+        self._loop.call_soon_threadsafe(self._take_effect, context=self._context)
+
     @uninterruptible
     def _answer(self, question: _Question) -> None:
         """Answer the question. It was put before any callback that came to the queue after the press."""
         question.answered = True
-        self._make_way(self._grace)
+        self._inner.begin()
         if self._over or self.task is None or self.is_done:
             return
         if self.presses - self._spent > 1:

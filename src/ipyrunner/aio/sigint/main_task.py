@@ -16,8 +16,9 @@ from ..introspection.exceptions import is_a
 from ..introspection.frames import uninterruptible
 from ..introspection.ready_queue import ReadyQueue
 from ..introspection.running_callback import runs_nested
-from ..introspection.wait_graph import dependencies
-from .forced_interrupt import Forced, forced_interrupt, inner_run
+from ..introspection.wait_graph import dependencies, depends_on
+from .forced_interrupt import Forced
+from .inner_runs import InnerRun, Unwinding
 
 __all__ = ["MainTask"]
 
@@ -38,19 +39,20 @@ class MainTask:
     *queue* is that of *loop*; whoever runs the loop puts back what is set aside. Without it nothing goes first.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, queue: ReadyQueue | None) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, queue: ReadyQueue | None, grace: float) -> None:
         self.task: asyncio.Task[Any] | None = None
         # Done when what it is about is: the task itself, or one coroutine of a task that goes on.
         self.end: asyncio.Future[Any] | None = None
         self.abandoned = False
-        # What has run the loop inside itself, and was in the way.
-        self.unwound: Forced | None = None
         # Called when nobody is to wait for the task any longer: it is given up, or it is done.
         self.on_release: Callable[[], None] = lambda: None
         self._loop = loop
         self._queue = queue
         self._context = contextvars.Context()
         self._over = False
+        # Whether a press has not had its effect yet.
+        self._due = False
+        self._inner = Unwinding(loop, grace, is_in_way=self._is_in_way, go_on=self._go_on)
         self._cancels = 0
         self._reason: BaseException | None = None
         # What was ready when the task was cancelled, and how many steps what has come of that has taken.
@@ -127,24 +129,32 @@ class MainTask:
             self.abandoned = True
             self.on_release()
 
-    @uninterruptible
-    def _make_way(self, seconds: float) -> None:
-        """In the loop: in *seconds*, end what runs the loop inside itself, and is in the way of whoever waits outside.
+    @property
+    def unwound(self) -> list[Forced]:
+        """The inner runs that were in the way, and were ended."""
+        return self._inner.ended
 
-        As any callback that holds the loop; that the loop goes on in there helps nobody outside. Not the main task's
-        own inner runs before that is done: they are its code.
-        """
-        if runs_nested(sys._getframe()):
-            self._loop.call_later(seconds, self._unwind, seconds, context=self._context)
+    def _is_dependent(self, running: Any, *, raising: bool = False) -> bool:
+        try:
+            if self.task is None or not hasattr(running, "get_coro"):
+                return False
+            return depends_on(self.task, running, raising=raising)
+        except Exception:  # tasks and futures of the user's, which may be anything
+            return False
 
-    @uninterruptible
-    def _unwind(self, seconds: float) -> None:
-        if self._over or not runs_nested(sys._getframe()):
-            return
-        self._make_way(seconds)  # again, if somebody catches this one
+    def _is_in_way(self, runs: list[InnerRun]) -> bool:
+        """Return whether the innermost of the inner runs keeps what is interrupted, or has ended, from going on."""
         if self.task is None or self.is_done or self.abandoned:
-            self.unwound = inner_run(sys._getframe(1), self._loop)
-            raise forced_interrupt()
+            return True
+        return self._due and not self._is_dependent(runs[0].owner)
+
+    def _go_on(self, runs: list[InnerRun]) -> None:
+        if self._due and self._inner.ended and not any(self._is_dependent(run.owner) for run in runs):
+            self._due = False  # what came out of the run that was in the way has come out of theirs, too
+        self._take_effect()
+
+    def _take_effect(self) -> None:
+        """In the loop: let an interrupt have its effect, if that is due."""
 
     def fail(self, exc: BaseException) -> None:
         """Cancel the main task because of *exc*, which is to come out in the place of KeyboardInterrupt."""
