@@ -198,3 +198,18 @@ def test_a_long_chain_of_exceptions_is_cleaned() -> None:
         last = exc
     assert last is not None
     assert without_machinery(last) is None
+
+
+@pytest.mark.parametrize("start", ["", "await asyncio.sleep(0)\n"])
+def test_an_interrupt_while_the_traceback_is_formatted_does_not_cost_it(shared: Kernel, start: str) -> None:
+    # As IPython's own showtraceback would: it drops a KeyboardInterrupt, and shows nothing.
+    cell = shared.run(
+        "import asyncio\nclass Slow(Exception):\n    def _render_traceback_(self): raise KeyboardInterrupt\n"
+        f"{start}raise Slow('shown')"
+    )
+    assert cell.ename == "Slow"
+    assert len([m for m in cell.messages if m["msg_type"] == "error"]) == 1
+    assert "Slow: shown" in cell.traceback
+    usage = shared.run("%%arun --nosuchoption\n1")
+    assert usage.ename == "UsageError"
+    shared.expect_alive()

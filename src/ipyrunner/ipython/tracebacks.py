@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import IPython
+from IPython.core.error import UsageError
 
 from ..aio.introspection.exceptions import (
     add_note,
@@ -82,8 +83,9 @@ class Tracebacks:
                 self._show(*failure, tb_offset=kwargs.get("tb_offset"))
             else:
                 try:
+                    self._forget_last()
                     original(failure, *args, **kwargs)
-                    self._check()
+                    self._check(exc)
                 except BaseException:
                     # The class of the exception raises. Or IPython's formatting does (7.34: TypeError, where inspect
                     # finds no frames), and its error would take the place of the user's.
@@ -92,11 +94,19 @@ class Tracebacks:
 
         return showtraceback
 
-    def _check(self) -> None:
+    def _forget_last(self) -> None:
+        if hasattr(self._shell, "kernel"):
+            vars(self._shell)["_last_traceback"] = None
+
+    def _check(self, exc: BaseException) -> None:
         # ipykernel joins it for the reply; `_render_traceback_` of the user's may have returned anything.
         lines = getattr(self._shell, "_last_traceback", None)
         if lines is not None:
             "\n".join(lines)
+        elif hasattr(self._shell, "kernel") and not is_a(exc, UsageError):
+            # IPython drops a KeyboardInterrupt that comes while it formats, and shows nothing. Ours is forced there
+            # if that takes longer than interrupt_grace: on a machine under load, in the first traceback.
+            raise KeyboardInterrupt
 
     def stored(self, original: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
         """Return the replacement of what formats an exception for IPython's history."""
