@@ -79,3 +79,38 @@ def test_a_database_session_for_each_task(fresh: Kernel) -> None:
     )
     fresh.ok("await Session.remove(); await engine.dispose()")
     fresh.expect_alive()
+
+
+@pytest.mark.parametrize("client", ["websockets", "httpx_ws"])
+def test_a_web_socket_within_a_task_group_of_anyio(fresh: Kernel, client: str) -> None:
+    # The client of httpx-ws has such a group of its own.
+    for needed in ("httpx", "websockets"):
+        pytest.importorskip(needed)
+    pytest.importorskip(client)
+    connect = {
+        "websockets": "websockets.connect(f'ws://127.0.0.1:{port}')",
+        "httpx_ws": "httpx_ws.aconnect_ws(f'http://127.0.0.1:{port}', client)",
+    }[client]
+    receive = {"websockets": "recv()", "httpx_ws": "receive_text()"}[client]
+    send = {"websockets": "send", "httpx_ws": "send_text"}[client]
+    fresh.ok(
+        f"import anyio, httpx, websockets, {client}\nfrom contextlib import AsyncExitStack\n"
+        "async def echo(socket):\n    async for message in socket: await socket.send(message.upper())\n"
+        "server = await websockets.serve(echo, '127.0.0.1', 0)\nport = server.sockets[0].getsockname()[1]\nreceived = []"
+    )
+    fresh.ok(
+        "stack = AsyncExitStack()\nclient = await stack.enter_async_context(httpx.AsyncClient())\n"
+        "group = await stack.enter_async_context(anyio.create_task_group())\n"
+        f"socket = await stack.enter_async_context({connect})\narrived = asyncio.Condition()\n"
+        f"async def read():\n    while True:\n        received.append(await socket.{receive})\n"
+        "        async with arrived: arrived.notify_all()\n"
+        "async def wait_for(count):\n    async with arrived: await arrived.wait_for(lambda: len(received) >= count)\n"
+        "group.start_soon(read)"
+    )
+    fresh.ok(f"await socket.{send}('one'); await wait_for(1)")
+    fresh.interrupted(fresh.begin("print('go'); await asyncio.sleep(60)"), "go")
+    assert fresh.ok(f"await socket.{send}('two'); await wait_for(2); received").value == "['ONE', 'TWO']"
+    closed = fresh.ok("group.cancel_scope.cancel(); await stack.aclose(); server.close(); await server.wait_closed()")
+    assert closed.stderr == ""
+    fresh.expect_alive()
+    assert fresh.ok("import ipyrunner; ipyrunner.tasks()").value == "no tasks"
