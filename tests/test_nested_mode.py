@@ -233,6 +233,16 @@ def test_what_runs_the_loop_does_not_block_it(nested: Kernel) -> None:
     assert "nothing else ran" not in cell.stderr + cell.stdout
 
 
+def test_tracebacks_end_where_the_code_waits(nested: Kernel) -> None:
+    cell = nested.begin("await inner()")
+    nested.interrupted(cell, "go")
+    assert "in sleep" in cell.traceback
+    assert "futures.py" not in cell.traceback
+    failed = nested.run("async def fails(): await asyncio.sleep(0); 1 / 0\nawait asyncio.create_task(fails())")
+    assert "ZeroDivisionError" in failed.traceback
+    assert "1 / 0" in failed.traceback
+
+
 def test_the_kernel_leaves_a_run_inside_a_run_alone(nested: Kernel) -> None:
     # A message for the kernel stops the notebook's loop: not while somebody else runs it.
     cell = nested.begin("await asyncio.sleep(0); print('go'); asyncio.run(asyncio.sleep(1)); 'went on'")

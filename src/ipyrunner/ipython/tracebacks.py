@@ -24,6 +24,7 @@ from ..aio.introspection.exceptions import (
     traceback_of,
 )
 from ..aio.introspection.frames import OURS
+from ..aio.introspection.private_api import is_await_of_future
 from ..aio.introspection.running_loop import running_loop
 from ..aio.notices import Forced
 from ..cells.cancelled_scopes import cancelled_note
@@ -252,6 +253,8 @@ def _without_ours(tb: TracebackType | None) -> TracebackType | None:
                 entries.pop()
             # A cell that begins with %%arun: its body is shown, and not the call that IPython makes of it.
             magic_call = len(entries) == 2 and _is_arun_cell(entries[1])
+            after_ours = changed = True
+        elif is_await_of_future(tb.tb_frame.f_code):  # in Python where nest-asyncio is: it and what follows say nothing
             after_ours = changed = True
         elif not (after_ours and filename.startswith(_ASYNCIO)):
             after_ours = False
