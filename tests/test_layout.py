@@ -83,7 +83,7 @@ PRIVATE = {
     "_register_atexit": "aio/exit_and_fork.py",
     "_default_root": "ipykernel/gui_loops.py",
     "_allow_stdin": "ipython/input.py",
-    "_parent_ident": "ipykernel/parent_request.py",
+    "_parent_ident": "ipykernel/request_status.py",
     "_signal_children": "kernel/runner_kernel.py",
 }
 

@@ -18,8 +18,8 @@ from .cells.first_cell import FirstCell
 from .cells.inner_cells import InnerCells
 from .cells.portals import wait_for
 from .installation import Installation
-from .ipykernel.answers import Answers
 from .ipykernel.comms import Comms
+from .ipykernel.concurrent_requests import ConcurrentRequests
 from .ipykernel.kernel_loop import kernel_loop
 from .ipykernel.output_routing import Routing
 from .ipykernel.request_sigint import Guard
@@ -251,7 +251,7 @@ def _unregister(shell: InteractiveShell, magics: Any, before: dict[str, dict[str
 
 def _requests(extension: Extension) -> None:
     extension.undo(Comms(extension.shell, extension.runner).restore)
-    extension.undo(Answers(getattr(extension.shell, "kernel", None), extension.runner).restore)
+    extension.undo(ConcurrentRequests(getattr(extension.shell, "kernel", None), extension.runner).restore)
 
 
 def _event_hooks(extension: Extension) -> None:

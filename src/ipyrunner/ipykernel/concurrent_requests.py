@@ -16,16 +16,16 @@ from typing import Any
 from ..aio.replacements import Replacement
 from ..aio.tasks.safe_names import describe
 from ..notebook import NotebookRunner
-from .parent_request import idents_of, status_published
+from .request_status import idents_of, status_published
 
-__all__ = ["Answers"]
+__all__ = ["ConcurrentRequests"]
 
 _REQUESTS = frozenset(
     f"{name}_request" for name in ("complete", "inspect", "is_complete", "history", "kernel_info", "comm_info")
 )
 
 
-class Answers:
+class ConcurrentRequests:
     """Answer requests while a cell of *runner* awaits, on a kernel that receives them meanwhile: ipykernel 7."""
 
     def __init__(self, kernel: Any, runner: NotebookRunner) -> None:
