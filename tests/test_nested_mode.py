@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ipyrunner.aio.nested_runs import library
 from kernels import BEFORE, Kernel, kernel
 
 SETTING = "%config NotebookRunner.nested = True"
@@ -140,6 +141,7 @@ def test_the_interrupt_waits_for_a_run_of_somebody_else_that_lies_over_the_cells
     nested.interrupted(cell, "go")
     assert cell.ename == "KeyboardInterrupt"
     assert "the interrupt was forced into over, which did not yield" in cell.stdout
+    assert cell.stdout.count("the interrupt was forced") == 1  # what caught it is the last that was ended
     assert nested.ok("log").value == "['inner', 'cleaned', 'caught', 'cell']"
     assert nested.ok("await t").value is None
 
@@ -162,6 +164,32 @@ def test_all_that_an_interrupt_has_ended_is_named(nested: Kernel) -> None:
     assert "the interrupt was forced into callback, which did not yield" in cell.stdout
 
 
+def test_a_run_of_another_cell_that_is_ended_says_so_there(nested: Kernel) -> None:
+    other = nested.ok(
+        "begin = asyncio.Event()\nasync def background():\n    await begin.wait()\n    asyncio.run(inner())\n"
+        "t = asyncio.create_task(background())"
+    )
+    cell = nested.begin("begin.set()\nawait asyncio.sleep(60)")
+    nested.wait_for(other, "go")
+    nested.interrupt()
+    nested.finish(cell)
+    assert cell.ename == "KeyboardInterrupt"
+    nested.wait_for(other, "the interrupt was forced into background, which did not yield")
+
+
+def test_a_run_that_lies_over_a_cell_that_is_given_up_is_ended(nested: Kernel) -> None:
+    nested.ok("over = asyncio.Event()\nasync def background(): asyncio.run(inner())")
+    cell = nested.begin(
+        "t = asyncio.create_task(background())\ntry: await asyncio.sleep(60)\nfinally:\n"
+        "    try: print('cleaning'); await asyncio.sleep(60)\n    finally: await over.wait()"
+    )
+    nested.wait_for(cell, "go")
+    nested.interrupt()
+    nested.interrupted(cell, "cleaning")
+    assert cell.ename == "KeyboardInterrupt"
+    assert nested.ok("over.set(); log").value == "['inner', 'cleaned']"
+
+
 def test_one_interrupt_does_not_cut_the_clean_up_of_an_inner_run_short(nested: Kernel) -> None:
     nested.ok("async def slowly():\n    try: await inner()\n    finally: await asyncio.sleep(1.5); log.append('late')")
     nested.ok("async def background(): asyncio.run(slowly())")
@@ -171,13 +199,47 @@ def test_one_interrupt_does_not_cut_the_clean_up_of_an_inner_run_short(nested: K
     assert nested.ok("log").value == "['inner', 'cleaned', 'late']"
 
 
-def test_an_interrupt_of_a_run_where_python_drops_exceptions(nested: Kernel) -> None:
-    nested.ok("class Runs:\n    def __del__(self): asyncio.run(inner())")
-    cell = nested.begin("await asyncio.sleep(0); x = Runs(); del x; await asyncio.sleep(60)")
+@pytest.mark.parametrize("where", ["await drop()", "t = asyncio.create_task(drop())"], ids=["main task", "background"])
+def test_an_interrupt_of_a_run_where_python_drops_exceptions(nested: Kernel, where: str) -> None:
+    nested.ok(
+        "class Runs:\n    def __del__(self): asyncio.run(inner())\n"
+        "async def drop():\n    await asyncio.sleep(0); x = Runs(); del x"
+    )
+    cell = nested.begin(f"{where}\nawait asyncio.sleep(60)")
     nested.interrupted(cell, "go")
     assert cell.ename == "KeyboardInterrupt"
     assert "Exception ignored" not in cell.stderr
     assert nested.ok("log").value == "['inner', 'cleaned']"
+
+
+@pytest.mark.parametrize(
+    ("grace", "clean_up"),
+    [(30, "asyncio.get_running_loop().call_later(0.3, over.set)"), (0.3, "await asyncio.sleep(1); over.set()")],
+    ids=["in time", "before the cell has ended"],
+)
+def test_a_run_of_somebody_else_that_keeps_nobody_waiting_goes_on(nested: Kernel, grace: float, clean_up: str) -> None:
+    nested.ok(
+        f"%config NotebookRunner.interrupt_grace = {grace}\nover = asyncio.Event()\n"
+        "async def wait():\n    print('go'); await over.wait(); return 'over'\n"
+        "async def background(): return asyncio.run(wait())"
+    )
+    cell = nested.begin(f"t = asyncio.create_task(background())\ntry: await asyncio.sleep(60)\nfinally: {clean_up}")
+    nested.interrupted(cell, "go")
+    assert cell.ename == "KeyboardInterrupt"
+    assert "the interrupt was forced" not in cell.stdout
+    assert nested.ok("await t").value == "'over'"
+
+
+def test_a_second_interrupt_ends_the_clean_up_of_an_inner_run(nested: Kernel) -> None:
+    nested.ok(
+        "async def slowly():\n    try: await inner()\n    finally: print('cleaning'); await asyncio.sleep(600)\n"
+        "async def background(): asyncio.run(slowly())"
+    )
+    cell = nested.begin("t = asyncio.create_task(background())\nawait asyncio.sleep(60)")
+    nested.wait_for(cell, "go")
+    nested.interrupt()
+    nested.interrupted(cell, "cleaning")
+    assert cell.ename == "KeyboardInterrupt"
 
 
 @pytest.mark.parametrize("run", ["%arun asyncio.sleep(0.1, 1)", "ipyrunner.await_(asyncio.sleep(0.1, 1))"])
@@ -330,6 +392,21 @@ def test_what_is_given_to_a_run_inside_a_run(k: Kernel) -> None:
     k.expect_alive()
 
 
+def test_sigint_in_an_inner_run_where_asyncio_handles_it(k: Kernel) -> None:
+    k.ok(
+        "import signal\nasync def outer():\n    before = signal.getsignal(signal.SIGINT); asyncio.run(inner(0))\n"
+        "    return signal.getsignal(signal.SIGINT) is before"
+    )
+    assert k.ok("asyncio.run(outer())").value == "True"
+    # The second press of what does not yield.
+    k.ok(
+        "async def twice():\n    for _ in range(2): signal.raise_signal(signal.SIGINT)\n    log.append('went on')\n"
+        "async def outer(): asyncio.run(twice())"
+    )
+    assert k.run("asyncio.run(outer())").ename == "KeyboardInterrupt"
+    assert k.ok("'went on' in log").value == "False"
+
+
 def test_what_belongs_to_somebody_else_is_not_cancelled(k: Kernel) -> None:
     cell = k.begin(
         "t = asyncio.create_task(inner()); await asyncio.sleep(0); asyncio.get_event_loop().run_until_complete(t)"
@@ -363,6 +440,16 @@ def test_the_advice_is_true(k: Kernel) -> None:
     shown = cell.traceback + cell.stdout + cell.stderr  # IPython 7 prints notes
     assert "this code already runs in the notebook's event loop" in shown
     assert "NotebookRunner.nested" not in shown
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="nest_asyncio does not work with Python 3.14")
+def test_the_library_that_the_user_has_applied_is_the_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("nest_asyncio", "nest_asyncio2"):
+        pytest.importorskip(name)
+    monkeypatch.setattr("asyncio._nest_patched", True, raising=False)
+    assert library().__name__ == "nest_asyncio"
+    monkeypatch.setattr("asyncio._nest_asyncio2", True, raising=False)
+    assert library().__name__ == "nest_asyncio2"
 
 
 def test_without_a_library(fresh: Kernel) -> None:

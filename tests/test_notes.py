@@ -104,6 +104,17 @@ def test_a_plain_cell_while_a_loop_in_a_greenlet_is_left_running(shared: Kernel)
     end(shared)
 
 
+def test_a_loop_in_a_greenlet_that_may_run_inside_itself_is_left_alone(fresh: Kernel) -> None:
+    pytest.importorskip("greenlet")
+    fresh.ok("import asyncio\n%config NotebookRunner.nested = True")
+    fresh.ok(LEFT)
+    cell = fresh.run("coro = there(); asyncio.run(coro)")
+    assert cell.ename == "RuntimeError"
+    assert "has left an event loop of its own running" in notes(cell)
+    fresh.ok("coro.close()")
+    end(fresh)
+
+
 @pytest.mark.parametrize(
     ("code", "named"),
     [
