@@ -112,6 +112,32 @@ print('asked', answer)
 
 
 @only_7
+def test_requests_that_wait_keep_apart(k: Kernel) -> None:
+    # As those of a kernel whose handlers await: the second begins before the first has ended, and ends after it.
+    k.ok("""
+import asyncio
+begun, ended, kernel = [], [], get_ipython().kernel
+async def do_complete(code, cursor_pos):
+    begun.append(code)
+    while len(begun) < 2 if code == 'first' else not ended: await asyncio.sleep(0.01)
+    ended.append(code)
+    return {'status': 'ok', 'matches': [code], 'cursor_start': 0, 'cursor_end': 0, 'metadata': {}}
+kernel.do_complete = do_complete
+""")
+    cell = k.begin(AWAITING)
+    k.wait_for(cell, "go")
+    asked = [ask(k, "complete_request", {"code": code, "cursor_pos": 0}) for code in ("first", "second")]
+    for each, code in zip(asked, ("first", "second"), strict=True):
+        k.finish(each)
+        assert each.reply is not None
+        assert each.reply["matches"] == [code]
+    k.interrupt()
+    k.finish(cell)  # its status is the cell's
+    assert cell.ename == "KeyboardInterrupt"
+    k.ok("del kernel.do_complete")
+
+
+@only_7
 def test_an_interrupt_is_for_the_cell_and_not_for_the_request(k: Kernel) -> None:
     k.ok(
         "import time\nclass Slow:\n    def __repr__(self):\n        print('looking')\n        end = time.monotonic() + 1\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nbclient
@@ -13,6 +14,7 @@ import pytest
 from nbclient.exceptions import CellTimeoutError
 
 from headless import BETWEEN, KERNELS, SETUP, SLEEPING, STARTS, STOCK, Saved, notebook
+from ipyrunner.audience import has_audience
 
 
 @pytest.fixture
@@ -165,3 +167,13 @@ def test_what_is_printed_before_the_code_of_a_cell_is_in_the_notebook_once(clien
         assert len(set(told)) == len(told)
         assert "".join(told).replace("told ", "") == shown
     assert saved.output("'after'").count("the notebook's loop was closed") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"), [({}, True), ({"allow_stdin": True}, True), ({"allow_stdin": False}, False)]
+)
+def test_a_client_that_does_not_say_whether_it_can_be_asked_is_watched(
+    content: dict[str, bool], expected: bool
+) -> None:
+    shell: Any = SimpleNamespace(kernel=SimpleNamespace(get_parent=lambda channel: {"content": content}))
+    assert has_audience(shell) is expected

@@ -212,4 +212,5 @@ def test_an_interrupt_while_the_traceback_is_formatted_does_not_cost_it(shared: 
     assert "Slow: shown" in cell.traceback
     usage = shared.run("%%arun --nosuchoption\n1")
     assert usage.ename == "UsageError"
+    assert not [m for m in usage.messages if m["msg_type"] == "error"]  # a line on stderr is all
     shared.expect_alive()
