@@ -8,7 +8,6 @@ kernel's own handlers. All others keep their order, and so do these on ipykernel
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -48,8 +47,8 @@ class ConcurrentRequests:
         async def shell_main(subshell_id: str | None, message: Any) -> None:
             present = self._runner.present
             if subshell_id is None and present is not None and present.awaits and self._is_answered(message):
-                # Not in the Context of this task, which is that of all cells.
-                await asyncio.create_task(self._answer(message), context=contextvars.copy_context())
+                # Not in the Context of this task, which is that of all cells, but in a copy.
+                await asyncio.create_task(self._answer(message))
             else:
                 await original(subshell_id, message)
 
