@@ -155,4 +155,5 @@ class TaskMagics(Magics):
             text = io.StringIO()
             with suppress(BaseException):  # a task of the user's may raise anything, SystemExit too
                 call_graph(task, file=text)
-            print(text.getvalue().rstrip())
+            for line in text.getvalue().rstrip().splitlines():
+                print(short(line, 200))  # it has the names of tasks
