@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import ipykernel
 import pytest
 
-from kernels import RUNNER_KERNEL, Cell, Kernel, kernel
+from kernels import DEADLINE, RUNNER_KERNEL, Cell, Kernel, kernel
 
 REQUESTS: dict[str, dict[str, Any]] = {
     "kernel_info_request": {},
@@ -152,6 +153,26 @@ def test_an_interrupt_is_for_the_cell_and_not_for_the_request(k: Kernel) -> None
     assert asked.reply is not None
     assert "shown" in asked.reply["data"]["text/plain"]
     k.finish(cell)
+    assert cell.ename == "KeyboardInterrupt"
+
+
+@only_7
+@pytest.mark.parametrize("name", ["inspect_request", "complete_request"])
+def test_a_second_interrupt_ends_a_request_that_does_not_end(k: Kernel, name: str) -> None:
+    k.ok(
+        "class Endless:\n    def __repr__(self):\n        print('looking')\n        while True: pass\n"
+        "    __dir__ = __repr__\nendless = Endless()"
+    )
+    cell = k.begin(AWAITING)
+    k.wait_for(cell, "go")
+    content = {"code": "endless." if "complete" in name else "endless", "detail_level": 0}
+    asked = ask(k, name, {**content, "cursor_pos": len(content["code"])})
+    k.wait_for(asked, "looking")
+    deadline = time.monotonic() + DEADLINE
+    while not (cell.idle and cell.reply):  # two that come at once are one
+        assert time.monotonic() < deadline
+        k.interrupt()
+        k.look(0.5)
     assert cell.ename == "KeyboardInterrupt"
 
 

@@ -146,6 +146,16 @@ def test_the_interrupt_waits_for_a_run_of_somebody_else_that_lies_over_the_cells
     assert nested.ok("await t").value is None
 
 
+def test_runs_that_wait_for_each_other_are_one(nested: Kernel) -> None:
+    nested.ok("%config NotebookRunner.interrupt_grace = 20")
+    nested.ok("async def two():\n    await asyncio.sleep(0)\n    return asyncio.run(inner())")
+    nested.ok("async def three():\n    await asyncio.gather(two(), asyncio.sleep(0))")
+    cell = nested.begin("await asyncio.sleep(0); asyncio.run(three())")
+    nested.interrupted(cell, "go", 15)  # at once, and not after interrupt_grace
+    assert cell.ename == "KeyboardInterrupt"
+    assert "forced" not in cell.stdout
+
+
 def test_all_that_an_interrupt_has_ended_is_named(nested: Kernel) -> None:
     nested.ok(
         "async def first(): asyncio.run(inner())\nasync def second():\n    print('over')\n    asyncio.run(inner())"

@@ -47,7 +47,7 @@ IN_NOTEBOOK = (
     "(or begins with %%arun). Write `await main()` instead of `asyncio.run(main())`; or move the call to a cell "
     "without await, where asyncio.run works."
 )
-NOT_NESTED = " Where a library calls it: NotebookRunner.nested = True, which patches asyncio."
+NOT_NESTED = " Where a library calls it: `%config NotebookRunner.nested = True`, which patches asyncio."
 IN_KERNEL = (
     "ipyrunner: this cell began before ipyrunner was loaded, and goes on in the kernel's event loop. Put `%load_ext "
     "ipyrunner` in a cell of its own; in a later cell without await asyncio.run works."

@@ -24,7 +24,7 @@ __all__ = ["wait_for"]
 
 _T = TypeVar("_T")
 NESTED = (
-    " Or set NotebookRunner.nested = True, which patches asyncio: they, and asyncio.run(), run the loop inside itself"
+    " Or `%config NotebookRunner.nested = True`, which patches asyncio: they, and asyncio.run(), run inside the loop"
 )
 
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from ..aio.replacements import Replacement
@@ -81,9 +84,10 @@ class ConcurrentRequests:
                 if inspect.isawaitable(handled):
                     handled = await handled
                 if handled:
-                    result = kernel.shell_handlers[request["msg_type"]](stream, idents, request)
-                    if inspect.isawaitable(result):
-                        await result
+                    with _second_press_raises():
+                        result = kernel.shell_handlers[request["msg_type"]](stream, idents, request)
+                        if inspect.isawaitable(result):
+                            await result
         except Exception:
             kernel.log.error("Exception in message handler:", exc_info=True)
         except (KeyboardInterrupt, SystemExit) as exc:
@@ -91,3 +95,31 @@ class ConcurrentRequests:
         finally:
             # The kernel keeps the last parent, for threads that have none.
             kernel.set_parent(cell_idents, cell, channel="shell")
+
+
+@contextmanager
+def _second_press_raises() -> Iterator[None]:
+    """Let the first SIGINT be the cell's, as ever, and the second one end the request: one that does not end by itself.
+
+    Else nothing would: the cell, which is cancelled, cannot go on before the request has ended.
+    """
+    before: Any = signal.getsignal(signal.SIGINT)
+    presses = 0
+
+    def on_sigint(signum: int, frame: FrameType | None) -> None:
+        nonlocal presses
+        presses += 1
+        if presses == 1:
+            before(signum, frame)
+        else:
+            raise KeyboardInterrupt
+
+    if not callable(before):
+        yield
+        return
+    signal.signal(signal.SIGINT, on_sigint)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is on_sigint:
+            signal.signal(signal.SIGINT, before)

@@ -41,7 +41,6 @@ __all__ = [
     "runs_nested",
     "runs_other_loop",
     "task_of_step",
-    "tasks_on_stack",
 ]
 
 # Private: events.Handle._run calls each callback (3.4 to 3.15). On the line of that call the callback is running, or
@@ -127,16 +126,6 @@ def is_from_callback(exc: BaseException, loop: asyncio.AbstractEventLoop) -> boo
     while tb is not None and tb.tb_frame.f_code is not _HANDLE_RUN:
         tb = tb.tb_next
     return tb is not None
-
-
-def tasks_on_stack(frame: FrameType | None, loop: asyncio.AbstractEventLoop) -> list[asyncio.Task[Any]]:
-    """Return the tasks that are in a step of theirs in the frames from *frame* on: more than one where runs nest."""
-    found: list[asyncio.Task[Any]] = []
-    while frame is not None and frame.f_code not in _DRIVERS:
-        if frame.f_code is _HANDLE_RUN and (task := task_of_step(frame)) is not None and task.get_loop() is loop:
-            found.append(task)
-        frame = frame.f_back
-    return found
 
 
 def task_of_step(frame: FrameType) -> asyncio.Task[Any] | None:

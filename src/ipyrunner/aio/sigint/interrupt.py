@@ -44,10 +44,11 @@ from typing import Any
 from ..introspection.frames import is_user_code, uninterruptible, user_frame
 from ..introspection.private_api import is_stepping
 from ..introspection.ready_queue import ReadyQueue
-from ..introspection.running_callback import CallbackCall, Holder, tasks_on_stack
+from ..introspection.running_callback import CallbackCall, Holder
 from .dropped_exceptions import call_at_next_line, when_dropped
 from .forced_interrupt import Forced, forced_interrupt
 from .handlers import is_default_handler, signal_main_thread
+from .inner_runs import inner_runs
 from .main_task import MainTask
 from .watchdog_thread import watchdog
 
@@ -339,15 +340,14 @@ class Interrupt(MainTask):
         """Cancel if that is due. In a run inside what is interrupted raise instead, if that is the innermost one."""
         if not self._due or self._over or self.task is None or self.is_done:
             return
-        self._due = False
-        owners = tasks_on_stack(sys._getframe(), self._loop)
-        outer = next(filter(self._is_dependent, owners), None)
-        if outer is not None and outer is not owners[0]:
-            self._due = True  # somebody else's run lies over it, and has to end first
+        runs = inner_runs(sys._getframe())
+        own, some = self._is_own(runs)
+        self._due = some and not own
+        if self._due:  # somebody else's run lies over it, and has to end first
             return
-        if outer is not None:
-            self._spent, self._forced = self.presses, [outer]
-            forced = self._make_forced(outer)
+        if own:
+            self._spent, self._forced = self.presses, [runs[0].owner]
+            forced = self._make_forced(runs[0].owner)
             self._unhook()
             self._unhook = when_dropped(forced, self._take_effect_again)
             raise forced

@@ -10,10 +10,12 @@ import asyncio
 import contextvars
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from ..introspection.exceptions import is_a
 from ..introspection.frames import uninterruptible
+from ..introspection.private_api import is_task
 from ..introspection.ready_queue import ReadyQueue
 from ..introspection.running_callback import runs_nested
 from ..introspection.wait_graph import dependencies, depends_on
@@ -31,6 +33,14 @@ def _dependencies(task: asyncio.Task[Any]) -> set[asyncio.Task[Any]]:
         return dependencies(task)
     except Exception:  # tasks and futures of the user's, which may be anything
         return set()
+
+
+def _waits_for(future: Any, owner: Any) -> bool:
+    if future is owner:
+        return True
+    with suppress(Exception):  # tasks and futures of the user's, which may be anything
+        return is_task(future) and is_task(owner) and depends_on(future, owner)
+    return False
 
 
 class MainTask:
@@ -142,14 +152,23 @@ class MainTask:
         except Exception:  # tasks and futures of the user's, which may be anything
             return False
 
+    def _is_own(self, runs: list[InnerRun]) -> tuple[bool, bool]:
+        """Return whether the innermost of the inner runs is part of what the main task does, and whether any is."""
+        own = some = False
+        outer: InnerRun | None = None
+        for run in reversed(runs):
+            own = self._is_dependent(run.owner) or (own and outer is not None and _waits_for(outer.future, run.owner))
+            some, outer = some or own, run
+        return own, some
+
     def _is_in_way(self, runs: list[InnerRun]) -> bool:
         """Return whether the innermost of the inner runs keeps what is interrupted, or has ended, from going on."""
         if self.task is None or self.is_done or self.abandoned:
             return True
-        return self._due and not self._is_dependent(runs[0].owner)
+        return self._due and not self._is_own(runs)[0]
 
     def _go_on(self, runs: list[InnerRun]) -> None:
-        if self._due and self._inner.ended and not any(self._is_dependent(run.owner) for run in runs):
+        if self._due and self._inner.ended and not self._is_own(runs)[1]:
             self._due = False  # what came out of the run that was in the way has come out of theirs, too
         self._take_effect()
 
