@@ -146,6 +146,17 @@ def test_the_interrupt_waits_for_a_run_of_somebody_else_that_lies_over_the_cells
     assert nested.ok("await t").value is None
 
 
+def test_what_has_come_out_of_both_runs_does_not_cancel_the_clean_up(nested: Kernel) -> None:
+    # A callback without a line of the user's, so that there is nothing to name.
+    cell = nested.begin(
+        "asyncio.get_running_loop().call_later(0.1, asyncio.run, inner())\n"
+        "try: asyncio.run(asyncio.sleep(60))\nfinally: await asyncio.sleep(0.2); log.append('cell')"
+    )
+    nested.interrupted(cell, "go")
+    assert cell.ename == "KeyboardInterrupt"
+    assert nested.ok("log").value == "['inner', 'cleaned', 'cell']"
+
+
 def test_runs_that_wait_for_each_other_are_one(nested: Kernel) -> None:
     nested.ok("%config NotebookRunner.interrupt_grace = 20")
     nested.ok("async def two():\n    await asyncio.sleep(0)\n    return asyncio.run(inner())")
@@ -469,6 +480,26 @@ def test_without_a_library(fresh: Kernel) -> None:
     cell = fresh.run("import asyncio\nawait asyncio.sleep(0); asyncio.run(asyncio.sleep(0))")
     assert cell.ename == "RuntimeError"
     fresh.expect_alive()
+
+
+@pytest.mark.parametrize("when", ["before the loop is made", "after"])
+def test_a_library_that_fails(stock: Kernel, when: str) -> None:
+    stock.ok(
+        "import sys, types\ndef apply(loop): raise RuntimeError('not with this Python')\n"
+        "for name in ('nest_asyncio', 'nest_asyncio2'): sys.modules[name] = types.SimpleNamespace(apply=apply)"
+    )
+    if when == "after":
+        stock.ok("%load_ext ipyrunner")
+        assert "not with this Python" in stock.ok(SETTING).stderr
+    else:
+        stock.ok("get_ipython().config.NotebookRunner.nested = True")
+        loaded = stock.ok("%load_ext ipyrunner")
+        used = stock.ok("1")
+        assert "NotebookRunner.nested is off, its library failed" in loaded.stdout + used.stdout
+    stock.ok(BEFORE)
+    assert stock.ok("import ipyrunner; ipyrunner.get_runner().nested").value == "False"
+    assert stock.run("await asyncio.sleep(0); asyncio.run(asyncio.sleep(0))").ename == "RuntimeError"
+    stock.expect_alive()
 
 
 def test_it_needs_a_loop_of_asyncio(fresh: Kernel) -> None:

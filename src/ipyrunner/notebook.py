@@ -264,8 +264,7 @@ class NotebookRunner(Settings):
         context = self._kernel_context.copy()
         grace = lambda: self.interrupt_grace  # noqa: E731
         try:
-            if self.nested:
-                allow(loop)
+            self._nest(loop)
             begun = PersistentRunner(loop, context, grace=grace, outside=self.outside, show=self.show)
         except BaseException:
             loop.close()
@@ -273,6 +272,14 @@ class NotebookRunner(Settings):
         if self.slow_callback:
             begun.show_slow(self.slow_callback)
         return begun
+
+    def _nest(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            if self.nested:
+                allow(loop)
+        except Exception as exc:  # a library that does not fit this Python: cells go on without it
+            self.nested = is_applied()
+            print(f"ipyrunner: NotebookRunner.nested is off, its library failed: {type(exc).__name__}: {exc}")
 
     # -- what the shell uses
 

@@ -89,6 +89,11 @@ class Unwinding:
         self._ended: list[tuple[bool, InnerRun]] = []
 
     @property
+    def has_raised(self) -> bool:
+        """Whether KeyboardInterrupt was raised."""
+        return bool(self._ended)
+
+    @property
     def ended(self) -> list[Forced]:
         """What was ended, as far as it is known."""
         return [

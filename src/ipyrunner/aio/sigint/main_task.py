@@ -168,7 +168,7 @@ class MainTask:
         return self._due and not self._is_own(runs)[0]
 
     def _go_on(self, runs: list[InnerRun]) -> None:
-        if self._due and self._inner.ended and not self._is_own(runs)[1]:
+        if self._due and self._inner.has_raised and not self._is_own(runs)[1]:
             self._due = False  # what came out of the run that was in the way has come out of theirs, too
         self._take_effect()
 
