@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 
 from ipyrunner.ipython.tracebacks import without_machinery
-from kernels import Kernel
+from kernels import DEADLINE, Kernel
 
 BOOM = "async def boom(x=0):\n    await asyncio.sleep(0)\n    return 1 / x  # here"
 
@@ -214,3 +215,39 @@ def test_an_interrupt_while_the_traceback_is_formatted_does_not_cost_it(shared: 
     assert usage.ename == "UsageError"
     assert not [m for m in usage.messages if m["msg_type"] == "error"]  # a line on stderr is all
     shared.expect_alive()
+
+
+def test_a_traceback_that_does_not_end_is_shown_after_interrupts(shared: Kernel) -> None:
+    shared.ok("%config NotebookRunner.interrupt_grace = 0.3")
+    cell = shared.begin(
+        "import asyncio\nclass Endless(Exception):\n    def _render_traceback_(self):\n        print('formatting')\n"
+        "        while True: pass\ntry:\n    print('go'); await asyncio.sleep(60)\nfinally: raise Endless('shown')"
+    )
+    shared.wait_for(cell, "go")
+    shared.interrupt()
+    shared.wait_for(cell, "formatting")
+    deadline = time.monotonic() + DEADLINE
+    while not (cell.idle and cell.reply):  # one for each time that IPython formats it
+        assert time.monotonic() < deadline
+        shared.interrupt()
+        shared.look(1)
+    assert len([m for m in cell.messages if m["msg_type"] == "error"]) == 1
+    assert "Endless: shown" in cell.traceback
+    shared.expect_alive()
+
+
+REPLACED = {
+    "before the extension": ("", "%load_ext ipyrunner"),
+    "after it": ("%load_ext ipyrunner", ""),
+}
+
+
+@pytest.mark.parametrize(("first", "then"), REPLACED.values(), ids=REPLACED)
+@pytest.mark.parametrize("name", ["showtraceback", "_showtraceback"])
+def test_whoever_shows_tracebacks_shows_them_once(stock: Kernel, first: str, then: str, name: str) -> None:
+    # As rich.traceback.install() does.
+    stock.ok(first)
+    stock.ok(f"shell = get_ipython()\ndef show(*args, **kwargs): print('shown')\nshell.{name} = show")
+    stock.ok(then)
+    assert stock.run("1 / 0").stdout == "shown\n"
+    assert stock.run("import asyncio; await asyncio.sleep(0); 1 / 0").stdout == "shown\n"

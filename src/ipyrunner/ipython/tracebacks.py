@@ -6,8 +6,8 @@ import asyncio
 import linecache
 import os
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from ..aio.introspection.frames import OURS
 from ..aio.introspection.private_api import is_await_of_future
 from ..aio.introspection.running_loop import running_loop
 from ..aio.notices import Forced
+from ..aio.replacements import Override
 from ..cells.cancelled_scopes import cancelled_note
 from ..cells.inner_cells import InnerCells
 from ..cells.mistake_notes import hint
@@ -84,9 +85,9 @@ class Tracebacks:
                 self._show(*failure, tb_offset=kwargs.get("tb_offset"))
             else:
                 try:
-                    self._forget_last()
-                    original(failure, *args, **kwargs)
-                    self._check(exc)
+                    with self._not_dropped(original, exc):
+                        original(failure, *args, **kwargs)
+                    self._check()
                 except BaseException:
                     # The class of the exception raises. Or IPython's formatting does (7.34: TypeError, where inspect
                     # finds no frames), and its error would take the place of the user's.
@@ -95,19 +96,39 @@ class Tracebacks:
 
         return showtraceback
 
-    def _forget_last(self) -> None:
-        if hasattr(self._shell, "kernel"):
-            vars(self._shell)["_last_traceback"] = None
+    @contextmanager
+    def _not_dropped(self, original: object, exc: BaseException) -> Iterator[None]:
+        """Raise the KeyboardInterrupt that IPython's *original* has dropped: it has shown nothing then.
 
-    def _check(self, exc: BaseException) -> None:
+        Ours is forced into its formatting if that takes longer than interrupt_grace: on a machine under load, in the
+        first traceback.
+        """
+        shown = False
+
+        def noting(show: Callable[..., Any]) -> Callable[..., Any]:
+            def _showtraceback(*args: Any, **kwargs: Any) -> Any:
+                nonlocal shown
+                shown = True
+                return show(*args, **kwargs)
+
+            return _showtraceback
+
+        # Private: since IPython 0.11; others (rich) have replaced it, too.
+        noted = Override(self._shell, "_showtraceback", noting)
+        try:
+            yield
+        finally:
+            noted.restore()
+        # A usage error is a line on stderr. Whoever has replaced showtraceback shows what they like.
+        is_ipythons = str(getattr(original, "__module__", "")).startswith("IPython.")
+        if is_ipythons and not shown and not is_a(exc, UsageError):
+            raise KeyboardInterrupt
+
+    def _check(self) -> None:
         # ipykernel joins it for the reply; `_render_traceback_` of the user's may have returned anything.
         lines = getattr(self._shell, "_last_traceback", None)
         if lines is not None:
             "\n".join(lines)
-        elif hasattr(self._shell, "kernel") and not is_a(exc, UsageError):
-            # IPython drops a KeyboardInterrupt that comes while it formats, and shows nothing. Ours is forced there
-            # if that takes longer than interrupt_grace: on a machine under load, in the first traceback.
-            raise KeyboardInterrupt
 
     def stored(self, original: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
         """Return the replacement of what formats an exception for IPython's history."""
