@@ -136,6 +136,47 @@ kernel.do_complete = do_complete
     k.finish(cell)  # its status is the cell's
     assert cell.ename == "KeyboardInterrupt"
     k.ok("del kernel.do_complete")
+    for _ in range(2):  # SIGINT is the cell's again
+        k.interrupted(k.begin("print('go'); await asyncio.sleep(60)"), "go")
+        k.expect_alive()
+
+
+@only_7
+def test_one_interrupt_is_the_cells_while_a_request_waits(k: Kernel) -> None:
+    k.ok("""
+import asyncio
+kernel, release, done = get_ipython().kernel, asyncio.Event(), []
+async def do_complete(code, cursor_pos):
+    print('waits')
+    while not done: await asyncio.sleep(0.01)
+    return {'status': 'ok', 'matches': [code], 'cursor_start': 0, 'cursor_end': 0, 'metadata': {}}
+kernel.do_complete = do_complete
+""")
+    cell = k.begin(AWAITING)
+    k.wait_for(cell, "go")
+    asked = ask(k, "complete_request")
+    k.wait_for(asked, "waits")
+    k.interrupt()
+    k.finish(cell)
+    assert cell.ename == "KeyboardInterrupt"
+    for _ in range(2):
+        k.interrupted(k.begin("print('go'); await asyncio.sleep(60)"), "go")
+        k.expect_alive()
+    k.ok("done.append(1)")
+    k.finish(asked)
+    k.ok("del kernel.do_complete")
+
+
+@only_7
+def test_a_stream_that_cannot_be_flushed_does_not_keep_a_request_busy(k: Kernel) -> None:
+    k.ok("import sys\nstream = sys.stdout\nclass Odd:\n    def write(self, text): pass\n    def flush(self): 1 / 0")
+    cell = k.begin("import asyncio\nprint('go'); sys.stdout.flush()\nsys.stdout = Odd()\ntry: await asyncio.sleep(60)\n"
+                   "finally: sys.stdout = stream")  # fmt: skip
+    k.wait_for(cell, "go")
+    k.finish(ask(k, "kernel_info_request"))
+    k.interrupt()
+    k.finish(cell)
+    assert cell.ename == "KeyboardInterrupt"
 
 
 @only_7

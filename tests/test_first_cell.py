@@ -102,3 +102,16 @@ def test_a_first_cell_before_the_kernel_starts(tmp_path: Path) -> None:
     with kernel(tmp_path, load=False) as k:
         assert k.ok("loaded, get_ipython().kernel.io_loop.asyncio_loop is then").value == "('ok', True)"
         assert k.ok("await asyncio.sleep(0); asyncio.get_running_loop() is then").value == "False"
+
+
+def test_context_variables_of_the_first_cell_are_kept(stock: Kernel) -> None:
+    stock.ok(
+        "import contextvars\nvar = contextvars.ContextVar('var', default='lost'); var.set('before')\n"
+        "%load_ext ipyrunner\nvar.set('after')"
+    )
+    assert stock.ok("var.get()").value == "'after'"
+    assert stock.ok("import asyncio; await asyncio.sleep(0); var.get()").value == "'after'"
+    stock.ok("%unload_ext ipyrunner")
+    assert stock.ok("var.get()").value == "'after'"
+    stock.ok("var.set('unloaded')\n%load_ext ipyrunner")
+    assert stock.ok("await asyncio.sleep(0); var.get()").value == "'unloaded'"

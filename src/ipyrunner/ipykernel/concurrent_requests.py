@@ -8,13 +8,17 @@ kernel's own handlers. All others keep their order, and so do these on ipykernel
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import signal
-from collections.abc import Callable, Iterator
+import types
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from ..aio.introspection.private_api import task_context
+from ..aio.introspection.running_loop import running_loop
 from ..aio.replacements import Replacement
 from ..aio.tasks.safe_names import describe
 from ..notebook import NotebookRunner
@@ -39,7 +43,7 @@ class ConcurrentRequests:
         )
         manager = getattr(getattr(kernel, "shell_channel_thread", None), "manager", None)
         if self._replacement is not None and manager is not None:
-            manager.set_on_recv_callback(kernel.shell_main)
+            manager.set_on_recv_callback(_receiver(kernel))
 
     def restore(self) -> None:
         """Let the kernel receive its messages itself."""
@@ -50,7 +54,7 @@ class ConcurrentRequests:
         async def shell_main(subshell_id: str | None, message: Any) -> None:
             present = self._runner.present
             if subshell_id is None and present is not None and present.awaits and self._is_answered(message):
-                # Not in the Context of this task, which is that of all cells, but in a copy.
+                # Not in the Context of this task, which is that of all cells, but in a copy. A task: two may wait.
                 await asyncio.create_task(self._answer(message))
             else:
                 await original(subshell_id, message)
@@ -86,8 +90,8 @@ class ConcurrentRequests:
                 if handled:
                     with _second_press_raises():
                         result = kernel.shell_handlers[request["msg_type"]](stream, idents, request)
-                        if inspect.isawaitable(result):
-                            await result
+                    if inspect.isawaitable(result):
+                        await _in_steps(result)
         except Exception:
             kernel.log.error("Exception in message handler:", exc_info=True)
         except (KeyboardInterrupt, SystemExit) as exc:
@@ -95,6 +99,41 @@ class ConcurrentRequests:
         finally:
             # The kernel keeps the last parent, for threads that have none.
             kernel.set_parent(cell_idents, cell, channel="shell")
+
+
+def _receiver(kernel: Any) -> Callable[..., Any]:
+    """Return what receives the messages of *kernel* from now on, also when the extension is unloaded.
+
+    ipykernel would handle them in a copy of the present Context: what the cell that loads us sets after that would be
+    lost to the next ones. So they are handled in the present Context itself, in which they are until now.
+    """
+    task = None if running_loop() is None else asyncio.current_task()
+    context = None if task is None else task_context(task)
+
+    async def receive(subshell_id: str | None, message: Any) -> None:
+        handled = kernel.shell_main(subshell_id, message)
+        if subshell_id is None and context is not None:
+            handled = asyncio.create_task(handled, context=context)
+        await handled
+
+    return receive
+
+
+@types.coroutine
+def _in_steps(awaitable: Awaitable[Any]) -> Generator[Any, Any, Any]:
+    """Await *awaitable*, in steps of which a second press ends each. Where it waits, SIGINT is the cell's as ever."""
+    steps = awaitable.__await__()
+    step: Callable[[], Any] = functools.partial(next, steps)
+    while True:
+        try:
+            with _second_press_raises():
+                waits = step()
+        except StopIteration as stop:
+            return stop.value
+        try:
+            step = functools.partial(steps.send, (yield waits))
+        except BaseException as exc:
+            step = functools.partial(steps.throw, exc)  # type: ignore[attr-defined]
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 __all__ = ["idents_of", "status_published"]
@@ -23,8 +23,9 @@ def status_published(kernel: Any, request: dict[str, Any], cell: dict[str, Any])
     try:
         yield
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()  # before idle, after which front ends look for nothing more
+        for stream in (sys.stdout, sys.stderr):  # before idle, after which front ends look for nothing more
+            with suppress(Exception):  # the user's, which may be anything
+                stream.flush()
         _publish(kernel, "idle", request)
         # Front ends show the last status that came, and the cell still runs.
         _publish(kernel, "busy", cell)
