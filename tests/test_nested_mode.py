@@ -270,6 +270,24 @@ def test_a_run_that_ends_waits_for_one_that_lies_over_it(nested: Kernel, run: st
     assert nested.ok("await t").value == "'ended'"
 
 
+def test_a_run_that_begins_where_the_loop_is_about_to_stop(nested: Kernel) -> None:
+    # For the kernel, which is busy; and at the end of a run, in the same iteration.
+    nested.ok(
+        "host = get_ipython().kernel.io_loop.asyncio_loop\n"
+        "def spin(times):\n    if times: host.call_soon(spin, times - 1)\n"
+        "async def background(): return asyncio.run(inner(0.05))"
+    )
+    nested.ok("spin(500); t = asyncio.create_task(background())")
+    assert nested.ok("await t").value == "True"
+    nested.ok(
+        "async def ends():\n"
+        "    asyncio.current_task().add_done_callback(lambda _: log.append(asyncio.run(inner(0.05))))\n"
+        "%arun ends()"
+    )
+    nested.ok("while len(log) < 5: await asyncio.sleep(0.01)")
+    assert nested.ok("log").value == str(["inner", "cleaned"] * 2 + [True])
+
+
 WHERE_A_LOOP_RUNS = {
     "asyncio.run": "asyncio.run(outer())",
     "run_until_complete": "asyncio.get_event_loop().run_until_complete(outer())",
@@ -292,9 +310,12 @@ def test_wherever_a_loop_runs(nested: Kernel, code: str, mode: str) -> None:
     assert cell.value == "True"
     nested.ok("async def outer(): return asyncio.get_running_loop().run_until_complete(inner())")
     if mode == "setting" or "fresh" not in code:  # where asyncio.Runner handles SIGINT, and nest-asyncio does not
+        # Python's own handler raises in whatever runs, as in a script: in this task, too.
+        nested.ok("ticking.cancel()")
         cell = nested.begin(code)
         nested.interrupted(cell, "go")
         assert cell.ename == "KeyboardInterrupt"
+        nested.ok("ticking = asyncio.create_task(tick())")
 
 
 def test_on_another_thread(nested: Kernel) -> None:

@@ -23,6 +23,7 @@ from .loops.guest_leads import Faults, Hosting
 from .loops.host_leads import Visiting
 from .loops.shutdown import wind_up
 from .main import Alone, Main, Request, Step
+from .nested_runs import is_allowed
 from .notices import Cancelled, ChildEnds, GivenUp, Notice
 from .runner import as_coroutine
 from .sigint.escaped_exceptions import settle_escaped, settle_signal
@@ -111,6 +112,7 @@ class PersistentRunner:
             host,
             self.loop,
             escaped=self._on_escaped,
+            stop=self._stop,
             between=self.interrupts.between_runs,
             left=self._leave,
             **options,
@@ -311,7 +313,7 @@ class PersistentRunner:
                 self.loop.call_later(_PAUSE, finish, context=contextvars.Context())
                 return
             finished = True
-            self.loop.stop()
+            self._stop()
 
         run.end.add_done_callback(finish)
         interrupt.on_release = finish
@@ -358,6 +360,13 @@ class PersistentRunner:
                 self.context = self.context.copy()
                 leave(self.context)
             self._main = None
+
+    def _stop(self) -> None:
+        """Stop the loop, in a callback that no inner run calls."""
+        if is_allowed(self.loop):
+            # What is ready may begin an inner run, which would find its loop told to stop, and end with an error.
+            self._queue.set_aside()
+        self.loop.stop()
 
     def _leave(self) -> None:
         """Before and after each run of the loop: put back what an interrupt has set aside; end a forked child."""

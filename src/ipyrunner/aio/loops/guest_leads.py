@@ -71,6 +71,7 @@ class Hosting:
     *escaped* is called with each exception that comes out of the guest: SystemExit and KeyboardInterrupt of callbacks,
     and what signal handlers raise in the guest's own code; it must not raise, since none may reach the host. A guest
     that cannot run any more is left alone.
+    *stop* stops the guest, in one of its callbacks.
     *between* makes a context manager for each turn that nobody waits for; *left* is called before and after each turn.
     *ended* is called when the host is told to stop, before it does: while the interpreter is still whole (from 3.12 on
     one that exits starts no threads). *poll* leaves the fds alone and takes turns in slices. *aside*: the host puts off
@@ -83,6 +84,7 @@ class Hosting:
         guest: asyncio.AbstractEventLoop,
         *,
         escaped: Callable[[BaseException], None],
+        stop: Callable[[], None] | None = None,
         between: Callable[[], AbstractContextManager[object]] = nullcontext,
         left: Callable[[], None] = lambda: None,
         ended: Callable[[], None] = lambda: None,
@@ -92,6 +94,7 @@ class Hosting:
         self.host = host
         self.guest = guest
         self._escaped = escaped
+        self._stop_guest = guest.stop if stop is None else stop
         self._between = between
         self._left = left
         self._ended = ended
@@ -201,17 +204,17 @@ class Hosting:
     @drives_loop
     def _turn(self, seconds: float | None) -> None:
         guest = self.guest
-        timer: asyncio.TimerHandle | None = None
+        end: asyncio.Handle | None = None
         self._gives_way = False
         try:
             if seconds == 0:
-                self._give_way()  # one iteration, without waiting
+                end = guest.call_soon(self._give_way)  # one iteration, without waiting
             else:
                 if self._fd is not None and not self._watching:
                     guest.add_reader(self._fd, self._give_way)
                     self._watching = True
                 if seconds is not None:
-                    timer = guest.call_later(seconds, self._give_way)
+                    end = guest.call_later(seconds, self._give_way)
                 self._doorbell.hang()
             with running_as(NOTHING), self._idle():
                 guest.run_forever()
@@ -225,8 +228,8 @@ class Hosting:
             self._escaped(exc)
         finally:
             self._doorbell.take()
-            if timer is not None:
-                timer.cancel()
+            if end is not None:
+                end.cancel()
         self._left()
 
     def _stop_host(self, original: Callable[[], None]) -> Callable[[], None]:
@@ -264,4 +267,4 @@ class Hosting:
             self.guest.call_later(_LONGEST_IDLE_SLICE, self._give_way, context=contextvars.Context())
             return
         self._gives_way = True
-        self.guest.stop()
+        self._stop_guest()
