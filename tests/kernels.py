@@ -207,6 +207,11 @@ class Kernel:
         self.client.shell_channel.send(request)
         return cell
 
+    def track_only(self, msg_id: str) -> Cell:
+        """Collect the output of a request that was sent already."""
+        cell = self._cells[msg_id] = Cell(msg_id)
+        return cell
+
     def wait_for_exit(self) -> None:
         """Wait until the kernel's process has ended."""
         deadline = time.monotonic() + DEADLINE

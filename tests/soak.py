@@ -110,7 +110,7 @@ class Deleted:
 class Alarm(BaseException): pass
 
 COUNTING = {"fire", "ticker", "answer"}
-RESTING = {"select", "_turn", "_drive"}  # the last two are what a loop without frames shows
+RESTING = {"select", "_turn", "drive"}  # the last two are what a loop without frames shows
 CELL = (lambda: None).__code__.co_filename.rpartition(os.sep)[0]
 
 # What a handler raises in a loop's own functions, in a handler that has interrupted one, or in those that count, loses a

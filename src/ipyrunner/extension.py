@@ -19,10 +19,13 @@ from .cells.inner_cells import InnerCells
 from .cells.portals import wait_for
 from .installation import Installation
 from .ipykernel.comms import Comms
-from .ipykernel.concurrent_requests import ConcurrentRequests
 from .ipykernel.kernel_loop import kernel_loop
 from .ipykernel.output_routing import Routing
-from .ipykernel.request_sigint import Guard
+from .ipykernel.requests.cell_record import present_record
+from .ipykernel.requests.cell_replies import CellReplies
+from .ipykernel.requests.concurrent_requests import ConcurrentRequests, missing
+from .ipykernel.requests.interrupt_requests import InterruptRequests
+from .ipykernel.requests.request_sigint import Guard
 from .ipykernel.sigterm import Termination
 from .ipython.hook_errors import Calling
 from .ipython.input import Asking
@@ -112,6 +115,7 @@ class Extension(Installation):
     # What other parts have to do with.
     calling: Calling
     cells: Cells
+    stock_should_run_async: Callable[..., bool]
     termination: Termination
 
     def __init__(self, shell: InteractiveShell) -> None:
@@ -211,7 +215,7 @@ def _cells(extension: Extension) -> None:
     tracebacks = Tracebacks(shell, runner, inner)
     extension.calling = calling = Calling(shell)
     extension.cells = cells = Cells(extension, routing, tracebacks, inner, calling)
-    stock = shell.should_run_async
+    extension.stock_should_run_async = stock = shell.should_run_async
     extension.replace(shell, "should_run_async", cells.should_run_async)
     extension.replace(shell, "run_cell_async", lambda original: cells.run_cell_async(original, stock))
     extension.replace(shell, "showtraceback", tracebacks.showtraceback)
@@ -250,8 +254,18 @@ def _unregister(shell: InteractiveShell, magics: Any, before: dict[str, dict[str
 
 
 def _requests(extension: Extension) -> None:
-    extension.undo(Comms(extension.shell, extension.runner).restore)
-    extension.undo(ConcurrentRequests(getattr(extension.shell, "kernel", None), extension.runner).restore)
+    shell, runner, cells = extension.shell, extension.runner, extension.cells
+    extension.undo(Comms(shell, runner).restore)
+    runner.why_not_concurrent = missing(shell)
+    requests = ConcurrentRequests(
+        getattr(shell, "kernel", None),
+        runner,
+        at_once=lambda content: cells.kinds.at_once(content, extension.stock_should_run_async),
+        count=cells.count,
+    )
+    extension.undo(requests.restore)
+    extension.undo(CellReplies(shell).restore)
+    extension.undo(InterruptRequests(getattr(shell, "kernel", None), runner).restore)
 
 
 def _event_hooks(extension: Extension) -> None:
@@ -263,6 +277,8 @@ def _event_hooks(extension: Extension) -> None:
         original = extension.calling.trigger(original)
 
         def trigger(event: str, *args: Any, **kwargs: Any) -> None:
+            if event == "pre_execute":
+                extension.cells.count.counted(present_record())
             if event == "post_execute":
                 first_cell.end_if_over()
             extension.termination.renew()  # at the beginning and at the end of each cell

@@ -11,21 +11,22 @@ from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
 from typing import Any, TypeVar
 
-from traitlets import TraitError, default, observe, validate
+from traitlets import observe
 
 from .aio.introspection.context_copy import carry_into
 from .aio.introspection.private_api import tasks_of
 from .aio.introspection.running_callback import lends_loop
 from .aio.introspection.running_loop import NOTHING, Running, exchange, running_as, running_loop
+from .aio.introspection.task_origin import origin_of
 from .aio.introspection.task_state import is_done
 from .aio.loops.create_task import Lender
-from .aio.nested_runs import allow, is_applied, library
+from .aio.nested_runs import allow, is_applied
 from .aio.notices import Notice
 from .aio.persistent_runner import PersistentRunner
 from .aio.sigint.defer_sigint import Held
 from .aio.sigint.handlers import Outside, signal_main_thread
-from .aio.tasks.safe_names import label_of, repr_of
-from .settings import Settings, make_loop, not_nested
+from .aio.tasks.safe_names import label_of, name_of, repr_of
+from .settings import Settings, make_loop
 
 __all__ = ["NotebookRunner"]
 
@@ -150,6 +151,27 @@ class NotebookRunner(Settings):
         awaited, RuntimeError where a loop runs already.
         """
         return self.current.run(awaitable, context=context)
+
+    def background(self, cell: str | asyncio.Task[Any]) -> None:
+        """Send a cell that awaits to the background: it is replied to as ok, and goes on.
+
+        *cell* is its number (``"In[3]"``), the name of its task or the task. Its output and its failure still go where
+        it stands; interrupts are no longer for it. RuntimeError if no such cell awaits.
+        """
+        self._check_owner()
+        runs = [] if self._current is None else self._current.interrupts.runs()
+        for run in runs:
+            if run.task is not None and (cell is run.task or cell in (run.name, name_of(run.task))):
+                run.detach()
+                return
+        origin = origin_of(contextvars.copy_context())
+        if origin is not None and not origin.over and origin.label == cell:
+            raise RuntimeError(
+                f"{cell} does not await: a cell without await blocks the kernel until it ends, and cannot be sent to "
+                "the background. Begin it with %%arun, or with %%arun --background"
+            )
+        names = ", ".join(str(run.name) for run in runs) or "none"
+        raise RuntimeError(f"no cell {cell!r} awaits at this moment; those that do: {names}. %atasks lists all tasks")
 
     def interrupt(self) -> None:
         """Do what the interrupt button does, by SIGINT to the main thread. From any thread."""
@@ -293,6 +315,17 @@ class NotebookRunner(Settings):
         carry_into(self.context, kernel_context, self._kernel_context)
         self._kernel_context = kernel_context
 
+    def context_beside(self, kernel_context: contextvars.Context) -> contextvars.Context:
+        """Return the Context of a cell that runs beside others: a copy, with what has changed in the kernel's."""
+        context = self.context.copy()
+        carry_into(context, kernel_context, self._kernel_context)
+        return context
+
+    def interrupt_peers(self) -> None:
+        """Interrupt the cells that run beside one another: the one that SIGINT has come for is none of them."""
+        if self._current is not None and self._current.interrupts.peers:
+            self._current.interrupts.press_peers()
+
     def run_sync(self, cell: Callable[[], _T]) -> _T:
         """Run a sync cell: in the notebook's Context, with no running loop, and with the notebook's as current one."""
         current = self.current
@@ -353,37 +386,6 @@ class NotebookRunner(Settings):
         loop = self.get_loop()
         with Held() as held, running_as(Running(loop, None)):
             return held.let_through(call)
-
-    # -- configuration
-
-    @default("nested")
-    def _is_nested(self) -> bool:
-        return is_applied()  # by a runner of before, in this process
-
-    @validate("nested")
-    def _allow_nested(self, proposal: Any) -> bool:
-        nested: bool = proposal["value"]
-        loop = None if self._current is None else self._current.loop
-        if not nested and is_applied():
-            raise TraitError("NotebookRunner.nested stays True: asyncio is patched until the kernel restarts")
-        if nested and loop is not None and not isinstance(loop, asyncio.BaseEventLoop):
-            raise TraitError(not_nested(loop))
-        if nested:
-            try:
-                library() if loop is None else allow(loop)
-            except Exception as exc:
-                raise TraitError(f"NotebookRunner.nested: {type(exc).__name__}: {exc}") from exc
-        return nested
-
-    @observe("debug")
-    def _apply_debug(self, change: Any) -> None:
-        if self._current is not None and change["new"] is not None:
-            self._current.loop.set_debug(change["new"])
-
-    @observe("slow_callback")
-    def _apply_slow_callback(self, change: Any) -> None:
-        if self._current is not None and not self._current.loop.is_closed():
-            self._current.show_slow(change["new"])
 
     @observe("loop_factory", "poll")
     def _say_restart(self, change: Any) -> None:

@@ -8,9 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 from traitlets import Any as AnyTrait
-from traitlets import Bool, Float, TraitError, validate
+from traitlets import Bool, Float, TraitError, default, observe, validate
 from traitlets.config import LoggingConfigurable
 from traitlets.utils.importstring import import_item
+
+from .aio.nested_runs import allow, is_applied, library
+from .aio.persistent_runner import PersistentRunner
 
 __all__ = ["Settings", "make_loop", "not_nested"]
 
@@ -62,6 +65,14 @@ def _resolve_factory(value: Any) -> _Factory | None:
 class Settings(LoggingConfigurable):
     """What ``%config NotebookRunner`` and ``c.NotebookRunner`` set."""
 
+    # What keeps cells from running side by side here, as an error's message says it; empty: nothing.
+    why_not_concurrent = ""
+
+    @property
+    def present(self) -> PersistentRunner | None:
+        """What runs the present loop; None if there is none."""
+        return None
+
     loop_factory = AnyTrait(
         None,
         allow_none=True,
@@ -101,6 +112,12 @@ class Settings(LoggingConfigurable):
         "slower; it works with asyncio's own loops alone, and lasts until the kernel restarts. Takes effect at once.",
     ).tag(config=True)
 
+    concurrent = Bool(
+        False,
+        help="Whether each cell that awaits begins at once, though others await, as with `%%arun --concurrent`: a task "
+        "of its own, with a copy of the Context. Needs ipykernel 7 and IPython 9.8. Takes effect at the next cell.",
+    ).tag(config=True)
+
     @validate("loop_factory")
     def _resolve_loop_factory(self, proposal: Any) -> Callable[[], asyncio.AbstractEventLoop] | None:
         return _resolve_factory(proposal["value"])
@@ -112,3 +129,39 @@ class Settings(LoggingConfigurable):
         if not least <= seconds < math.inf:
             raise TraitError(f"{proposal['trait'].name} is a number of seconds, {least} or more, not {seconds}")
         return seconds
+
+    @default("nested")
+    def _is_nested(self) -> bool:
+        return is_applied()  # by a runner of before, in this process
+
+    @validate("nested")
+    def _allow_nested(self, proposal: Any) -> bool:
+        nested: bool = proposal["value"]
+        loop = None if self.present is None else self.present.loop
+        if not nested and is_applied():
+            raise TraitError("NotebookRunner.nested stays True: asyncio is patched until the kernel restarts")
+        if nested and loop is not None and not isinstance(loop, asyncio.BaseEventLoop):
+            raise TraitError(not_nested(loop))
+        if nested:
+            try:
+                library() if loop is None else allow(loop)
+            except Exception as exc:
+                raise TraitError(f"NotebookRunner.nested: {type(exc).__name__}: {exc}") from exc
+        return nested
+
+    @validate("concurrent")
+    def _allow_concurrent(self, proposal: Any) -> bool:
+        concurrent: bool = proposal["value"]
+        if concurrent and self.why_not_concurrent:
+            raise TraitError(f"NotebookRunner.concurrent: {self.why_not_concurrent}")
+        return concurrent
+
+    @observe("debug")
+    def _apply_debug(self, change: Any) -> None:
+        if self.present is not None and change["new"] is not None:
+            self.present.loop.set_debug(change["new"])
+
+    @observe("slow_callback")
+    def _apply_slow_callback(self, change: Any) -> None:
+        if self.present is not None and not self.present.loop.is_closed():
+            self.present.show_slow(change["new"])

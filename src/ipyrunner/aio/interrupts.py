@@ -13,6 +13,8 @@ from .introspection.task_origin import origin_of
 from .sigint.forced_interrupt import Forced
 from .sigint.handlers import Outside, take_blocked
 from .sigint.interrupt import Interrupt
+from .sigint.main_task import MainTask
+from .sigint.peer import Peer
 from .sigint.wakeup_fd import Wakeup
 
 __all__ = ["Interrupts"]
@@ -37,6 +39,8 @@ class Interrupts:
         # That of the run that goes on, and of the last one.
         self.present: Interrupt | None = None
         self.last: Interrupt | None = None
+        # Those of the runs beside it.
+        self.peers: list[Peer] = []
         # How often SIGINT has come for a run.
         self.count = 0
         self._loop = loop
@@ -56,6 +60,8 @@ class Interrupts:
         for interrupt in (self.present, self._between):
             if interrupt is not None:
                 interrupt.after_fork()
+        for peer in self.peers:
+            peer.close()
 
     def take_blocked(self) -> None:
         """In the loop: if SIGINT was sent, and the user blocks it, interrupt the run that goes on all the same."""
@@ -66,12 +72,18 @@ class Interrupts:
     def of_run(self, context: contextvars.Context) -> Iterator[Interrupt]:
         """Handle SIGINT for the run that the block is, which belongs to *context*."""
         before = self.present
-        interrupt = Interrupt(self._loop, grace=self._grace(), replaces=self._outside.replaces, queue=self._queue)
+        interrupt = Interrupt(
+            self._loop,
+            grace=self._grace(),
+            replaces=self._outside.replaces,
+            queue=self._queue,
+            peers=lambda: tuple(self.peers),
+        )
         try:
             with self._wakeup.on_signals(), interrupt:
                 self.present = interrupt
                 if self._outside.take():
-                    interrupt.press()
+                    interrupt.press(alone=True)  # the others have had it
                 try:
                     yield interrupt
                 finally:
@@ -86,12 +98,17 @@ class Interrupts:
 
     @contextmanager
     def between_runs(self) -> Iterator[None]:
-        """Handle SIGINT while the loop runs and no run does.
+        """Handle SIGINT while the loop runs and no run does, or those alone that are beside one another.
 
         ipykernel ignores it then. A background callback that never yields is forced all the same: no cell could run any
         more. There is no main task to cancel.
         """
-        interrupt = Interrupt(self._loop, grace=self._grace(), replaces=self._outside.rests)
+        if self.present is not None:  # a cell waits
+            yield
+            return
+        interrupt = Interrupt(
+            self._loop, grace=self._grace(), replaces=self._outside.rests, peers=lambda: tuple(self.peers)
+        )
         self._between = interrupt
         try:
             with self._wakeup.on_signals(), interrupt:
@@ -106,7 +123,39 @@ class Interrupts:
             elif interrupt.presses and not self._wakeup.passed_on:
                 self._outside.keep()
 
-    def _show_unwound(self, interrupt: Interrupt) -> None:
+    @contextmanager
+    def beside(self, context: contextvars.Context, name: str | None) -> Iterator[Peer]:
+        """Interrupt the run that the block is, in *context*, together with all others that go on."""
+        peer = Peer(self._loop, self._queue, self._grace())
+        peer.context, peer.name = context, name
+        self.peers.append(peer)
+        if len(self.peers) == 1:
+            self._outside.begin_peers(self.press_peers)
+        try:
+            yield peer
+        finally:
+            peer.close()
+            self.peers.remove(peer)
+            if not self.peers:
+                self._outside.end_peers()
+            self._show_unwound(peer)
+
+    def press_peers(self) -> None:
+        """Do what SIGINT does to the runs beside one another. On the main thread, also in a signal handler."""
+        self.count += 1
+        for peer in tuple(self.peers):
+            peer.press()
+
+    def runs(self) -> list[MainTask]:
+        """Return the interrupts of the runs that others wait for, and that have names."""
+        present = [] if self.present is None else [self.present]
+        return [run for run in (*present, *self.peers) if run.name is not None]
+
+    def of_task(self, task: object) -> MainTask | None:
+        """Return the interrupt of the run whose main task is *task*; of the one that others are beside, if none is."""
+        return next((peer for peer in self.peers if peer.task is task), self.present)
+
+    def _show_unwound(self, interrupt: MainTask) -> None:
         for unwound in interrupt.unwound:
             unwound.context.copy().run(self._show, unwound)
 

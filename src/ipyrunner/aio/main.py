@@ -36,7 +36,7 @@ from .introspection.running_loop import register_task, unregister_task
 from .introspection.task_origin import Origin, origin_of
 from .introspection.task_state import is_done
 
-__all__ = ["Alone", "Main", "Request", "Step"]
+__all__ = ["Alone", "Detached", "Main", "Request", "Step"]
 
 # Seconds: how often a scope that repeats its request may do so while nothing runs.
 _PAUSE = 0.05
@@ -87,6 +87,10 @@ class Step:
             return value
         finally:
             del error, value
+
+
+class Detached(BaseException):
+    """A run goes on, and nobody waits for it any more: raised in who has waited."""
 
 
 class Alone(NamedTuple):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import sys
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
@@ -14,21 +13,22 @@ from .exit_and_fork import end_child, in_forked_children, refuse_copy
 from .interrupts import Interrupts
 from .introspection.context_copy import carry_back
 from .introspection.exceptions import set_traceback, traceback_of
-from .introspection.frames import uninterruptible
 from .introspection.private_api import cancel_ready
 from .introspection.ready_queue import ReadyQueue
-from .introspection.running_callback import drives_loop, is_left_running, runs_nested
+from .introspection.running_callback import is_left_running
 from .introspection.running_loop import NOTHING, running_as, running_loop
-from .loops.guest_leads import Faults, Hosting
+from .loops.blocking_run import drive
+from .loops.guest_leads import Hosting
 from .loops.host_leads import Visiting
 from .loops.shutdown import wind_up
-from .main import Alone, Main, Request, Step
+from .main import Alone, Detached, Main, Request, Step
 from .nested_runs import is_allowed
 from .notices import Cancelled, ChildEnds, GivenUp, Notice
 from .runner import as_coroutine
 from .sigint.escaped_exceptions import settle_escaped, settle_signal
 from .sigint.handlers import Outside
 from .sigint.interrupt import Interrupt
+from .sigint.main_task import MainTask
 from .tasks.exception_handler import Failures
 from .tasks.registry import Tasks
 from .tasks.slow_callbacks import SlowCallbacks
@@ -37,8 +37,6 @@ from .tasks.task_scope import leave
 __all__ = ["PersistentRunner"]
 
 _T = TypeVar("_T")
-# Seconds: how often a run that has ended looks whether the loop still runs inside itself.
-_PAUSE = 0.02
 
 
 class PersistentRunner:
@@ -190,10 +188,22 @@ class PersistentRunner:
         try:
             with self.interrupts.of_run(self.context) as interrupt:
                 run = self._start_alone(coro, self.context.copy(), name) if copy_context else self._start(coro, name)
+                interrupt.name, interrupt.context = name, self.context
                 interrupt.attach(run.task, run.end)
                 await self.hosting.wait(run.end, interrupt)
         finally:
             self._awaiting = before
+        return self._outcome(run, interrupt)  # type: ignore[no-any-return]
+
+    async def run_beside(
+        self, coro: Coroutine[Any, Any, _T], *, context: contextvars.Context, name: str | None = None
+    ) -> _T:
+        """As :meth:`run_in_guest`, in a task of its own and in *context*, also while others go on."""
+        assert self.hosting is not None
+        with self.interrupts.beside(context, name) as interrupt:
+            run = self._start_alone(coro, context, name)
+            interrupt.attach(run.task, run.end)
+            await self.hosting.wait(run.end, interrupt)
         return self._outcome(run, interrupt)  # type: ignore[no-any-return]
 
     def _start(self, coro: Coroutine[Any, Any, Any], name: str | None) -> Step:
@@ -299,43 +309,19 @@ class PersistentRunner:
         if task.done() and not task.cancelled():
             task.result()
 
-    @drives_loop
     def _drive(self, run: Step | Alone, interrupt: Interrupt) -> None:
         interrupt.attach(run.task, run.end)
-        finished, faults = False, Faults(self.loop)
+        drive(self.loop, run.end, interrupt, stop=self._stop, escaped=self._on_escaped, left=self._leave)
 
-        @uninterruptible
-        def finish(_: object = None) -> None:
-            nonlocal finished
-            if finished:  # uvloop keeps a second stop() for its next run
-                return
-            if runs_nested(sys._getframe()):  # stop() would end that run, with an error: it is waited for
-                self.loop.call_later(_PAUSE, finish, context=contextvars.Context())
-                return
-            finished = True
-            self._stop()
-
-        run.end.add_done_callback(finish)
-        interrupt.on_release = finish
-        while not finished:
-            try:
-                self.loop.run_forever()
-            except (KeyboardInterrupt, SystemExit) as exc:
-                self._on_escaped(exc)
-            except BaseException as exc:  # as in Hosting
-                if faults.add():
-                    raise
-                self._on_escaped(exc)
-            self._leave()
-
-    def _outcome(self, run: Step | Alone, interrupt: Interrupt) -> Any:
+    def _outcome(self, run: Step | Alone, interrupt: MainTask) -> Any:
         if not run.end.done():
+            if interrupt.is_detached:
+                self._leave_running(run)
+                raise Detached
             if not interrupt.abandoned:
                 raise RuntimeError("the notebook's loop ended before this run did; the next cell starts with a new one")
             self.given_up.add(run.task)
-            if isinstance(run, Step):
-                self.tasks.main_ends(given_up=True)
-                self.renew_main()
+            self._leave_running(run)
             self._show(GivenUp(run.task))
             raise KeyboardInterrupt
         if isinstance(run, Step):
@@ -351,6 +337,12 @@ class PersistentRunner:
                 set_traceback(reason, traceback_of(reason) or traceback_of(exc))
                 raise reason from None
             raise
+
+    def _leave_running(self, run: Step | Alone) -> None:
+        """Let go of *run*, which goes on: a main task keeps what it runs, and the next cells have another one."""
+        if isinstance(run, Step):
+            self.tasks.main_ends(given_up=True)
+            self.renew_main()
 
     def renew_main(self) -> None:
         """Leave the main task to what runs in it, or is entered in it: what comes has another one."""
@@ -379,7 +371,14 @@ class PersistentRunner:
             end_child(int(unfinished))
 
     def _on_escaped(self, exc: BaseException) -> None:
-        settle_escaped(exc, loop=self.loop, run=self.interrupts.present, holder_of=self.tasks.holder_of)
+        interrupts = self.interrupts
+        settle_escaped(
+            exc,
+            loop=self.loop,
+            run=interrupts.present,
+            peers=tuple(interrupts.peers),
+            holder_of=self.tasks.holder_of,
+        )
 
     def _on_signal_raised(self, exc: BaseException) -> None:
         settle_signal(exc, self.loop, self.interrupts.present)

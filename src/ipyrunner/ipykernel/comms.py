@@ -22,7 +22,7 @@ from ..aio.loops.threadsafe_call import hand_over
 from ..aio.replacements import ItemReplacement
 from ..notebook import NotebookRunner
 from .contained_calls import contained
-from .request_status import status_published
+from .requests.request_status import status_published
 from .widget_events import comm_closed
 
 if TYPE_CHECKING:

@@ -1,5 +1,6 @@
 """What is IPython's: the way of a cell from its source to its result.
 
+* :mod:`cell_kinds`: which cells need the loop, and which begin at once.
 * :mod:`needs_loop`: what a cell's source says about how it has to run.
 * :mod:`run_cell`: the two methods that every cell goes through.
 * :mod:`arun_options`: the options of ``%%arun``.

@@ -44,6 +44,8 @@ _OPTIONS = (
              "asyncio.run"),
     argument("--background", action="store_true", help="return at once: the cell goes on as a task, its output appears "
              "where it stands, its value is a handle to await, cancel and ask"),
+    argument("--concurrent", action="store_true", help="begin at once, though another cell awaits, and let others "
+             "begin while this one awaits: a task of its own, with a copy of the Context (ipykernel 7, IPython 9.8)"),
     argument("--scope", action="store_true", help="the cell ends when all tasks that it has started have ended; the "
              "first failure cancels the others and is raised as an ExceptionGroup"),
     argument("--progress", action="store_true", help="show, while the cell runs, the time and how many of its tasks "
@@ -73,6 +75,7 @@ class ArunArguments(NamedTuple):
     context: str | None = None
     fresh: bool = False
     background: bool = False
+    concurrent: bool = False
     scope: bool = False
     progress: bool = False
     output: str | None = None
@@ -86,6 +89,11 @@ class ArunArguments(NamedTuple):
                 raise UsageError(
                     "%%arun --fresh has a loop of its own, closed at the end of the cell: leave out --fresh, or "
                     "--background, --scope and --progress"
+                )
+            if arguments.concurrent and (arguments.fresh or arguments.background):
+                raise UsageError(
+                    "%%arun --concurrent is for a cell that awaits in the notebook's loop: leave it out, or --fresh "
+                    "and --background"
                 )
             if arguments.background and arguments.debug:
                 raise UsageError("%%arun --debug lasts as long as its cell: `%config NotebookRunner.debug = True`")

@@ -24,7 +24,7 @@ from IPython.core.error import StdinNotImplementedError
 
 from ..aio.introspection.task_origin import Origin, origin_of
 from ..ipykernel.output_routing import present_cell
-from ..ipykernel.request_status import idents_of
+from ..ipykernel.requests.request_status import idents_of
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell

@@ -6,7 +6,14 @@ import ast
 import inspect
 from typing import NamedTuple
 
-__all__ = ["ArunCell", "arun_call", "has_awaiting_statement", "names_running_loop", "read_arun_cell"]
+__all__ = [
+    "ArunCell",
+    "arun_call",
+    "has_awaiting_statement",
+    "is_status_cell",
+    "names_running_loop",
+    "read_arun_cell",
+]
 
 # What needs a running loop and can be used without await. Stock notebooks name these at the top level of cells.
 _NAMES = frozenset({"get_running_loop", "current_task", "all_tasks"})
@@ -70,6 +77,25 @@ def read_arun_cell(source: str) -> ArunCell | None:
     tree = _parse(source)
     call = None if tree is None else arun_call(tree)
     return None if call is None else ArunCell(*(ast.literal_eval(argument) for argument in call.args[1:]))
+
+
+def is_status_cell(source: str) -> bool:
+    """Return whether the cell is ``%atasks`` or ``%arunner`` alone, and neither blocks nor ends anything it runs in."""
+    match _parse(source):
+        case ast.Module(
+            body=[
+                ast.Expr(
+                    value=ast.Call(
+                        func=ast.Attribute(attr="run_line_magic"),
+                        args=[ast.Constant(value=str(name)), ast.Constant(value=str(line))],
+                    )
+                )
+            ]
+        ):
+            return (name == "atasks" and "wait" not in line.split()) or (
+                name == "arunner" and line.strip() in ("", "status")
+            )
+    return False
 
 
 def _parse(source: str) -> ast.Module | None:

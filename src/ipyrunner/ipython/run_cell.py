@@ -21,16 +21,20 @@ from typing import TYPE_CHECKING, Any
 
 from ..aio.exit_and_fork import end_child
 from ..aio.introspection.exceptions import is_a, traceback_of
-from ..aio.introspection.running_loop import running_loop
+from ..aio.introspection.running_loop import NOTHING, running_as, running_loop
 from ..aio.introspection.task_origin import Origin, begin
+from ..aio.main import Detached
+from ..aio.sigint.defer_sigint import Held
 from ..cells.inner_cells import InnerCells
 from ..cells.unawaited import Unawaited
 from ..installation import Installation
 from ..ipykernel.kernel_loop import kernel_loop
 from ..ipykernel.output_routing import Routing
-from .arun_options import ArunArguments
+from ..ipykernel.requests.cell_count import CellCount
+from ..ipykernel.requests.cell_record import CellRecord, present_record, recorded
+from .cell_kinds import CellKinds
 from .hook_errors import Calling
-from .needs_loop import ArunCell, arun_call, has_awaiting_statement, names_running_loop, read_arun_cell
+from .needs_loop import arun_call, read_arun_cell
 from .tracebacks import Tracebacks
 
 if TYPE_CHECKING:
@@ -74,13 +78,10 @@ class Cells:
         self._inner = inner
         self._calling = calling
         self._unawaited = Unawaited()
+        self.kinds = CellKinds(extension)
+        self.count = CellCount(extension.shell)
         self._last_call: _Call | None = None
         self._keep_start = keeps_start(extension.shell)
-        # Set while a cell that begins with %%arun starts: the magic returns a coroutine, and the cell awaits it.
-        self._expects_call = False
-        self._expects_coroutine = False
-        # IPython's own should_run_async, which compiles the cell, for the last source that it was asked about.
-        self._verdict: tuple[str, bool] = ("", False)
 
     def should_run_async(self, original: Callable[..., bool]) -> Callable[..., bool]:
         """Return the replacement: whether the cell is to be awaited in the kernel's loop."""
@@ -94,14 +95,16 @@ class Cells:
             )
             if not self._extension.in_charge() or preprocessing_exc_tuple is not None or transformed_cell is None:
                 return stock
-            self._verdict = transformed_cell, stock
+            self.kinds.verdict = transformed_cell, stock
             # IPython's run_cell asks when it has made the coroutine, and whoever awaits it before.
             call, self._last_call = self._last_call, None
             if call is not None and not call.begun and call.raw_cell is raw_cell:
                 call.blocks = True
             # What is not awaited blocks inside run_cell_async, and needs no loop to run it.
-            awaited = self._can_await() or (self._is_in_loop() and not (call is not None and call.blocks))
-            return awaited and self._needs_loop(stock, transformed_cell, awaited=True)
+            awaited = self._can_await(beside=_begins_beside()) or (
+                self._is_in_loop() and not (call is not None and call.blocks)
+            )
+            return awaited and self.kinds.needs_loop(stock, transformed_cell, awaited=True)
 
         return should_run_async
 
@@ -119,25 +122,38 @@ class Cells:
             if not self._extension.in_charge():
                 return coro
             self._last_call = call = _Call(raw_cell, kwargs)
+            self.count.announced(call, present_record())
             return run(coro, call)
 
         async def run(coro: _CellCoroutine, call: _Call) -> ExecutionResult:
-            call.begun = True
+            record = present_record()
+            if record is None or record.begun:  # what runs it is no request of the kernel's, or another cell
+                record = CellRecord(record)
+            record.begun = call.begun = True
+            try:
+                with recorded(record):
+                    return await run_recorded(coro, call, record)
+            finally:
+                self.count.ended(call, record)
+
+        async def run_recorded(coro: _CellCoroutine, call: _Call, record: CellRecord) -> ExecutionResult:
             inner = self._is_inner(call)  # asked now: the loop may be on its way out when the cell ends
             count = self._shell.execution_count
             # ipykernel reads it, and 7.4 sets it neither for a cell that awaits nor before the first traceback.
             vars(self._shell).setdefault("_last_traceback", None)
             try:
-                result = await self._run(coro, call, stock)
+                result = await self._run(coro, call, record, stock)
             except GeneratorExit:
                 raise
+            except Detached:
+                result = await original("", silent=True, transformed_cell="")
             except BaseException as exc:
                 if inner and is_a(exc, asyncio.CancelledError, KeyboardInterrupt):
                     raise  # it is the caller's
                 # The cell has no result: its machinery was interrupted, or its main task did not end. Without one the
                 # kernel sends no reply, and the front end waits for ever. One way to an ExecutionResult that all
                 # versions of IPython have is a cell whose preprocessing failed.
-                if call.counts and self._shell.execution_count == count:
+                if call.counts and self._shell.execution_count == count and not record.counted:
                     self._shell.execution_count += 1  # IPython 7 counts at the end of a cell, which did not come
                 failure = (type(exc), exc, traceback_of(exc))
                 self._calling.is_over = True
@@ -151,11 +167,15 @@ class Cells:
 
         return run_cell_async
 
-    async def _run(self, coro: _CellCoroutine, call: _Call, stock: Callable[..., bool]) -> ExecutionResult:
+    async def _run(
+        self, coro: _CellCoroutine, call: _Call, record: CellRecord, stock: Callable[..., bool]
+    ) -> ExecutionResult:
         try:
             present = self._runner.current
         except OSError as exc:
             return self._run_without_loop(coro, call, stock, exc)
+        if record.beside:
+            return await self._run_beside(coro, call, record, stock)
         if self._is_inner(call):
             return await self._inner.run(self._run_in_context(coro, call, stock))
         if present.in_cell:  # a cell that a cell runs belongs to it
@@ -179,12 +199,34 @@ class Cells:
             self._runner.settle()
             self._extension.audience.end()
 
+    async def _run_beside(
+        self, coro: _CellCoroutine, call: _Call, record: CellRecord, stock: Callable[..., bool]
+    ) -> ExecutionResult:
+        """Run a cell though others run: in a task of its own and in a Context of its own."""
+        kernel_context = contextvars.copy_context()
+        label = f"In[{record.reserved or self._shell.execution_count}]"
+        origin: Origin = kernel_context.run(begin, label)
+        context = self._runner.context_beside(kernel_context)
+        counted = self.count.run(coro, record)
+        try:
+            if call.source is None or not self.kinds.needs_loop(
+                self.kinds.ask(call.raw_cell, call.source, stock), call.source, awaited=True
+            ):
+                with Held() as held, running_as(NOTHING):
+                    return held.let_through(lambda: context.run(_run_through, counted))
+            return await self._run_async(counted, call, call.source, record, context=context)
+        finally:
+            if inspect.getcoroutinestate(counted) == inspect.CORO_CLOSED:  # else it goes on, given up or detached
+                coro.close()
+            origin.over = True
+            self._runner.settle()
+
     def _run_without_loop(
         self, coro: _CellCoroutine, call: _Call, stock: Callable[..., bool], error: OSError
     ) -> ExecutionResult:
         # No file descriptor is left to make a loop with: a cell without await may close some.
         source = call.source
-        if source is not None and self._needs_loop(stock(call.raw_cell, transformed_cell=source), source):
+        if source is not None and self.kinds.needs_loop(stock(call.raw_cell, transformed_cell=source), source):
             coro.close()
             raise RuntimeError(
                 f"the notebook's event loop cannot be made ({error}): close files or connections in a cell without "
@@ -196,19 +238,20 @@ class Cells:
         source = call.source
         if source is None:
             return self._run_sync(coro)
-        if self._verdict[0] != source:
-            self._verdict = source, stock(call.raw_cell, transformed_cell=source, preprocessing_exc_tuple=None)
         awaited = self._can_await() or self._is_inner(call)
-        if not self._needs_loop(self._verdict[1], source, awaited=awaited):
+        if not self.kinds.needs_loop(self.kinds.ask(call.raw_cell, source, stock), source, awaited=awaited):
             return self._run_sync(coro)
-        return await self._run_async(coro, call, source)
+        record = present_record()
+        assert record is not None
+        return await self._run_async(coro, call, source, record)
 
     def visit(self, tree: ast.AST) -> ast.AST:
         """As IPython's AST transformer: await the call that a cell beginning with ``%%arun`` consists of."""
         self._unawaited.visit(tree)
-        if self._expects_call and (call := arun_call(tree)) is not None:
-            self._expects_call = False
-            self._expects_coroutine = True
+        record = present_record()
+        if record is not None and record.expects_call and (call := arun_call(tree)) is not None:
+            record.expects_call = False
+            record.expects_coroutine = True
             assert isinstance(tree, ast.Module)
             expression = tree.body[0]
             assert isinstance(expression, ast.Expr)
@@ -217,14 +260,17 @@ class Cells:
 
     def takes_coroutine(self) -> bool:
         """Return, once, whether the cell awaits what ``%%arun`` returns."""
-        expected, self._expects_coroutine = self._expects_coroutine, False
-        return expected
+        record = present_record()
+        if record is None or not record.expects_coroutine:
+            return False
+        record.expects_coroutine = False
+        return True
 
-    def _can_await(self) -> bool:
+    def _can_await(self, *, beside: bool = False) -> bool:
         """Return whether this thread runs the kernel's loop, and the cell is not one that another cell runs."""
         host = kernel_loop(self._shell)
         present = self._runner.present
-        if host is None or running_loop() is not host or (present is not None and present.in_cell):
+        if host is None or running_loop() is not host or (present is not None and present.in_cell and not beside):
             return False
         self._runner.attach(host)
         return True
@@ -238,59 +284,63 @@ class Cells:
         """Return whether the cell is awaited by code that the notebook's loop runs."""
         return not call.blocks and self._is_in_loop()
 
-    def _needs_loop(self, stock: bool, source: str, *, awaited: bool = False) -> bool:
-        if stock or not self._shell.autoawait:
-            return stock
-        arun = read_arun_cell(source)
-        if arun is None:
-            return names_running_loop(source) or has_awaiting_statement(source)
-        arguments = self._arguments(arun)
-        # --background only starts a task, --fresh has a loop of its own, and an %%arun that nobody awaits is a blocking
-        # run like %arun.
-        return awaited and not (arguments.fresh or arguments.background)
-
-    def _arguments(self, arun: ArunCell) -> ArunArguments:
-        line = arun.line
-        if "$" in line or "{" in line:
-            with suppress(Exception):  # the user's code; the magic will say so
-                # By their variables alone, and not by those of our frames: no frame is so deep.
-                line = self._shell.var_expand(line, depth=sys.getrecursionlimit())
-        return ArunArguments.of(line)
-
     def _run_sync(self, coro: _CellCoroutine) -> ExecutionResult:
+        presses = self._runner.interrupts
         try:
             result = self._runner.run_sync(lambda: _run_through(coro))
         finally:
             self._keep_start()
+        if is_a(result.error_in_exec, KeyboardInterrupt) and self._runner.interrupts == presses:
+            self._runner.interrupt_peers()  # it was for all cells that run
         if self._runner.is_copy and kernel_loop(self._shell) is not None:
             # A child process that the cell has forked: the kernel, and its connections, are the parent's.
             end_child(_exit_status(result.error_in_exec or result.error_before_exec))
         return result
 
-    async def _run_async(self, coro: _CellCoroutine, call: _Call, source: str) -> ExecutionResult:
+    async def _run_async(
+        self,
+        coro: _CellCoroutine,
+        call: _Call,
+        source: str,
+        record: CellRecord,
+        *,
+        context: contextvars.Context | None = None,
+    ) -> ExecutionResult:
         runner = self._runner
         before = self._shell.last_execution_result
         arun = read_arun_cell(source)
-        name = f"In[{self._shell.execution_count}]"
+        name = f"In[{record.reserved or self._shell.execution_count}]"
+        detached = False
         try:
             inner = self._is_inner(call)
-            if not inner and not self._can_await():
+            if context is None and not inner and not self._can_await():
                 return self._tracebacks.settle(runner.current.run_cell(coro, name=name))
-            self._expects_call = arun is not None
-            copy = arun is not None and self._arguments(arun).context == "copy"
+            record.expects_call = arun is not None
+            if context is not None:
+                return self._tracebacks.settle(await runner.current.run_beside(coro, context=context, name=name))
+            copy = self.kinds.is_concurrent(arun) or (arun is not None and self.kinds.arguments(arun).context == "copy")
             if inner:
                 return await (self._inner.run_in_copy(coro, name=name) if copy else coro)
             return self._tracebacks.settle(await runner.current.run_in_guest(coro, name=name, copy_context=copy))
+        except Detached:
+            detached = True
+            raise
         except BaseException:
             # A cancellation that arrives in the last step makes the task forget the result; the shell has it.
-            last = self._shell.last_execution_result
+            last = record.result if record.has_ended else self._shell.last_execution_result
             if last is None or last is before or last.info.raw_cell != call.raw_cell:
                 raise
             return self._tracebacks.settle(last)
         finally:
-            self._expects_call = self._expects_coroutine = False
-            if inspect.getcoroutinestate(coro) == inspect.CORO_CREATED:
+            record.expects_call = record.expects_coroutine = False
+            if inspect.getcoroutinestate(coro) == inspect.CORO_CREATED and not detached:
                 coro.close()
+
+
+def _begins_beside() -> bool:
+    """Return whether the present Context is that of a cell that is about to begin though others run."""
+    record = present_record()
+    return record is not None and record.beside and not record.begun
 
 
 def _run_through(coro: _CellCoroutine) -> ExecutionResult:

@@ -32,6 +32,7 @@ from ..cells.cancelled_scopes import cancelled_note
 from ..cells.inner_cells import InnerCells
 from ..cells.mistake_notes import hint
 from ..ipykernel.kernel_loop import kernel_loop
+from ..ipykernel.requests.cell_record import present_record
 from ..notebook import NotebookRunner
 from .exception_groups import chain_of, format_exception, text_of
 from .top_level_await import compile_body, compile_expression
@@ -62,7 +63,6 @@ class Tracebacks:
         self._shell = shell
         self._inner = inner
         self._runner = runner
-        self._shown: tuple[BaseException, BaseException] | None = None
 
     def showtraceback(self, original: Callable[..., None]) -> Callable[..., None]:
         """Return the replacement."""
@@ -155,13 +155,16 @@ class Tracebacks:
 
     def _prepare(self, exc: BaseException) -> BaseException:
         present = self._runner.present
-        running = None if present is None else present.interrupts.present
+        task = None if running_loop() is None else asyncio.current_task()
+        running = None if present is None else present.interrupts.of_task(task)
         if running is not None and running.claims(exc):
             interrupt = running.reason()
             set_traceback(interrupt, traceback_of(interrupt) or traceback_of(exc))
             if running.forced is not None:
                 add_note(interrupt, forced_note(running.forced))
-            self._shown, exc = (exc, interrupt), interrupt
+            if (record := present_record()) is not None:
+                record.shown = exc, interrupt
+            exc = interrupt
         _clean(exc)
         if is_a(exc, asyncio.CancelledError) and present is not None and (requests := present.requests):
             add_note(exc, cancelled_note(requests[-1]))
@@ -187,13 +190,12 @@ class Tracebacks:
 
     def settle(self, result: ExecutionResult) -> ExecutionResult:
         """Put the KeyboardInterrupt that was shown in the place of the cancellation that *result* holds."""
-        present = self._runner.present
+        present, record = self._runner.present, present_record()
         error, last = result.error_in_exec, None if present is None else present.interrupts.last
-        if self._shown is not None and error is self._shown[0]:
-            result.error_in_exec = self._shown[1]
+        if record is not None and record.shown is not None and error is record.shown[0]:
+            result.error_in_exec = record.shown[1]
         elif error is not None and last is not None and last.claims(error):
             result.error_in_exec = last.reason()  # a handler of the user's (set_custom_exc) has shown it
-        self._shown = None
         return result
 
     def harmless(self, result: ExecutionResult) -> ExecutionResult:

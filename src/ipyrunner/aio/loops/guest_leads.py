@@ -22,18 +22,18 @@ import contextvars
 import math
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from ..introspection.frames import uninterruptible
 from ..introspection.private_api import can_watch, has_ready, is_stopping, next_timer, selector_fd
 from ..introspection.running_callback import drives_loop, runs_nested
 from ..introspection.running_loop import NOTHING, running_as, running_loop
 from ..replacements import Replacement
-from ..sigint.interrupt import Interrupt
+from ..sigint.main_task import MainTask
+from .blocking_run import Faults
 from .doorbell import Doorbell
 
-__all__ = ["Faults", "Hosting"]
+__all__ = ["Hosting"]
 
 # Seconds. The longest slice bounds how late the host is, while somebody waits for the guest and while nobody does.
 _SHORTEST_SLICE = 0.001
@@ -41,28 +41,6 @@ _LONGEST_SLICE = 0.02
 _LONGEST_IDLE_SLICE = 0.05
 # A host that has callbacks ready goes first, for so many of its iterations: a kernel request takes about ten.
 _PASSES = 10
-# A loop that raises so often without having run a callback in between cannot run.
-_MOST_FAULTS = 5
-
-
-class Faults:
-    """Count what comes out of ``loop.run_forever``; once the loop has made progress, from the beginning."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._count = 0
-        self._context = contextvars.Context()
-
-    def add(self) -> bool:
-        """Count one more; return whether the loop cannot run."""
-        self._count += 1
-        with suppress(RuntimeError):  # closed
-            self._loop.call_soon(self._forget, context=self._context)
-        return self._count >= _MOST_FAULTS
-
-    @uninterruptible
-    def _forget(self) -> None:
-        self._count = 0
 
 
 class Hosting:
@@ -72,7 +50,7 @@ class Hosting:
     and what signal handlers raise in the guest's own code; it must not raise, since none may reach the host. A guest
     that cannot run any more is left alone.
     *stop* stops the guest, in one of its callbacks.
-    *between* makes a context manager for each turn that nobody waits for; *left* is called before and after each turn.
+    *between* makes a context manager for each turn; *left* is called before and after each turn.
     *ended* is called when the host is told to stop, before it does: while the interpreter is still whole (from 3.12 on
     one that exits starts no threads). *poll* leaves the fds alone and takes turns in slices. *aside*: the host puts off
     what it does until its queue is empty, as prompt_toolkit its drawing; stay out of it while there is something in it.
@@ -154,7 +132,7 @@ class Hosting:
             if not self.guest.is_closed():
                 self.guest.remove_reader(self._fd)  # type: ignore[arg-type]
 
-    async def wait(self, end: asyncio.Future[Any], interrupt: Interrupt) -> None:
+    async def wait(self, end: asyncio.Future[Any], interrupt: MainTask) -> None:
         """In the host: wait until the guest's *end* has run its done callbacks, or what it ends was given up.
 
         Cancelling the wait cancels the task, as SIGINT does, and goes on waiting for it: before our handler is in
@@ -216,7 +194,7 @@ class Hosting:
                 if seconds is not None:
                     end = guest.call_later(seconds, self._give_way)
                 self._doorbell.hang()
-            with running_as(NOTHING), self._idle():
+            with running_as(NOTHING), self._between():
                 guest.run_forever()
         except (KeyboardInterrupt, SystemExit) as exc:
             self._escaped(exc)
@@ -239,9 +217,6 @@ class Hosting:
             original()
 
         return stop
-
-    def _idle(self) -> AbstractContextManager[object]:
-        return nullcontext() if self._waiters else self._between()
 
     def _seconds(self) -> float | None:
         """Return for how long the guest may lead: None without a limit, 0 if the host has something to do."""

@@ -2,6 +2,7 @@
 
 * :mod:`interrupt`: cancel, ask whether the loop lives, force what does not yield.
 * :mod:`inner_runs`: what runs the loop inside itself, and is in the way.
+* :mod:`peer`: the same for runs beside it, which have no handler of their own.
 * :mod:`main_task`: whose cancellation it was, and that an interrupted task goes first.
 * :mod:`forced_interrupt`: a KeyboardInterrupt that was forced, and what into.
 * :mod:`dropped_exceptions`: a KeyboardInterrupt where Python drops exceptions, raised again.

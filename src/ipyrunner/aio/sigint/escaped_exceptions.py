@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ..introspection.exceptions import is_a
 from ..introspection.running_callback import is_from_callback
 from .forced_interrupt import is_forced
 from .interrupt import Interrupt
+from .main_task import MainTask
 
 __all__ = ["settle_escaped", "settle_signal"]
 
@@ -18,15 +19,16 @@ def settle_escaped(
     *,
     loop: asyncio.AbstractEventLoop,
     run: Interrupt | None,
+    peers: Iterable[MainTask],
     holder_of: Callable[[BaseException], asyncio.Task[object] | None],
 ) -> None:
-    """Do what has to be done about *exc*, which has come out of *loop*, during *run* if that is not None.
+    """Do what has to be done about *exc*, which has come out of *loop*, during *run*, if that is not None, and *peers*.
 
     *holder_of* returns the task that has ended by an exception. Raises nothing.
     """
     if is_forced(exc):
-        if run is not None:
-            run.came_out(exc)
+        for interrupt in (*([] if run is None else [run]), *peers):
+            interrupt.came_out(exc)
     elif not is_from_callback(exc, loop):
         settle_signal(exc, loop, run)
     elif is_a(exc, KeyboardInterrupt):

@@ -57,6 +57,12 @@ class Outside:
         """Return whether *handler* stands while no code of the user's runs. A stuck background callback is ended."""
         return handler is signal.SIG_IGN
 
+    def begin_peers(self, press: Callable[[], None]) -> None:
+        """Call *press* at SIGINT from now on while nobody else handles it: runs go on that nobody else waits for."""
+
+    def end_peers(self) -> None:
+        """Call it no more."""
+
     def keep(self) -> None:
         """Keep a press for the cell that is about to begin: a background turn got it, and had no use for it."""
 

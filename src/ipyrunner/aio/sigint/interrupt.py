@@ -36,8 +36,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import Any
 
@@ -46,17 +45,15 @@ from ..introspection.private_api import is_stepping
 from ..introspection.ready_queue import ReadyQueue
 from ..introspection.running_callback import CallbackCall, Holder
 from .dropped_exceptions import call_at_next_line, when_dropped
-from .forced_interrupt import Forced, forced_interrupt
+from .forced_interrupt import Forced
 from .handlers import is_default_handler, signal_main_thread
-from .inner_runs import inner_runs
-from .main_task import MainTask
+from .main_task import LAST_CHANCE, MainTask
 from .watchdog_thread import watchdog
 
 __all__ = ["Interrupt"]
 
-# Seconds: between two looks of the watchdog; what a second SIGINT leaves.
+# Seconds: between two looks of the watchdog.
 _LOOK = 0.01
-_LAST_CHANCE = 0.1
 
 
 class _Question:
@@ -75,6 +72,7 @@ class Interrupt(MainTask):
     grace : seconds that a callback may hold the loop after the first SIGINT.
     replaces : called with the present handler.
     queue : the loop's queue; whoever runs the loop puts back what is set aside. Without it nothing goes first.
+    peers : returns the main tasks that are interrupted together with this one, and have no handler of their own.
     """
 
     def __init__(
@@ -84,10 +82,10 @@ class Interrupt(MainTask):
         grace: float,
         replaces: Callable[[object], bool] = is_default_handler,
         queue: ReadyQueue | None = None,
+        peers: Callable[[], Iterable[MainTask]] = tuple,
     ) -> None:
         super().__init__(loop, queue, grace)
-        self.presses = 0
-        self.forced: Forced | None = None  # what into, last
+        self._peers = peers
         self._grace = grace
         self._replaces = replaces
         self._previous: Any = None
@@ -110,12 +108,6 @@ class Interrupt(MainTask):
         self._watched = False
         self._until: float | None = None
         self._within = 0.0
-        # How many presses forced interrupts have answered, what these were forced into, and the one that the main task
-        # will not get by itself.
-        self._spent = 0
-        self._forced: list[object] = []
-        self._withheld: BaseException | None = None
-        self._unhook: Callable[[], None] = lambda: None
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
@@ -134,10 +126,7 @@ class Interrupt(MainTask):
         with self._lock:
             self._over = True
         self.presses += self._missed
-        self._inner.close()
-        self._unhook()
-        self._unhook = lambda: None  # the other one has the exception, and a task
-        self._forced.clear()
+        self.close()
         self._holder.forget()
         self._behind = None
         if self.handles_signals:
@@ -167,25 +156,12 @@ class Interrupt(MainTask):
         if self.handles_signals:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    # -- the main task
-
-    def attach(self, task: asyncio.Task[Any], end: asyncio.Future[Any] | None = None) -> None:
-        """Name the main task, and its *end*, if that is another. If SIGINT came before it was made, it is cancelled."""
-        self.task, self.end = task, task if end is None else end
-        if self.presses:
-            self._due = False
-            self.cancel()
-
-    def came_out(self, exc: BaseException) -> None:
-        """Say that *exc*, which is forced, has come out of what it was forced into."""
-        if exc is self._withheld:
-            self._withheld = None
-            self.fail(exc)
-
     # -- SIGINT
 
-    def press(self) -> None:
-        """Do what SIGINT does, before the main task is made. On the main thread."""
+    def press(self, *, alone: bool = False) -> None:
+        """Do what SIGINT does, *alone*: to this main task alone. On the main thread, also in a signal handler."""
+        for peer in () if alone else self._peers():
+            peer.press()
         self.presses += 1
         self._due, self._waits = self.task is not None, False
         if self.presses - self._spent == 1:
@@ -274,21 +250,17 @@ class Interrupt(MainTask):
             self._question.answered = True
         self._asks = False
 
-    def _cancel_due(self) -> None:
-        """In the handler. What cannot be cancelled here, the loop's answer decides about."""
-        if self.task is not None and not self.is_done:
-            with suppress(Exception):  # a circle of tasks (RecursionError), a task or a future of the user's
-                self.cancel()
-                self._due = False
-
     def _patience(self, held: CallbackCall) -> float:
         """Return the seconds that *held* may hold the loop."""
         patience = self._grace if self.presses else math.inf
-        if self.presses - self._spent > 1 and self._is_dependent(self._running(held)):
-            patience = min(patience, _LAST_CHANCE)
+        if self.presses - self._spent > 1 and self._is_any_dependent(self._running(held)):
+            patience = min(patience, LAST_CHANCE)
         if self._until is not None:
             patience = min(patience, self._within, max(self._until - time.monotonic(), _LOOK))
         return patience
+
+    def _is_any_dependent(self, running: object) -> bool:
+        return self._is_dependent(running) or any(peer._is_dependent(running) for peer in self._peers())
 
     def _running(self, held: CallbackCall) -> object:
         # A task is the same one in all of its steps.
@@ -314,8 +286,11 @@ class Interrupt(MainTask):
         since, held.since = held.since, time.monotonic()
         self.forced = Forced.into(frame)
         forced = self._make_forced(running if dependent else None)
+        given_back = [back for peer in self._peers() if (back := peer.take_forced(forced, running)) is not None]
 
         def undo() -> None:
+            for give_back in given_back:
+                give_back()
             held.since = since
             self._forced = [other for other in self._forced if other is not running]
             self._due = due
@@ -326,53 +301,13 @@ class Interrupt(MainTask):
         self._unhook = when_dropped(forced, undo)
         return forced
 
-    def _make_forced(self, dependent: object) -> KeyboardInterrupt:
-        """Return what is raised in *dependent*, a task that the main task waits for, or in something else (None)."""
-        forced = forced_interrupt()
-        if dependent is not None and dependent is not self.task and not self._is_dependent(dependent, raising=True):
-            self._withheld = forced
-        return forced
-
     # -- in the loop
-
-    @uninterruptible
-    def _take_effect(self) -> None:
-        """Cancel if that is due. In a run inside what is interrupted raise instead, if that is the innermost one."""
-        if not self._due or self._over or self.task is None or self.is_done:
-            return
-        runs = inner_runs(sys._getframe())
-        own, some = self._is_own(runs)
-        self._due = some and not own
-        if self._due:  # somebody else's run lies over it, and has to end first
-            return
-        if own:
-            self._spent, self._forced = self.presses, [runs[0].owner]
-            forced = self._make_forced(runs[0].owner)
-            self._unhook()
-            self._unhook = when_dropped(forced, self._take_effect_again)
-            raise forced
-        try:
-            self.cancel()
-        except Exception:  # tasks that wait for each other in a circle (RecursionError), a future of the user's
-            self._abandon()
-
-    def _take_effect_again(self) -> None:
-        self._spent, self._forced, self._due = self.presses - 1, [], True
-        self._loop.call_soon_threadsafe(self._take_effect, context=self._context)
 
     @uninterruptible
     def _answer(self, question: _Question) -> None:
         """Answer the question. It was put before any callback that came to the queue after the press."""
         question.answered = True
-        self._inner.begin()
-        if self._over or self.task is None or self.is_done:
-            return
-        if self.presses - self._spent > 1:
-            self._loop.call_later(_LAST_CHANCE, self._abandon)
-        self._take_effect()
-
-    def _has_forced(self) -> bool:
-        return bool(self._forced) and self._spent == self.presses
+        self._answered()
 
     # -- in the watchdog's thread
 

@@ -19,11 +19,14 @@ from ..introspection.private_api import is_task
 from ..introspection.ready_queue import ReadyQueue
 from ..introspection.running_callback import runs_nested
 from ..introspection.wait_graph import dependencies, depends_on
-from .forced_interrupt import Forced
-from .inner_runs import InnerRun, Unwinding
+from .dropped_exceptions import when_dropped
+from .forced_interrupt import Forced, forced_interrupt
+from .inner_runs import InnerRun, Unwinding, inner_runs
 
-__all__ = ["MainTask"]
+__all__ = ["LAST_CHANCE", "MainTask"]
 
+# Seconds: what a second SIGINT leaves.
+LAST_CHANCE = 0.1
 # So often what a cancellation has led to goes first.
 _STEPS = 100
 
@@ -54,6 +57,13 @@ class MainTask:
         # Done when what it is about is: the task itself, or one coroutine of a task that goes on.
         self.end: asyncio.Future[Any] | None = None
         self.abandoned = False
+        # What others know it by, and the Context that it runs in.
+        self.name: str | None = None
+        self.context: contextvars.Context | None = None
+        # What a KeyboardInterrupt was forced into, last.
+        self.forced: Forced | None = None
+        # Whether nobody is to wait for it any more, though it goes on.
+        self.is_detached = False
         # Called when nobody is to wait for the task any longer: it is given up, or it is done.
         self.on_release: Callable[[], None] = lambda: None
         self._loop = loop
@@ -69,6 +79,32 @@ class MainTask:
         self._waiting = 0
         self._steps = 0
         self._released = False
+        # How often SIGINT has come for it, and how many of these forced interrupts have answered; what these were
+        # forced into, and the one that the task will not get by itself.
+        self.presses = 0
+        self._spent = 0
+        self._forced: list[object] = []
+        self._withheld: BaseException | None = None
+        self._unhook: Callable[[], None] = lambda: None
+
+    def attach(self, task: asyncio.Task[Any], end: asyncio.Future[Any] | None = None) -> None:
+        """Name the main task, and its *end*, if that is another. If SIGINT came before it was made, it is cancelled."""
+        self.task, self.end = task, task if end is None else end
+        if self.presses:
+            self._due = False
+            self.cancel()
+
+    def press(self, *, alone: bool = False) -> None:
+        """Do what SIGINT does, *alone*: to this main task alone. On the main thread, also in a signal handler."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Do nothing any more."""
+        self._over = True
+        self._inner.close()
+        self._unhook()
+        self._unhook = lambda: None  # the other one has the exception, and a task
+        self._forced.clear()
 
     def queue_up(self) -> None:
         """Put nothing first any more, and nothing aside: somebody else is about to run the loop."""
@@ -130,13 +166,19 @@ class MainTask:
 
     def _has_forced(self) -> bool:
         """Return whether the interrupt that has cancelled has also been forced."""
-        return False
+        return bool(self._forced) and self._spent == self.presses
 
     @uninterruptible
     def _abandon(self) -> None:
         """Give the task up, if it is not done."""
         if not self._over and not self.is_done:
             self.abandoned = True
+            self.on_release()
+
+    def detach(self) -> None:
+        """Let nobody wait for it any more: it goes on. In the loop, or where that is at rest; nothing if it is done."""
+        if not self._over and self.task is not None and not self.is_done:
+            self.is_detached = True
             self.on_release()
 
     @property
@@ -172,8 +214,77 @@ class MainTask:
             self._due = False  # what came out of the run that was in the way has come out of theirs, too
         self._take_effect()
 
+    @uninterruptible
     def _take_effect(self) -> None:
-        """In the loop: let an interrupt have its effect, if that is due."""
+        """Cancel if that is due. In a run inside what is interrupted raise instead, if that is the innermost one."""
+        if not self._due or self._over or self.task is None or self.is_done:
+            return
+        runs = inner_runs(sys._getframe())
+        own, some = self._is_own(runs)
+        self._due = some and not own
+        if self._due:  # somebody else's run lies over it, and has to end first
+            return
+        if own:
+            self._spent, self._forced = self.presses, [runs[0].owner]
+            forced = self._make_forced(runs[0].owner)
+            self._unhook()
+            self._unhook = when_dropped(forced, self._take_effect_again)
+            raise forced
+        try:
+            self.cancel()
+        except Exception:  # tasks that wait for each other in a circle (RecursionError), a future of the user's
+            self._abandon()
+
+    def _take_effect_again(self) -> None:
+        self._spent, self._forced, self._due = self.presses - 1, [], True
+        self._loop.call_soon_threadsafe(self._take_effect, context=self._context)
+
+    def _cancel_due(self) -> None:
+        """In the handler. What cannot be cancelled here, the loop's answer decides about."""
+        if self.task is not None and not self.is_done:
+            with suppress(Exception):  # a circle of tasks (RecursionError), a task or a future of the user's
+                self.cancel()
+                self._due = False
+
+    def _answered(self) -> None:
+        """In the loop, at each press: it lives."""
+        self._inner.begin()
+        if self._over or self.task is None or self.is_done:
+            return
+        if self.presses - self._spent > 1:
+            self._loop.call_later(LAST_CHANCE, self._abandon)
+        self._take_effect()
+
+    # -- forced interrupts
+
+    def _make_forced(self, dependent: object) -> KeyboardInterrupt:
+        """Return what is raised in *dependent*, a task that the main task waits for, or in something else (None)."""
+        forced = forced_interrupt()
+        self._withhold(forced, dependent)
+        return forced
+
+    def _withhold(self, forced: BaseException, dependent: object) -> None:
+        if dependent is not None and dependent is not self.task and not self._is_dependent(dependent, raising=True):
+            self._withheld = forced
+
+    def take_forced(self, forced: BaseException, running: object) -> Callable[[], None] | None:
+        """Say that *forced* is raised in *running*; return what takes that back, None if it is nothing to this task."""
+        if self.is_done or not self._is_dependent(running):
+            return None
+        due, spent, before = self._due, self._spent, self._forced
+        self._due, self._spent, self._forced = False, self.presses, [*before, running]
+        self._withhold(forced, running)
+
+        def undo() -> None:
+            self._due, self._spent, self._forced, self._withheld = due, spent, before, None
+
+        return undo
+
+    def came_out(self, exc: BaseException) -> None:
+        """Say that *exc*, which is forced, has come out of what it was forced into."""
+        if exc is self._withheld:
+            self._withheld = None
+            self.fail(exc)
 
     def fail(self, exc: BaseException) -> None:
         """Cancel the main task because of *exc*, which is to come out in the place of KeyboardInterrupt."""

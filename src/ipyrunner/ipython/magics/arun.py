@@ -60,6 +60,8 @@ class RunnerMagics(Magics):
         if cell is None:
             return self._run_expression(line, local_ns)
         arguments = ArunArguments.parse(self.shell.var_expand(line))
+        if arguments.concurrent and self._runner.why_not_concurrent:
+            raise UsageError(f"%%arun --concurrent: {self._runner.why_not_concurrent}")
         body = compile_body(self.shell, f"%%arun {line}".rstrip(), cell)
         if self._cells.takes_coroutine():
             return self._run_body(arguments, body)
@@ -67,7 +69,7 @@ class RunnerMagics(Magics):
             return self._run_in_background(arguments, body)
         if arguments.fresh:
             return self._run_fresh(arguments, body)
-        context = contextvars.copy_context() if arguments.context == "copy" else None
+        context = contextvars.copy_context() if arguments.context == "copy" or arguments.concurrent else None
         return self._runner.run(self._run_body(arguments, body), context=context)
 
     @magic_arguments()

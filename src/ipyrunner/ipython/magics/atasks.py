@@ -50,14 +50,15 @@ class TaskMagics(Magics):
     @argument("-a", "--all", action="store_true", help="also the last 200 tasks that have ended")
     @argument("--timeout", type=seconds, metavar="SECONDS", help="for wait: raise TimeoutError after SECONDS; the "
               "tasks go on")  # fmt: skip
-    @argument("action", nargs="?", choices=["show", "cancel", "wait"], help="show: what one task awaits, down to the "
-              "innermost call; cancel: cancel tasks; wait: block until they have ended")  # fmt: skip
+    @argument("action", nargs="?", choices=["show", "cancel", "wait", "background"], help="show: what one task awaits, "
+              "down to the innermost call; cancel: cancel tasks, or cells; wait: block until they have ended; "
+              "background: let cells that await go on in the background")  # fmt: skip
     @argument(
         "tasks",
         nargs="*",
         type=unquoted,
-        metavar="N|NAME|all",
-        help="numbers or names of tasks; 'all' but the cell's own",
+        metavar="N|NAME|In[N]|all",
+        help="numbers or names of tasks, cells that await; 'all' but the cell's own",
     )
     @line_magic
     def atasks(self, line: str) -> TaskTable | None:
@@ -70,6 +71,10 @@ class TaskMagics(Magics):
             %atasks show 3
             %atasks cancel 3 ticker
             %atasks wait 4 5 --timeout 10
+            %atasks background In[6]
+
+        Alone in a cell it is answered at once, also while another cell awaits (not `wait`, which blocks; with
+        ipykernel 7 and IPython 9.8).
         """
         arguments = parse_argstring(self.atasks, line)
         if arguments.timeout is not None and arguments.action != "wait":
@@ -93,6 +98,9 @@ class TaskMagics(Magics):
         if arguments.action == "cancel":
             self._cancel(tasks)
             return None
+        if arguments.action == "background":
+            self._background(tasks)
+            return None
         self._wait(tasks, arguments.timeout)
         return None
 
@@ -100,7 +108,10 @@ class TaskMagics(Magics):
         infos = [*table(self.shell, self._runner, ended=ended)]
         if word == "all":
             return [info for info in infos if info.task is not None and info.state != "running"]
+        cells = [] if self._runner.present is None else self._runner.present.interrupts.runs()
+        mains = [run.task for run in cells if run.name == word]
         found = [info for info in infos if word == str(info.number)] or [info for info in infos if word == info.name]
+        found = found or [info for info in infos if info.task is not None and info.task in mains]
         if (
             not found
             and not ended
@@ -112,6 +123,17 @@ class TaskMagics(Magics):
                 f"%atasks: there is no task {word!r}: %atasks lists numbers and names, -a also what has ended"
             )
         return found
+
+    def _background(self, tasks: list[asyncio.Task[Any]]) -> None:
+        for task in tasks:
+            try:
+                self._runner.background(task)
+            except RuntimeError:
+                raise UsageError(
+                    f"%atasks background is for cells that await, and {label_of(task)} is none: it runs in the "
+                    "background already"
+                ) from None
+            print(f"{label_of(task)} goes on in the background; %atasks lists it")
 
     @staticmethod
     def _cancel(tasks: list[asyncio.Task[Any]]) -> None:

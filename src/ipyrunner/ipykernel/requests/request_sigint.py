@@ -31,18 +31,20 @@ from contextlib import AbstractContextManager, nullcontext
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
-from ..aio.exit_and_fork import in_forked_children
-from ..aio.introspection.frames import uninterruptible
-from ..aio.replacements import Replacements
-from ..aio.sigint.defer_sigint import Held
-from ..aio.sigint.handlers import Outside, is_default_handler, signal_main_thread
-from ..aio.sigint.interrupt import Interrupt
-from ..aio.sigint.watchdog_thread import watchdog
+from ...aio.exit_and_fork import in_forked_children
+from ...aio.introspection.frames import uninterruptible
+from ...aio.replacements import Replacements
+from ...aio.sigint.defer_sigint import Held
+from ...aio.sigint.handlers import Outside, is_default_handler, signal_main_thread
+from ...aio.sigint.interrupt import Interrupt
+from ...aio.sigint.watchdog_thread import watchdog
+from .cell_record import present_record
+from .request_status import set_display_failed
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from ..notebook import NotebookRunner
+    from ...notebook import NotebookRunner
 
 __all__ = ["Guard"]
 
@@ -71,6 +73,8 @@ class Guard(Outside):
         if self._kernel is not None:
             self._calls, self._request_code = _codes(shell, kernel)
         self._first_press = 0.0
+        # Interrupts what runs though no request does.
+        self._press_peers: Callable[[], None] | None = None
 
     def begin(self, runner: NotebookRunner, in_charge: Callable[[], bool]) -> None:
         """Guard from the next request on. *in_charge* says whether a cell that begins is one that *runner* runs."""
@@ -96,7 +100,7 @@ class Guard(Outside):
 
     def after_fork(self) -> None:
         """In a child process: SIGINT is Python's again."""
-        if self._guards():
+        if self._guards() or signal.getsignal(signal.SIGINT) == self._on_sigint_at_rest:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
     # -- Outside
@@ -111,7 +115,24 @@ class Guard(Outside):
 
     def rests(self, handler: object) -> bool:
         """Return whether *handler* stands while no code of the user's runs: ours, or none between requests."""
-        return handler is signal.SIG_IGN or handler == self._on_sigint
+        return handler is signal.SIG_IGN or handler in (self._on_sigint, self._on_sigint_at_rest)
+
+    def begin_peers(self, press: Callable[[], None]) -> None:
+        """Call *press* at SIGINT from now on, also between requests, where ipykernel ignores it."""
+        self._press_peers = press
+        self._exchange(signal.SIG_IGN, self._on_sigint_at_rest)
+
+    def end_peers(self) -> None:
+        """Call it no more."""
+        self._press_peers = None
+        self._exchange(self._on_sigint_at_rest, signal.SIG_IGN)
+
+    def _exchange(self, present: Any, other: Any) -> None:
+        """Put *other* in the place of the handler that is there between requests, if that is *present*."""
+        if self._before:  # a request goes on, which will put it back
+            self._before = [other if handler == present else handler for handler in self._before]
+        elif signal.getsignal(signal.SIGINT) == present:
+            signal.signal(signal.SIGINT, other)
 
     def keep(self) -> None:
         """Keep a press for the cell that begins."""
@@ -162,8 +183,7 @@ class Guard(Outside):
         """
         if getattr(self._shell.displayhook, "msg", None) is not None:
             self._shell.displayhook.msg = None
-        if getattr(self._shell, "_last_traceback_during_displayhook", False):
-            self._shell._last_traceback_during_displayhook = False
+        set_display_failed(self._shell, False)
 
     def _run_code(self, original: Callable[..., Awaitable[bool]]) -> Callable[..., Awaitable[bool]]:
         def run_code(*args: Any, **kwargs: Any) -> Awaitable[bool]:
@@ -191,7 +211,13 @@ class Guard(Outside):
     def _leave_to_us(self, original: Callable[..., Any], in_charge: Callable[[], bool]) -> Callable[..., Any]:
         def cancel_on_sigint(future: Any) -> AbstractContextManager[object]:
             # Also of a cell that code in the notebook's loop awaits: the handler there is that of the outer cell's run.
-            ours = self._guards() or Interrupt.owns(signal.getsignal(signal.SIGINT))
+            # Nor of one that runs beside others, for which no request's handler is in place.
+            record = present_record()
+            ours = (
+                self._guards()
+                or Interrupt.owns(signal.getsignal(signal.SIGINT))
+                or (record is not None and record.beside)
+            )
             return nullcontext() if in_charge() and ours else original(future)
 
         return cancel_on_sigint
@@ -203,8 +229,14 @@ class Guard(Outside):
             threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) == self._on_sigint
         )
 
+    def _on_sigint_at_rest(self, signum: int, frame: FrameType | None) -> None:
+        if self._press_peers is not None:
+            self._press_peers()
+
     def _on_sigint(self, signum: int, frame: FrameType | None) -> None:
         now = time.monotonic()
+        if self._press_peers is not None and not self._sent:
+            self._press_peers()
         if self._sent:
             self._sent = False
             if self._pressed and _runs(frame, self._calls):

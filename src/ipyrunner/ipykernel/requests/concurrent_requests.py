@@ -1,13 +1,17 @@
-"""The kernel answers while a cell awaits: completions, inspections, the history.
+"""The kernel answers while a cell awaits: completions, inspections, the history; and cells that run beside it.
 
 ipykernel 7 handles one message of the shell channel after the other: what comes while a cell awaits waits for the lock
 of that cell. These requests need nothing of it, and are handled when they come, in a Context of their own, by the
 kernel's own handlers. All others keep their order, and so do these on ipykernel 6, whose queue is its own.
+
+A cell that begins at once is such a request. The kernel stays busy as long as one runs: front ends show the last status
+that came.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import inspect
 import signal
@@ -15,16 +19,24 @@ import types
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..aio.introspection.private_api import task_context
-from ..aio.introspection.running_loop import running_loop
-from ..aio.replacements import Replacement
-from ..aio.tasks.safe_names import describe
-from ..notebook import NotebookRunner
-from .request_status import idents_of, status_published
+import ipykernel
+import IPython
 
-__all__ = ["ConcurrentRequests"]
+from ...aio.introspection.private_api import task_context
+from ...aio.introspection.running_loop import running_loop
+from ...aio.replacements import Replacement
+from ...aio.tasks.safe_names import describe
+from ...notebook import NotebookRunner
+from .cell_count import CellCount
+from .cell_record import CellRecord, recorded
+from .request_status import abort, flush, idents_of, is_aborting, publish, status_published
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+__all__ = ["ConcurrentRequests", "missing"]
 
 _REQUESTS = frozenset(
     f"{name}_request" for name in ("complete", "inspect", "is_complete", "history", "kernel_info", "comm_info")
@@ -34,8 +46,20 @@ _REQUESTS = frozenset(
 class ConcurrentRequests:
     """Answer requests while a cell of *runner* awaits, on a kernel that receives them meanwhile: ipykernel 7."""
 
-    def __init__(self, kernel: Any, runner: NotebookRunner) -> None:
+    def __init__(
+        self,
+        kernel: Any,
+        runner: NotebookRunner,
+        *,
+        at_once: Callable[[dict[str, Any]], bool],
+        count: CellCount,
+    ) -> None:
+        """*at_once* says by its content whether the cell of an execute request begins at once."""
         self._kernel = kernel
+        self._at_once = at_once
+        self._count = count
+        # The requests of the cells that run beside others.
+        self._cells: list[dict[str, Any]] = []
         self._runner = runner
         # Public, since ipykernel 7. The kernel looks it up when it starts; one that has started is told.
         self._replacement = (
@@ -52,23 +76,73 @@ class ConcurrentRequests:
 
     def _shell_main(self, original: Callable[..., Any]) -> Callable[..., Any]:
         async def shell_main(subshell_id: str | None, message: Any) -> None:
-            present = self._runner.present
-            if subshell_id is None and present is not None and present.awaits and self._is_answered(message):
-                # Not in the Context of this task, which is that of all cells, but in a copy. A task: two may wait.
-                await asyncio.create_task(self._answer(message))
-            else:
-                await original(subshell_id, message)
+            # Not in the Context of this task, which is that of all cells, but in a copy. A task: several may wait.
+            kind, at_once = ("", False) if subshell_id is not None else self._peek(message)
+            if at_once:
+                await asyncio.create_task(
+                    self._run_beside(message) if kind == "execute_request" else self._answer(message)
+                )
+                return
+            if kind == "execute_request":
+                await self._count.before(beside=False)
+            await original(subshell_id, message)
+            if self._cells and subshell_id is None:
+                publish(self._kernel, "busy", self._cells[-1])
 
         return shell_main
 
-    def _is_answered(self, message: Any) -> bool:
+    def _peek(self, message: Any) -> tuple[str, bool]:
+        """Return the type of *message*, and whether it does not wait for the cell that awaits."""
         session = self._kernel.session
         try:
             _, frames = session.feed_identities(message, copy=False)
-            header: dict[str, Any] = session.deserialize(frames, content=False, copy=False)["header"]
+            request = session.deserialize(frames, content=False, copy=False)
+            kind: str = request["header"]["msg_type"]
+            if kind == "execute_request":
+                content = session.unpack(getattr(request["content"], "bytes", request["content"]))
+                return kind, self._at_once(content)
         except Exception:  # no session any more, or no message: the kernel says what is wrong
-            return False
-        return header["msg_type"] in _REQUESTS
+            return "", False
+        present = self._runner.present
+        return kind, present is not None and present.awaits and kind in _REQUESTS
+
+    async def _run_beside(self, message: Any) -> None:
+        """As :meth:`_answer`, of a cell: what it starts belongs to it, and to nobody else it is the present cell."""
+        kernel = self._kernel
+        await self._count.before(beside=True)
+        cell, cell_idents = kernel.get_parent("shell"), idents_of(kernel)
+        idents, frames = kernel.session.feed_identities(message, copy=False)
+        request = kernel.session.deserialize(frames, content=True, copy=False)
+        kernel.set_parent(idents, request, channel="shell")
+        # The kernel keeps the last parent, for threads that have none: not in our Context.
+        contextvars.copy_context().run(kernel.set_parent, cell_idents, cell, channel="shell")
+        stream = kernel.shell_channel_thread.manager.get_subshell_to_shell_channel_socket(None)
+        request["content"]["stop_on_error"] = False  # nothing is behind it
+        self._cells.append(request)
+        publish(kernel, "busy", request)
+        try:
+            if is_aborting(kernel):
+                abort(kernel, stream, request, idents)
+                return
+            handled = kernel.should_handle(stream, request, idents)
+            if inspect.isawaitable(handled):
+                handled = await handled
+            if handled:
+                with recorded(CellRecord(beside=True)):
+                    await kernel.shell_handlers["execute_request"](stream, idents, request)
+        except Exception:
+            kernel.log.error("Exception in message handler:", exc_info=True)
+        except (KeyboardInterrupt, SystemExit) as exc:
+            kernel.log.error("ipyrunner: %s in a request does not end the kernel", describe(exc))
+        finally:
+            self._cells.remove(request)
+            flush()
+            publish(kernel, "idle", request)
+            present = self._runner.present
+            if present is not None and present.awaits:
+                publish(kernel, "busy", self._runner.context.copy().run(kernel.get_parent))
+            elif self._cells:
+                publish(kernel, "busy", self._cells[-1])
 
     async def _answer(self, message: Any) -> None:
         """Do what ``Kernel.dispatch_shell`` does, but for its hooks: SIGINT is the cell's."""
@@ -99,6 +173,18 @@ class ConcurrentRequests:
         finally:
             # The kernel keeps the last parent, for threads that have none.
             kernel.set_parent(cell_idents, cell, channel="shell")
+
+
+def missing(shell: InteractiveShell) -> str:
+    """Return what cells need here to run side by side, as an error's message says it; empty if nothing is missing."""
+    kernel = getattr(shell, "kernel", None)
+    if kernel is None:
+        return "cells run side by side in a Jupyter kernel alone, and this is none"
+    if not hasattr(kernel, "shell_main"):
+        return f"cells run side by side with ipykernel 7 or later, and this is {ipykernel.__version__}"
+    if IPython.version_info < (9, 8):  # its run_cell_async is not to be entered twice
+        return f"cells run side by side with IPython 9.8 or later, and this is {IPython.__version__}"
+    return ""
 
 
 def _receiver(kernel: Any) -> Callable[..., Any]:

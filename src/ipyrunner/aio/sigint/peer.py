@@ -1,0 +1,32 @@
+"""A main task beside another one: interrupted by the same SIGINT, which somebody else handles."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ..introspection.frames import uninterruptible
+from ..introspection.private_api import is_stepping
+from .main_task import MainTask
+
+__all__ = ["Peer"]
+
+
+class Peer(MainTask):
+    """As ``Interrupt``, whose handler tells it of each SIGINT, and forces what does not yield."""
+
+    def press(self, *, alone: bool = False) -> None:
+        """Do what SIGINT does. On the main thread, also in a signal handler."""
+        if self._over or self._loop.is_closed():
+            return
+        self.presses += 1
+        self._due = self.task is not None
+        # Wakes the loop, and comes also where nothing goes first.
+        self._loop.call_soon_threadsafe(self._answer, context=self._context)
+        if asyncio.current_task(self._loop) is None and not is_stepping(self.task):
+            self._cancel_due()
+        elif self._queue is not None:
+            self._queue.call_first(self._take_effect)
+
+    @uninterruptible
+    def _answer(self) -> None:
+        self._answered()

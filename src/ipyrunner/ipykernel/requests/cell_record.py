@@ -1,0 +1,64 @@
+"""What belongs to one cell, and is looked for in its Context: IPython keeps it for the last cell that has begun."""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+__all__ = ["CellRecord", "present_record", "recorded"]
+
+
+class CellRecord:
+    """One run of ``run_cell_async``: its number, what it was shown as, how its code begins."""
+
+    _beside: ClassVar[int] = 0
+
+    def __init__(self, outer: CellRecord | None = None, *, beside: bool = False) -> None:
+        CellRecord._beside += beside
+        self._beside_before = CellRecord._beside
+        # Whether it runs though other cells do; whether it has begun, and IPython has counted it.
+        self.beside = beside
+        self.begun = self.counted = False
+        # Its number; of a cell that has none, that of the one that has run it.
+        self.count: int | None = None if outer is None else outer.count
+        # The number that it was announced with, and that no other cell is to have: IPython takes it when it begins, and
+        # goes on with the other one.
+        self.reserved: int | None = None
+        self.next_count: int | None = None
+        # Its last traceback, as the kernel replies it; whether that was of what it has displayed.
+        self.error: dict[str, Any] | None = None
+        self.display_failed = False
+        # An exception, and what was shown in its place.
+        self.shown: tuple[BaseException, BaseException] | None = None
+        # IPython's result, once its code runs, and whether that has ended.
+        self.result: Any = None
+        self.has_ended = False
+        # Set while a cell that begins with %%arun starts: the magic returns a coroutine, and the cell awaits it.
+        self.expects_call = False
+        self.expects_coroutine = False
+
+    @property
+    def own_count(self) -> int | None:
+        """Its number, if the shell may have gone on to that of another cell, which has begun while it runs."""
+        return self.count if self.beside or CellRecord._beside != self._beside_before else None
+
+
+_record: contextvars.ContextVar[CellRecord | None] = contextvars.ContextVar("ipyrunner record", default=None)
+
+
+def present_record() -> CellRecord | None:
+    """Return the record of the cell that the present Context belongs to; None if there is none."""
+    return _record.get()
+
+
+@contextmanager
+def recorded(record: CellRecord) -> Iterator[CellRecord]:
+    """Let the present Context belong to the cell of *record*, for the length of the block."""
+    before = _record.get()
+    _record.set(record)
+    try:
+        yield record
+    finally:
+        _record.set(before)  # not by the token: the block may end in another Context

@@ -1,0 +1,134 @@
+"""What the kernel says of a cell, where several run: its number, its value, its error, and whom it asks.
+
+The problem: ipykernel and IPython take these from the shell when the cell has ended, and the shell has one of each: of
+the cell that began last, or has failed last. The builtin ``input`` is put back when any cell has ended.
+
+The solution: each cell has a record, which its Context names. What the shell has is put right by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from ...aio.replacements import Replacements
+from .cell_record import CellRecord, present_record, recorded
+from .request_status import display_failed, set_display_failed
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+__all__ = ["CellReplies"]
+
+
+class CellReplies:
+    """Put right what the kernel of *shell* says of its cells, until :meth:`restore`; without a kernel nothing."""
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        self._shell: Any = shell
+        kernel = getattr(shell, "kernel", None)
+        self._replacements = Replacements()
+        # How many cells run that have the builtin input.
+        self._asking = 0
+        if kernel is None:
+            return
+        replace = self._replacements.replace
+        replace(kernel, "do_execute", self._do_execute)
+        for name, make in (("_forward_input", self._forward_input), ("_restore_input", self._restore_input)):
+            if hasattr(kernel, name):  # private, since IPython 1; without them input() fails where a cell has ended
+                replace(kernel, name, make)
+        if hasattr(shell, "_showtraceback"):  # private, since IPython 0.11; without it a reply may have another's lines
+            replace(shell, "_showtraceback", self._show_traceback)
+        self._replacements.subclass(shell.displayhook, _recording)
+        # Public: a traitlet, which IPython sets when the code of a cell begins and ends.
+        self._observer = _note_result
+        shell.displayhook.observe(self._observer, "exec_result")
+
+    def restore(self) -> None:
+        """Let the kernel say what it does."""
+        if self._replacements:
+            self._shell.displayhook.unobserve(self._observer, "exec_result")
+        self._replacements.restore()
+
+    def _do_execute(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        async def do_execute(code: str, silent: bool, store_history: bool = True, *args: Any, **kwargs: Any) -> Any:
+            record = present_record()
+            if record is None or record.begun:
+                record = CellRecord()
+            if record.beside and store_history and not silent:
+                # Now, when it is announced: others may begin before it does.
+                record.reserved = self._shell.execution_count
+                self._shell.execution_count += 1
+            with recorded(record):
+                reply = original(code, silent, store_history, *args, **kwargs)
+                if isinstance(reply, Awaitable):
+                    reply = await reply
+            return _put_right(reply, record)
+
+        return do_execute
+
+    def _show_traceback(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def _showtraceback(etype: Any, evalue: Any, stb: list[str]) -> Any:
+            shell, record = self._shell, present_record()
+            failed = display_failed(shell)
+            result = original(etype, evalue, stb)
+            if record is not None:
+                record.error = {"traceback": stb, "ename": str(etype.__name__), "evalue": str(evalue)}
+                if record.beside:
+                    record.display_failed = display_failed(shell)
+                    set_display_failed(shell, failed)  # read when any cell ends
+            return result
+
+        return _showtraceback
+
+    def _forward_input(self, original: Callable[..., None]) -> Callable[..., None]:
+        def _forward_input(*args: Any, **kwargs: Any) -> None:
+            self._asking += 1
+            if self._asking == 1:
+                original(*args, **kwargs)
+
+        return _forward_input
+
+    def _restore_input(self, original: Callable[[], None]) -> Callable[[], None]:
+        def _restore_input() -> None:
+            self._asking -= 1
+            if self._asking == 0:
+                original()
+
+        return _restore_input
+
+
+def _put_right(reply: Any, record: CellRecord) -> Any:
+    if isinstance(reply, dict) and record.begun:
+        if record.own_count is not None and "execution_count" in reply:
+            reply["execution_count"] = record.own_count
+        if record.error is not None and record.display_failed and reply.get("status") == "ok":
+            reply.update(record.error, status="error")
+        elif record.error is not None and reply.get("status") == "error":
+            reply["traceback"] = record.error["traceback"]
+    return reply
+
+
+def _note_result(change: Any) -> None:
+    record = present_record()
+    if record is not None:
+        record.has_ended = change["new"] is None
+        record.result = change["new"] or record.result
+
+
+def _recording(own: Any) -> type:
+    class RecordingDisplayHook(own):  # type: ignore[misc]
+        @property
+        def prompt_count(self) -> int:
+            record = present_record()
+            count: int | None = None if record is None else record.own_count
+            return own.prompt_count.fget(self) if count is None else count  # type: ignore[no-any-return]
+
+        def fill_exec_result(self, result: Any) -> None:
+            record = present_record()
+            if record is None or record.result is None or record.has_ended:
+                own.fill_exec_result(self, result)
+            else:
+                record.result.result = result
+
+    return RecordingDisplayHook

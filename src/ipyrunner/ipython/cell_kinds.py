@@ -1,0 +1,80 @@
+"""What kind of cell it is: one that needs a running loop, one that begins at once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from ..installation import Installation
+from .arun_options import ArunArguments
+from .needs_loop import ArunCell, has_awaiting_statement, is_status_cell, names_running_loop, read_arun_cell
+
+__all__ = ["CellKinds"]
+
+
+class CellKinds:
+    """Tell the kinds of cells by their sources, as IPython has transformed them, and by the settings."""
+
+    def __init__(self, extension: Installation) -> None:
+        self._extension = extension
+        self._shell = extension.shell
+        # IPython's own should_run_async, which compiles the cell, for the last source that it was asked about.
+        self.verdict: tuple[str, bool] = ("", False)
+
+    def ask(self, raw_cell: str, source: str, stock: Callable[..., bool]) -> bool:
+        """Return what IPython's own ``should_run_async``, *stock*, says of the cell."""
+        if self.verdict[0] != source:
+            self.verdict = source, stock(raw_cell, transformed_cell=source, preprocessing_exc_tuple=None)
+        return self.verdict[1]
+
+    def needs_loop(self, stock: bool, source: str, *, awaited: bool = False) -> bool:
+        """Return whether the code of a cell has to see a running loop; *awaited*: the cell can be awaited."""
+        if stock or not self._shell.autoawait:
+            return stock
+        arun = read_arun_cell(source)
+        if arun is None:
+            return names_running_loop(source) or has_awaiting_statement(source)
+        arguments = self.arguments(arun)
+        # --background only starts a task, --fresh has a loop of its own, and an %%arun that nobody awaits is a blocking
+        # run like %arun.
+        return awaited and not (arguments.fresh or arguments.background)
+
+    def is_concurrent(self, arun: ArunCell | None) -> bool:
+        """Return whether a cell that awaits, and begins with this *arun*, is to run beside others."""
+        return self._extension.runner.concurrent or (arun is not None and self.arguments(arun).concurrent)
+
+    def at_once(self, content: dict[str, Any], stock: Callable[..., bool]) -> bool:
+        """Return whether the cell of a request with this *content* begins at once, though another one awaits.
+
+        Not where nobody is to be asked for input: what runs notebooks there runs one cell after the other.
+        """
+        code = content["code"]
+        runner = self._extension.runner
+        awaits = runner.present is not None and runner.present.awaits
+        if (
+            runner.why_not_concurrent
+            or not self._extension.in_charge()
+            or not content.get("allow_stdin", True)
+            or not (
+                runner.concurrent or "--concurrent" in code or (awaits and ("%atasks" in code or "%arunner" in code))
+            )
+        ):
+            return False
+        source = self._shell.transform_cell(code)  # raises what is said when the cell runs
+        arun = read_arun_cell(source)
+        if arun is not None and (self.arguments(arun).fresh or self.arguments(arun).background):
+            return False
+        if awaits and is_status_cell(source):
+            return True
+        return self.is_concurrent(arun) and self.needs_loop(self.ask(code, source, stock), source, awaited=True)
+
+    def arguments(self, arun: ArunCell) -> ArunArguments:
+        """Return the options of a cell that begins with ``%%arun``."""
+        line = arun.line
+        if "$" in line or "{" in line:
+            with suppress(Exception):  # the user's code; the magic will say so
+                # By their variables alone, and not by those of our frames: no frame is so deep.
+                line = self._shell.var_expand(line, depth=sys.getrecursionlimit())
+        return ArunArguments.of(line)
