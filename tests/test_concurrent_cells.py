@@ -388,6 +388,25 @@ def test_the_result_that_hooks_see_is_the_cells_own(k: Kernel) -> None:
     )
 
 
+def test_what_cells_put_back_when_they_end(k: Kernel) -> None:
+    state = (
+        "import asyncio, builtins, sys; shell = get_ipython()\n"
+        "def state(): return sys.excepthook.__qualname__, builtins.input.__name__, sys.displayhook is shell.displayhook\n"
+        "asyncio.get_event_loop().call_later({}, lambda: print('state', state()))"
+    )
+    before = k.ok(state.format(0.05))
+    k.wait_for(before, "state")
+    first = started(k, "%%arun --concurrent\nfirst = asyncio.Event(); print('go'); await first.wait()")
+    second = started(k, "%%arun --concurrent\nsecond = asyncio.Event(); print('go'); await second.wait()")
+    main = started(k, "main = asyncio.Event(); print('go'); await main.wait()")
+    for cell, name in ((first, "first"), (main, "main"), (second, "second")):  # not the last first
+        k.ok(f"%%arun --concurrent\n{name}.set()")
+        k.finish(cell)
+    after = k.ok(state.format(0.05))
+    k.wait_for(after, "state")
+    assert after.stdout == before.stdout
+
+
 def test_it_asks_for_input(k: Kernel) -> None:
     # Also when the cell beside it has ended, which puts back the builtin.
     main = started(k, "import asyncio; go_on = asyncio.Event(); print('go'); await go_on.wait()")

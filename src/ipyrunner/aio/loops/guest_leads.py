@@ -87,6 +87,8 @@ class Hosting:
         self._slice = _SHORTEST_SLICE
         self._passed = 0
         self._gives_way = False
+        # Whether the guest runs because we run it.
+        self._in_turn = False
         self._waiters: set[Callable[[], None]] = set()
         self._slow: float | None = None
         self._faults = Faults(guest)
@@ -145,8 +147,13 @@ class Hosting:
             if not done.done():
                 done.set_result(None)
 
+        def release_now() -> None:
+            release()
+            if self._in_turn:  # what would end the turn may have been set aside
+                self._give_way()
+
         end.add_done_callback(release)
-        interrupt.on_release = release
+        interrupt.on_release, interrupt.is_last = release_now, lambda: self._in_turn
         self._waiters.add(release)
         try:
             while not done.done():
@@ -195,6 +202,7 @@ class Hosting:
                     end = guest.call_later(seconds, self._give_way)
                 self._doorbell.hang()
             with running_as(NOTHING), self._between():
+                self._in_turn = True
                 guest.run_forever()
         except (KeyboardInterrupt, SystemExit) as exc:
             self._escaped(exc)
@@ -205,6 +213,7 @@ class Hosting:
                 self.stop()
             self._escaped(exc)
         finally:
+            self._in_turn = False
             self._doorbell.take()
             if end is not None:
                 end.cancel()

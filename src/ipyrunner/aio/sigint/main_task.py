@@ -66,6 +66,8 @@ class MainTask:
         self.is_detached = False
         # Called when nobody is to wait for the task any longer: it is given up, or it is done.
         self.on_release: Callable[[], None] = lambda: None
+        # Returns whether whoever runs the loop stops when it is done: what waits its turn does not keep it then.
+        self.is_last: Callable[[], bool] = lambda: True
         self._loop = loop
         self._queue = queue
         self._context = contextvars.Context()
@@ -160,7 +162,8 @@ class MainTask:
         # them. Nor in an inner run: whoever waits for that cannot put back.
         if not self._released and not self._has_forced() and not runs_nested(sys._getframe()):
             self._released = True  # once: nobody would put back a second time
-            self._queue.set_aside()
+            if self.is_last():
+                self._queue.set_aside()
             self.on_release()  # after that: a uvloop that is to stop puts this into its queue
         return True
 

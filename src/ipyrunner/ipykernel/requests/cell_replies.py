@@ -8,6 +8,8 @@ The solution: each cell has a record, which its Context names. What the shell ha
 
 from __future__ import annotations
 
+import sys
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -39,15 +41,13 @@ class CellReplies:
                 replace(kernel, name, make)
         if hasattr(shell, "_showtraceback"):  # private, since IPython 0.11; without it a reply may have another's lines
             replace(shell, "_showtraceback", self._show_traceback)
-        self._replacements.subclass(shell.displayhook, _recording)
-        # Public: a traitlet, which IPython sets when the code of a cell begins and ends.
-        self._observer = _note_result
-        shell.displayhook.observe(self._observer, "exec_result")
+        self._replacements.subclass(shell.displayhook, self._recording)
+        # Those whose code runs, and the excepthook of before: each cell puts back the one that it has found.
+        self._running: weakref.WeakSet[CellRecord] = weakref.WeakSet()
+        self._excepthook = sys.excepthook
 
     def restore(self) -> None:
         """Let the kernel say what it does."""
-        if self._replacements:
-            self._shell.displayhook.unobserve(self._observer, "exec_result")
         self._replacements.restore()
 
     def _do_execute(self, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -97,6 +97,42 @@ class CellReplies:
 
         return _restore_input
 
+    def _recording(self, own: Any) -> type:
+        replies = self
+
+        class RecordingDisplayHook(own):  # type: ignore[misc]
+            @property
+            def prompt_count(self) -> int:
+                record = present_record()
+                count: int | None = None if record is None else record.own_count
+                return own.prompt_count.fget(self) if count is None else count  # type: ignore[no-any-return]
+
+            @property
+            def exec_result(self) -> Any:
+                record = present_record()
+                return None if record is None or record.has_ended else record.result
+
+            @exec_result.setter
+            def exec_result(self, result: Any) -> None:
+                # IPython sets it when the code of a cell begins, and None when it has ended.
+                record = present_record()
+                if record is not None:
+                    record.has_ended = result is None
+                    record.result = result or record.result
+                    replies._note(record)
+
+        return RecordingDisplayHook
+
+    def _note(self, record: CellRecord) -> None:
+        if not record.has_ended:
+            if not self._running:
+                self._excepthook = sys.excepthook
+            self._running.add(record)
+            return
+        self._running.discard(record)
+        if not self._running and sys.excepthook == self._shell.excepthook:
+            sys.excepthook = self._excepthook
+
 
 def _put_right(reply: Any, record: CellRecord) -> Any:
     if isinstance(reply, dict) and record.begun:
@@ -107,28 +143,3 @@ def _put_right(reply: Any, record: CellRecord) -> Any:
         elif record.error is not None and reply.get("status") == "error":
             reply["traceback"] = record.error["traceback"]
     return reply
-
-
-def _note_result(change: Any) -> None:
-    record = present_record()
-    if record is not None:
-        record.has_ended = change["new"] is None
-        record.result = change["new"] or record.result
-
-
-def _recording(own: Any) -> type:
-    class RecordingDisplayHook(own):  # type: ignore[misc]
-        @property
-        def prompt_count(self) -> int:
-            record = present_record()
-            count: int | None = None if record is None else record.own_count
-            return own.prompt_count.fget(self) if count is None else count  # type: ignore[no-any-return]
-
-        def fill_exec_result(self, result: Any) -> None:
-            record = present_record()
-            if record is None or record.result is None or record.has_ended:
-                own.fill_exec_result(self, result)
-            else:
-                record.result.result = result
-
-    return RecordingDisplayHook
