@@ -37,8 +37,9 @@ bench: $(VENV)/installed-test
 
 # 2000 rounds on each loop, and with nest_asyncio; ROUNDS=... and SEED=... for others.
 soak: $(VENV)/installed-$(GROUP)
-	@echo "==> random interrupts into every kind of cell, on each loop (about twenty minutes)"
+	@echo "==> random interrupts into every kind of cell, on each loop, and into cells side by side (about an hour)"
 	@$(BIN)/python tests/soak.py --rounds $(or $(ROUNDS),2000) $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python tests/soak_concurrent.py --rounds $(or $(ROUNDS),2000) $(if $(SEED),--seed $(SEED))
 
 $(VENV)/installed-%: pyproject.toml | $(BIN)/python
 	@echo "==> installing ipyrunner and what '$*' needs into $(VENV)"

@@ -12,9 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import ipykernel
+import IPython
 from jupyter_client.manager import KernelManager
 
 DEADLINE = 30.0
+# Whether cells can run side by side.
+CONCURRENT = ipykernel.version_info >= (7,) and IPython.version_info >= (9, 8)
 # A process that starts imports a thousand modules.
 START_DEADLINE = 100.0
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")

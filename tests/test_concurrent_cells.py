@@ -10,10 +10,9 @@ import ipykernel
 import IPython
 import pytest
 
-from kernels import BEFORE, DEADLINE, RUNNER_KERNEL, Cell, Kernel, kernel
+from kernels import BEFORE, CONCURRENT, DEADLINE, RUNNER_KERNEL, Cell, Kernel, kernel
 from setups import SETUPS, kernel_on
 
-CONCURRENT = ipykernel.version_info >= (7,) and IPython.version_info >= (9, 8)
 concurrent_only = pytest.mark.skipif(not CONCURRENT, reason="cells run side by side on ipykernel 7 and IPython 9.8")
 WAITING = (
     "import asyncio\nprint('go')\ntry: await asyncio.sleep(600)\nfinally: await asyncio.sleep(0.01); print('cleaned')"

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from kernels import kernel
+from kernels import CONCURRENT, kernel
+from setups import SETUPS
 from soak import CELLS, LOOPS, NESTED, prepare, soak
+from soak_concurrent import soak_concurrent
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -17,6 +19,18 @@ def test_random_interrupts_lose_nothing(tmp_path: Path, loop: str) -> None:
         result = soak(k, 50, seed=1, cells={**CELLS, **(NESTED if loop == "nested" else {})})
     assert result.faults == []
     assert result.outcomes["interrupted"] > 10
+    assert result.timers.startswith("[0, ")
+
+
+@pytest.mark.skipif(not CONCURRENT, reason="cells run side by side on ipykernel 7 and IPython 9.8")
+@pytest.mark.parametrize("loop", SETUPS)
+def test_cells_side_by_side_lose_nothing(tmp_path: Path, loop: str) -> None:
+    with kernel(tmp_path) as k:
+        prepare(k, loop)
+        result = soak_concurrent(k, 40, seed=1)
+    assert result.faults == []
+    assert result.outcomes["KeyboardInterrupt"] > 5
+    assert result.outcomes["CancelledError"] > 1
     assert result.timers.startswith("[0, ")
 
 

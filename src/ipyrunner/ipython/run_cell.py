@@ -153,7 +153,7 @@ class Cells:
                 # The cell has no result: its machinery was interrupted, or its main task did not end. Without one the
                 # kernel sends no reply, and the front end waits for ever. One way to an ExecutionResult that all
                 # versions of IPython have is a cell whose preprocessing failed.
-                if call.counts and self._shell.execution_count == count and not record.counted:
+                if call.counts and self._shell.execution_count == count and record.reserved is None:
                     self._shell.execution_count += 1  # IPython 7 counts at the end of a cell, which did not come
                 failure = (type(exc), exc, traceback_of(exc))
                 self._calling.is_over = True

@@ -91,7 +91,7 @@ class CellReplies:
 
     def _restore_input(self, original: Callable[[], None]) -> Callable[[], None]:
         def _restore_input() -> None:
-            self._asking -= 1
+            self._asking = max(self._asking - 1, 0)  # the cell that has loaded us had it before
             if self._asking == 0:
                 original()
 
