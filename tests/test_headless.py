@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from headless import BETWEEN, OWN, SETUP, SLEEPING, STARTS, STOCK, Run, notebook, run
+from kernels import CONCURRENT
 
 # What the tools are without.
 MODULES = {"execute": "nbclient", "nbconvert": "nbconvert", "papermill": "papermill", "nbmake": "nbmake"}
@@ -49,9 +50,24 @@ RESULTS = [
 ]
 
 
+# What may run beside others, and is run here as all others are: with the results of the cells before.
+CONCURRENT_RESULTS = (
+    {
+        "%config NotebookRunner.concurrent = True\norder = ['first']": "",
+        "await asyncio.sleep(0.1); order.append('second'); order": "['first', 'second']",
+        "%%arun --concurrent\nawait asyncio.sleep(0.1); order.append('third'); order": "['first', 'second', 'third']",
+        "order.append('fourth'); order": "['first', 'second', 'third', 'fourth']",
+        "%config NotebookRunner.concurrent = False": "",
+    }
+    if CONCURRENT
+    else {}
+)
+
+
 GOOD = [
     SETUP,
     *RESULTS,
+    *CONCURRENT_RESULTS,
     STARTS,
     "events['b'].set(); await told(tasks['b'])",
     BETWEEN,
@@ -122,6 +138,8 @@ class TestGood:
         values = [saved.output(code, "execute_result") for code in RESULTS]
         assert values == [f"('await', {3 if tool == 'papermill' else 1})", "'run'", "'arun'", "'set'", "'progress'"]
         assert [saved.output(code, "stderr") for code in RESULTS] == [""] * len(RESULTS)
+        values = [saved.output(code, "execute_result") for code in CONCURRENT_RESULTS]
+        assert values == [*CONCURRENT_RESULTS.values()]
 
     def test_background_failures_are_in_the_notebook(self, runs: Runs, tool: str, kernel: str) -> None:
         saved = runs(tool, kernel, "good").saved
