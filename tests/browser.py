@@ -152,6 +152,11 @@ class Cell:
             expect(self.outputs).to_contain_text(text)
         return self
 
+    def expect_outputs(self, *texts: str) -> Cell:
+        """Wait until these are the cell's outputs, and there are no others."""
+        expect(self.outputs.locator(".jp-OutputArea-output")).to_have_text(list(texts))
+        return self
+
     def expect_end(self) -> Cell:
         """Wait until the cell has its number."""
         expect(self.prompt).to_have_text(re.compile(r"\[\d+\]:"))
@@ -173,6 +178,12 @@ def open_notebook(page: Page, url: str, theme: str = "light") -> None:
 def expect_idle(page: Page) -> None:
     """Wait until the kernel's indicator says that it does nothing."""
     expect(page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]")).to_be_visible()
+
+
+def expect_busy(page: Page) -> None:
+    """Wait until the kernel's indicator, which counts the cells, and the tab's icon, the kernel's word, say it is busy."""
+    expect(page.locator(".jp-Notebook-ExecutionIndicator[data-status=busy]")).to_be_visible()
+    expect(page.locator("link[rel=icon][href*=favicon-busy]")).to_be_attached()
 
 
 def press_interrupt(page: Page) -> None:

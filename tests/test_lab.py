@@ -26,6 +26,7 @@ from browser import (
     Notebook,
     Server,
     browsing,
+    expect_busy,
     expect_idle,
     find_browser,
     press_interrupt,
@@ -143,7 +144,7 @@ def test_tab_and_shift_tab_while_a_cell_awaits(notebook: Notebook) -> None:
     expect(page.locator(".jp-Tooltip")).to_contain_text("int")
     page.keyboard.press("Escape")
     cell.expect_running()
-    expect(page.locator(".jp-Notebook-ExecutionIndicator[data-status=busy]")).to_be_visible()
+    expect_busy(page)
     press_interrupt(page)
     cell.expect("KeyboardInterrupt").expect_end()
     expect_alive(notebook)
@@ -189,6 +190,74 @@ task = asyncio.create_task(fail())
     )
     cell.expect("ValueError", "----> 3", "('in the', 'background')")
     expect(other.outputs).not_to_contain_text("ValueError")
+
+
+def run_beside(notebook: Notebook, name: str) -> Cell:
+    """Run a cell beside the others, and wait until it waits."""
+    cell = notebook.run(f"""
+%%arun --concurrent
+try:
+    print("{name}", "waits")
+    await asyncio.sleep(600, "{name}")
+finally:
+    await asyncio.sleep(0.01)
+    print("{name}", "cleaned up")
+""")
+    return cell.expect(f"{name} waits").expect_running()
+
+
+def named(tasks: Cell, awaited: str) -> str:
+    """Return the name, in the table of tasks, of the cell that awaits this."""
+    name = tasks.outputs.get_by_role("row").filter(has_text=awaited).get_by_role("cell").nth(1).inner_text()
+    assert re.fullmatch(r"In\[\d+\]", name)
+    return name
+
+
+def test_cells_run_beside_one_that_awaits_which_goes_on_in_the_background(notebook: Notebook) -> None:
+    first = notebook.run("""
+later = asyncio.Event()
+print("the first", "waits")
+await later.wait()
+print("the first", "goes on")
+"its value"
+""")
+    first.expect("the first waits").expect_running()
+    queued = notebook.run('print("in", "turn")')
+    beside = notebook.run('%%arun --concurrent\nprint("be" + "side")\nawait asyncio.sleep(0.01)\n6 * 7')
+    beside.expect_end().expect_outputs("beside", "42")
+    cancelled = run_beside(notebook, "third")
+    tasks = notebook.run("%atasks").expect_end()
+    first_name, cancelled_name = named(tasks, "later.wait()"), named(tasks, 'sleep(600, "third")')
+
+    notebook.run(f"%atasks cancel {cancelled_name}").expect_end().expect_outputs()
+    cancelled.expect("third waits", "third cleaned up", "CancelledError").expect_end()
+    expect(cancelled.prompt).to_have_text(f"{cancelled_name[2:]}:")
+    queued.expect_running()
+    first.expect_running().expect_outputs("the first waits")
+
+    sent = notebook.run(f"%atasks background {first_name}").expect("goes on in the background").expect_end()
+    expect(first.prompt).to_have_text(f"{first_name[2:]}:")
+    queued.expect_end().expect_outputs("in turn")
+    first.expect_outputs("the first waits")
+    expect_idle(notebook.page)
+    notebook.run("later.set()").expect_end().expect_outputs()
+    first.expect_outputs("the first waits the first goes on", "'its value'")
+    prompts = [cell.prompt.inner_text() for cell in (first, queued, beside, cancelled, tasks, sent)]
+    assert len(set(prompts)) == len(prompts)
+    expect_alive(notebook)
+
+
+def test_the_kernel_is_busy_with_cells_beside_others_and_the_interrupt_button_ends_them(notebook: Notebook) -> None:
+    cells = [run_beside(notebook, "one")]
+    expect_busy(notebook.page)
+    for code in ("1 + 1", "await asyncio.sleep(0.01, 2)", "%%arun --concurrent\nawait asyncio.sleep(0.01, 2)"):
+        notebook.run(code).expect_end().expect_outputs("2")
+        expect_busy(notebook.page)
+    cells.append(run_beside(notebook, "two"))
+    press_interrupt(notebook.page)  # once
+    for name, cell in zip(("one", "two"), cells, strict=True):
+        cell.expect(f"{name} waits", f"{name} cleaned up", "KeyboardInterrupt").expect_end()
+    expect_alive(notebook)
 
 
 WIDGETS = """
