@@ -279,6 +279,8 @@ def test_one_cell_is_interrupted_by_message(k: Kernel) -> None:
     assert interrupt_cell(k, plain.msg_id)["status"] == "ok"
     k.finish(plain)
     assert plain.ename == "KeyboardInterrupt"
+    k.ok("await asyncio.sleep(0.01)")
+    assert again.reply is None
     k.interrupt()
     k.finish(again)
 
@@ -406,6 +408,144 @@ def test_what_cells_put_back_when_they_end(k: Kernel) -> None:
     assert after.stdout == before.stdout
 
 
+def test_cells_begin_in_their_order(k: Kernel) -> None:
+    k.ok("import asyncio\n%config NotebookRunner.concurrent = True")
+    cells = []
+    for n in range(30):
+        code = [f"x{n} = {n}; await asyncio.sleep(0.01); x{n}", f"x{n} = x{n - 1} + 1; x{n}"][n % 2]
+        cells.append(k.begin(code))
+    for n, cell in enumerate(cells):
+        k.finish(cell)
+        assert (cell.value, counts(cell)) == (str(n), {min(counts(cells[0])) + n})
+    k.ok("%config NotebookRunner.concurrent = False")
+
+
+def test_a_semicolon_is_the_cells_own(k: Kernel) -> None:
+    quiet = started(k, "%%arun --concurrent\ngo_on = asyncio.Event(); print('go'); await go_on.wait(); 'quiet';")
+    loud = started(k, "%%arun --concurrent\nprint('go'); await go_on.wait(); 'loud'")
+    k.ok("await asyncio.sleep(0); go_on.set();")
+    k.finish(quiet)
+    k.finish(loud)
+    assert (quiet.value, loud.value) == (None, "'loud'")
+
+
+def test_what_the_front_end_is_asked_to_do_is_the_cells_own(k: Kernel) -> None:
+    asks = started(
+        k,
+        "%%arun --concurrent\ngo_on = asyncio.Event(); get_ipython().set_next_input('next'); print('go'); await go_on.wait()",
+    )
+    other = k.ok("await asyncio.sleep(0.01); go_on.set()")
+    k.finish(asks)
+    assert other.reply is not None
+    assert asks.reply is not None
+    assert other.reply["payload"] == []
+    assert [payload["text"] for payload in asks.reply["payload"]] == ["next"]
+
+
+def test_what_fails_in_a_display_fails_its_own_cell(k: Kernel) -> None:
+    k.ok("class Odd:\n    def __repr__(self): raise ValueError('odd')")
+    for first, second in (("'good'", "Odd()"), ("Odd()", "'good'")):
+        beside = started(k, f"%%arun --concurrent\ngo_on = asyncio.Event(); print('go'); await go_on.wait(); {first}")
+        main = k.run(f"await asyncio.sleep(0); go_on.set(); {second}")
+        k.finish(beside)
+        for cell, code in ((beside, first), (main, second)):
+            assert cell.reply is not None
+            assert (cell.reply["status"], cell.ename) == (("error", "ValueError") if "Odd" in code else ("ok", None))
+    assert k.ok("%%arun --concurrent\nawait asyncio.sleep(0, 'good')").value == "'good'"
+
+
+def test_threads_print_into_the_cell_that_runs(k: Kernel) -> None:
+    # They have no Context of a cell: a cell that awaits and is not beside others is the one.
+    print_in_thread = "await asyncio.get_running_loop().run_in_executor(None, print, 'thread')"
+    assert k.ok(f"%%arun --concurrent\n{print_in_thread}").stdout == "thread\n"
+    main = started(k, "go_on = asyncio.Event(); print('go'); await go_on.wait()")
+    assert k.ok(f"%%arun --concurrent\n{print_in_thread}; go_on.set()").stdout == ""
+    k.finish(main)
+    assert main.stdout == "go\nthread\n"
+
+
+def test_a_task_is_cancelled_in_its_turn_if_cells_are_queued(k: Kernel) -> None:
+    # It may be one that they start; a cell that runs can be meant at once.
+    codes = [
+        "import asyncio; await asyncio.sleep(0.2)",
+        "t = asyncio.create_task(asyncio.sleep(600), name='ticker')",
+        "%atasks cancel ticker",
+        "await asyncio.sleep(0.01); t.cancelled()",
+    ]
+    cells = [k.begin(code) for code in codes]
+    for cell in cells:
+        k.finish(cell)
+        assert cell.ename is None
+    assert cells[-1].value == "True"
+    main = started(k, "t = asyncio.create_task(asyncio.sleep(600), name='ticker')\n" + WAITING)
+    k.ok("%atasks cancel ticker")  # nothing is queued
+    assert main.reply is None
+    queued = k.begin("'queued'")
+    number = next(m["content"]["execution_count"] for m in main.messages if m["msg_type"] == "execute_input")
+    k.ok(f"%atasks cancel In[{number}]")
+    k.finish(main)
+    assert main.ename == "CancelledError"
+    k.finish(queued)
+
+
+def test_keyboard_interrupt_of_a_plain_cells_own_ends_no_other(k: Kernel) -> None:
+    beside = started(k, BESIDE)
+    assert k.run("raise KeyboardInterrupt").ename == "KeyboardInterrupt"
+    k.ok("await asyncio.sleep(0.01)")
+    assert beside.reply is None
+    caught = started(
+        k,
+        "import time\nprint('go')\ntry:\n    while True: time.sleep(0.001)\nexcept KeyboardInterrupt: print('caught')",
+    )
+    k.interrupt()
+    k.finish(caught)
+    assert caught.ename is None
+    k.finish(beside)  # this one was an interrupt
+    assert (beside.ename, beside.stdout) == ("KeyboardInterrupt", "go\ncleaned\n")
+
+
+def test_a_cell_that_is_being_interrupted_is_not_sent_to_the_background(k: Kernel) -> None:
+    cell = started(k, BESIDE)
+    number = next(m["content"]["execution_count"] for m in cell.messages if m["msg_type"] == "execute_input")
+    other = k.run(
+        "%%arun --concurrent\nimport ipyrunner, os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
+        f"ipyrunner.get_runner().background('In[{number}]')\nawait asyncio.sleep(600)"
+    )
+    k.finish(cell)
+    assert cell.ename == other.ename == "KeyboardInterrupt"
+
+
+def test_a_cell_that_is_never_awaited_keeps_none_waiting(k: Kernel) -> None:
+    main = started(k, "never = get_ipython().run_cell_async('1', transformed_cell='1')\n" + WAITING)
+    assert k.ok("%%arun --concurrent\nawait asyncio.sleep(0, 'began')").value == "'began'"
+    k.interrupt()
+    k.finish(main)
+    k.ok("never.close()")
+
+
+def test_options_that_end_the_interpreter_cost_no_reply(k: Kernel) -> None:
+    k.ok("import sys\ndef leave(): sys.exit()")
+    for option in ("--concurrent ", ""):
+        assert k.run(f"%%arun {option}{{leave()}}\n1").reply is not None
+
+
+def test_sigint_is_the_kernels_again_when_nothing_runs(k: Kernel) -> None:
+    note = (
+        "import asyncio, signal\nhost = get_ipython().kernel.io_loop.asyncio_loop\n"
+        "host.call_soon(host.call_soon, host.call_soon, lambda: print('handler', signal.getsignal(signal.SIGINT)))"
+    )
+    before = k.ok("def note(): pass\n" + note)
+    k.wait_for(before, "handler")
+    cells = [started(k, BESIDE) for _ in range(2)]
+    main = started(k, WAITING)
+    k.interrupt()
+    for cell in (*cells, main):
+        k.finish(cell)
+    after = k.ok(note)
+    k.wait_for(after, "handler")
+    assert after.stdout == before.stdout
+
+
 def test_it_asks_for_input(k: Kernel) -> None:
     # Also when the cell beside it has ended, which puts back the builtin.
     main = started(k, "import asyncio; go_on = asyncio.Event(); print('go'); await go_on.wait()")
@@ -484,6 +624,21 @@ def test_unloading_gives_every_cell_a_reply(tmp_path: Path) -> None:
         assert k.ok("1 + 1").value == "2"
         assert k.ok("import asyncio; await asyncio.sleep(0, 'stock')").value == "'stock'"
         assert k.ok("builtins = __import__('builtins'); get_ipython().displayhook.prompt_count >= 4").value == "True"
+
+
+@concurrent_only
+def test_cells_are_interrupted_after_a_reload(tmp_path: Path) -> None:
+    with kernel(tmp_path) as k:
+        before = started(k, BESIDE)
+        k.ok("%reload_ext ipyrunner")
+        k.finish(before)
+        assert before.ename == "CancelledError"
+        k.ok(BEFORE)
+        after = started(k, BESIDE)
+        k.interrupt()
+        k.finish(after)
+        assert after.ename == "KeyboardInterrupt"
+        k.expect_alive()
 
 
 @concurrent_only

@@ -260,11 +260,11 @@ def _requests(extension: Extension) -> None:
     requests = ConcurrentRequests(
         getattr(shell, "kernel", None),
         runner,
-        at_once=lambda content: cells.kinds.at_once(content, extension.stock_should_run_async),
+        at_once=partial(cells.kinds.at_once, stock=extension.stock_should_run_async),
         count=cells.count,
     )
     extension.undo(requests.restore)
-    extension.undo(CellReplies(shell).restore)
+    extension.undo(CellReplies(shell, cells.count).restore)
     extension.undo(InterruptRequests(getattr(shell, "kernel", None), runner).restore)
 
 

@@ -321,11 +321,6 @@ class NotebookRunner(Settings):
         carry_into(context, kernel_context, self._kernel_context)
         return context
 
-    def interrupt_peers(self) -> None:
-        """Interrupt the cells that run beside one another: the one that SIGINT has come for is none of them."""
-        if self._current is not None and self._current.interrupts.peers:
-            self._current.interrupts.press_peers()
-
     def run_sync(self, cell: Callable[[], _T]) -> _T:
         """Run a sync cell: in the notebook's Context, with no running loop, and with the notebook's as current one."""
         current = self.current
@@ -339,7 +334,7 @@ class NotebookRunner(Settings):
                 with self._lender.lending():
                     if current.is_entered:  # a cell that runs a cell
                         return held.let_through(cell)
-                    with current.entered():
+                    with current.entered(), current.interrupts.beside_others():
                         return current.context.run(held.let_through, cell)
             finally:
                 self._put_back(aside)

@@ -41,6 +41,9 @@ class Interrupts:
         self.last: Interrupt | None = None
         # Those of the runs beside it.
         self.peers: list[Peer] = []
+        # Whether the next SIGINT is for the one that has the thread, and not for those.
+        self.alone = False
+        self._pressed = False
         # How often SIGINT has come for a run.
         self.count = 0
         self._loop = loop
@@ -78,6 +81,7 @@ class Interrupts:
             replaces=self._outside.replaces,
             queue=self._queue,
             peers=lambda: tuple(self.peers),
+            press_peers=self._press_from_run,
         )
         try:
             with self._wakeup.on_signals(), interrupt:
@@ -107,7 +111,11 @@ class Interrupts:
             yield
             return
         interrupt = Interrupt(
-            self._loop, grace=self._grace(), replaces=self._outside.rests, peers=lambda: tuple(self.peers)
+            self._loop,
+            grace=self._grace(),
+            replaces=self._outside.rests,
+            peers=lambda: tuple(self.peers),
+            press_peers=self.press_peers,
         )
         self._between = interrupt
         try:
@@ -142,9 +150,26 @@ class Interrupts:
 
     def press_peers(self) -> None:
         """Do what SIGINT does to the runs beside one another. On the main thread, also in a signal handler."""
-        self.count += 1
-        for peer in tuple(self.peers):
+        alone, self.alone = self.alone, False
+        for peer in () if alone else tuple(self.peers):
             peer.press()
+
+    def _press_from_run(self) -> None:
+        self._pressed = True
+        self.press_peers()
+
+    @contextmanager
+    def beside_others(self) -> Iterator[None]:
+        """Let SIGINT, which others handle in the block, be for the runs beside it as well: when it has ended."""
+        if not self.peers:
+            yield
+            return
+        pressed, self._pressed = self._pressed, False
+        with self._wakeup.on_signals():
+            yield
+        if self._wakeup.take(signal.SIGINT) and not self._pressed:  # else a run in the block has handled it
+            self.press_peers()
+        self._pressed, self.alone = pressed, False
 
     def runs(self) -> list[MainTask]:
         """Return the interrupts of the runs that others wait for, and that have names."""

@@ -22,6 +22,7 @@ class CellKinds:
         self._shell = extension.shell
         # IPython's own should_run_async, which compiles the cell, for the last source that it was asked about.
         self.verdict: tuple[str, bool] = ("", False)
+        self._parsed: tuple[ArunCell | None, ArunArguments] = (None, ArunArguments())
 
     def ask(self, raw_cell: str, source: str, stock: Callable[..., bool]) -> bool:
         """Return what IPython's own ``should_run_async``, *stock*, says of the cell."""
@@ -45,11 +46,13 @@ class CellKinds:
         """Return whether a cell that awaits, and begins with this *arun*, is to run beside others."""
         return self._extension.runner.concurrent or (arun is not None and self.arguments(arun).concurrent)
 
-    def at_once(self, content: dict[str, Any], stock: Callable[..., bool]) -> bool:
+    def at_once(self, content: dict[str, Any], *, queued: bool, stock: Callable[..., bool]) -> bool:
         """Return whether the cell of a request with this *content* begins at once, though another one awaits.
 
+        *queued*: others wait for that one's end. *stock*: IPython's own ``should_run_async``.
         Not where nobody is to be asked for input: what runs notebooks there runs one cell after the other.
         """
+        self.forget()
         code = content["code"]
         runner = self._extension.runner
         awaits = runner.present is not None and runner.present.awaits
@@ -66,15 +69,22 @@ class CellKinds:
         arun = read_arun_cell(source)
         if arun is not None and (self.arguments(arun).fresh or self.arguments(arun).background):
             return False
-        if awaits and is_status_cell(source):
+        if awaits and is_status_cell(source, queued=queued):
             return True
         return self.is_concurrent(arun) and self.needs_loop(self.ask(code, source, stock), source, awaited=True)
 
     def arguments(self, arun: ArunCell) -> ArunArguments:
         """Return the options of a cell that begins with ``%%arun``."""
+        if self._parsed[0] == arun:
+            return self._parsed[1]
         line = arun.line
         if "$" in line or "{" in line:
-            with suppress(Exception):  # the user's code; the magic will say so
+            with suppress(BaseException):  # the user's code; the magic will say so
                 # By their variables alone, and not by those of our frames: no frame is so deep.
                 line = self._shell.var_expand(line, depth=sys.getrecursionlimit())
-        return ArunArguments.of(line)
+        self._parsed = arun, ArunArguments.of(line)
+        return self._parsed[1]
+
+    def forget(self) -> None:
+        """Before a cell begins: what its options are made of may have changed."""
+        self._parsed = None, ArunArguments()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from typing import NamedTuple
 
 __all__ = [
@@ -79,8 +80,12 @@ def read_arun_cell(source: str) -> ArunCell | None:
     return None if call is None else ArunCell(*(ast.literal_eval(argument) for argument in call.args[1:]))
 
 
-def is_status_cell(source: str) -> bool:
-    """Return whether the cell is ``%atasks`` or ``%arunner`` alone, and neither blocks nor ends anything it runs in."""
+def is_status_cell(source: str, *, queued: bool) -> bool:
+    """Return whether the cell is ``%atasks`` or ``%arunner`` alone, to be answered at once while another one awaits.
+
+    Not what blocks or ends anything that the other one is in; and, if cells are *queued* behind that, only what names a
+    cell: a task may be one that they start.
+    """
     match _parse(source):
         case ast.Module(
             body=[
@@ -92,10 +97,17 @@ def is_status_cell(source: str) -> bool:
                 )
             ]
         ):
-            return (name == "atasks" and "wait" not in line.split()) or (
-                name == "arunner" and line.strip() in ("", "status")
-            )
-    return False
+            pass
+        case _:
+            return False
+    action, *tasks = line.split() or [""]
+    if name == "arunner":
+        return action in ("", "status") and not tasks
+    if name != "atasks" or "wait" in tasks:
+        return False
+    if action in ("cancel", "background"):
+        return not queued or all(re.fullmatch(r"In\[\d+\]", task) for task in tasks)
+    return action in ("", "show", "-a", "--all")
 
 
 def _parse(source: str) -> ast.Module | None:

@@ -90,6 +90,7 @@ class Cells:
             raw_cell: str, *, transformed_cell: str | None = None, preprocessing_exc_tuple: Any = None
         ) -> bool:
             self._prepare()
+            self.kinds.forget()
             stock = original(
                 raw_cell, transformed_cell=transformed_cell, preprocessing_exc_tuple=preprocessing_exc_tuple
             )
@@ -122,7 +123,6 @@ class Cells:
             if not self._extension.in_charge():
                 return coro
             self._last_call = call = _Call(raw_cell, kwargs)
-            self.count.announced(call, present_record())
             return run(coro, call)
 
         async def run(coro: _CellCoroutine, call: _Call) -> ExecutionResult:
@@ -130,11 +130,8 @@ class Cells:
             if record is None or record.begun:  # what runs it is no request of the kernel's, or another cell
                 record = CellRecord(record)
             record.begun = call.begun = True
-            try:
-                with recorded(record):
-                    return await run_recorded(coro, call, record)
-            finally:
-                self.count.ended(call, record)
+            with recorded(record):
+                return await run_recorded(coro, call, record)
 
         async def run_recorded(coro: _CellCoroutine, call: _Call, record: CellRecord) -> ExecutionResult:
             inner = self._is_inner(call)  # asked now: the loop may be on its way out when the cell ends
@@ -285,13 +282,10 @@ class Cells:
         return not call.blocks and self._is_in_loop()
 
     def _run_sync(self, coro: _CellCoroutine) -> ExecutionResult:
-        presses = self._runner.interrupts
         try:
             result = self._runner.run_sync(lambda: _run_through(coro))
         finally:
             self._keep_start()
-        if is_a(result.error_in_exec, KeyboardInterrupt) and self._runner.interrupts == presses:
-            self._runner.interrupt_peers()  # it was for all cells that run
         if self._runner.is_copy and kernel_loop(self._shell) is not None:
             # A child process that the cell has forked: the kernel, and its connections, are the parent's.
             end_child(_exit_status(result.error_in_exec or result.error_before_exec))

@@ -73,6 +73,7 @@ class Interrupt(MainTask):
     replaces : called with the present handler.
     queue : the loop's queue; whoever runs the loop puts back what is set aside. Without it nothing goes first.
     peers : returns the main tasks that are interrupted together with this one, and have no handler of their own.
+    press_peers : presses these, in the handler.
     """
 
     def __init__(
@@ -83,9 +84,10 @@ class Interrupt(MainTask):
         replaces: Callable[[object], bool] = is_default_handler,
         queue: ReadyQueue | None = None,
         peers: Callable[[], Iterable[MainTask]] = tuple,
+        press_peers: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(loop, queue, grace)
-        self._peers = peers
+        self._peers, self._press_peers = peers, press_peers
         self._grace = grace
         self._replaces = replaces
         self._previous: Any = None
@@ -160,8 +162,8 @@ class Interrupt(MainTask):
 
     def press(self, *, alone: bool = False) -> None:
         """Do what SIGINT does, *alone*: to this main task alone. On the main thread, also in a signal handler."""
-        for peer in () if alone else self._peers():
-            peer.press()
+        if not alone:
+            self._press_peers()
         self.presses += 1
         self._due, self._waits = self.task is not None, False
         if self.presses - self._spent == 1:

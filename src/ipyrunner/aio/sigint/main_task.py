@@ -179,8 +179,8 @@ class MainTask:
             self.on_release()
 
     def detach(self) -> None:
-        """Let nobody wait for it any more: it goes on. In the loop, or where that is at rest; nothing if it is done."""
-        if not self._over and self.task is not None and not self.is_done:
+        """Let nobody wait for it any more: it goes on. In the loop, or at rest; nothing if it is to end."""
+        if not (self._over or self._due or self.task is None or self.is_done):
             self.is_detached = True
             self.on_release()
 

@@ -21,6 +21,9 @@ from ..introspection.private_api import can_watch, signal_fd
 
 __all__ = ["Wakeup"]
 
+# So many are remembered.
+_SIGNALS = 1000
+
 
 class Wakeup:
     """A socket that *loop* watches, until :meth:`close`; nothing where it cannot (Windows' proactor has its own)."""
@@ -30,6 +33,8 @@ class Wakeup:
         self._forward = -1
         # Whether, in the present block or the last one, SIGINT has gone to another loop, too.
         self.passed_on = False
+        # What the loop has read in it.
+        self._drained = b""
         self._sockets: tuple[socket.socket, socket.socket] | None = None
         if can_watch(loop):
             self._sockets = socket.socketpair()
@@ -52,7 +57,7 @@ class Wakeup:
         if before == ours:  # a run inside a run, or at the end of the process after one that does not end
             yield
             return
-        self._forward, self.passed_on = before, False
+        self._forward, self.passed_on, self._drained = before, False, b""
         try:
             yield
         finally:
@@ -60,6 +65,12 @@ class Wakeup:
             now = signal.set_wakeup_fd(before)
             if now != ours:
                 signal.set_wakeup_fd(now)
+
+    def take(self, number: signal.Signals) -> bool:
+        """Return whether this signal has come since :meth:`on_signals` has begun last, and forget it."""
+        signals = self._read()
+        self._pass_on(signals.replace(bytes([number]), b""))
+        return number in signals or number in self._drained
 
     def forget(self, number: signal.Signals) -> None:
         """Drop what has come of this signal and was not looked at."""
@@ -78,6 +89,7 @@ class Wakeup:
 
     def _drain(self) -> None:
         signals = self._read()
+        self._drained = (self._drained + signals)[-_SIGNALS:]
         self.passed_on = self.passed_on or (
             signal.SIGINT in signals and self._forward not in (-1, signal_fd(self._loop))
         )

@@ -1,15 +1,15 @@
 """The number of a cell that begins while others are about to: the kernel announces it, and IPython counts later.
 
-A cell beside others has its number at once, and begins before those that were sent after it. It is announced when the
-other one that was announced is counted.
+Cells begin in the order of their requests, but for those that wait for another one to end. A cell beside others has its
+number at once, and is announced when the other one that was announced is counted: no two have the same.
 """
 
 from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from .cell_record import CellRecord
 
@@ -26,16 +26,18 @@ class CellCount:
 
     def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
-        # What stands for a cell that was announced, and that IPython has not counted; one that never begins vanishes.
-        self._announced: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._beside: weakref.WeakSet[CellRecord] = weakref.WeakSet()
+        # Those that are not beside others, were announced, and that IPython has not counted.
+        self._announced: weakref.WeakSet[CellRecord] = weakref.WeakSet()
+        # Set when something has changed.
+        self._waiters: list[asyncio.Future[None]] = []
 
-    def announced(self, call: object, record: CellRecord | None) -> None:
-        """Say that a cell, which *call* stands for, has its number: the present one, or a reserved one."""
-        if record is not None and record.beside and not record.begun:
-            self._beside.add(record)
-        else:
-            self._announced.add(call)
+    def announced(self, record: CellRecord, *, counts: bool) -> None:
+        """Say that the cell of *record* has its number: the present one. *counts*: IPython will count it."""
+        if not record.beside:
+            self._announced.add(record)
+        elif counts:
+            record.reserved = self._shell.execution_count
+            self._shell.execution_count += 1
 
     async def run(self, cell: Awaitable[_T], record: CellRecord) -> _T:
         """Await *cell*, a run of IPython's, with the number that was reserved for it."""
@@ -54,16 +56,26 @@ class CellCount:
         record.count = self._shell.execution_count - 1
         if record.next_count is not None:
             self._shell.execution_count = record.next_count
-        self._beside.discard(record)
-        if not record.beside:
-            self._announced.clear()
+        self.ended(record)
 
-    def ended(self, call: object, record: CellRecord) -> None:
-        """Say that a cell has ended: it may have failed before IPython has counted it."""
-        self._announced.discard(call)
-        self._beside.discard(record)
+    def ended(self, record: CellRecord) -> None:
+        """Say that the cell of *record* has ended: it may have failed before IPython has counted it."""
+        self._announced.discard(record)
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
-    async def before(self, *, beside: bool) -> None:
-        """Wait until a cell, one *beside* others or not, may be announced."""
-        while self._announced if beside else self._beside:
-            await asyncio.sleep(0)
+    async def all_counted(self) -> None:
+        """In the kernel's loop: wait until those that were announced are counted."""
+        await self._until(lambda: not self._announced)
+
+    async def begun(self, record: CellRecord, cell: asyncio.Future[None]) -> None:
+        """In the kernel's loop: wait until the cell of *record* is counted, or *cell*, which runs it, has ended."""
+        cell.add_done_callback(lambda _: self.ended(record))
+        await self._until(lambda: record.counted or cell.done())
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._waiters.append(asyncio.get_running_loop().create_future())
+            await self._waiters[-1]

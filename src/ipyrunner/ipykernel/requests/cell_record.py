@@ -30,8 +30,11 @@ class CellRecord:
         # Its last traceback, as the kernel replies it; whether that was of what it has displayed.
         self.error: dict[str, Any] | None = None
         self.display_failed = False
+        self.displayed: dict[str, Any] | None = None
         # An exception, and what was shown in its place.
         self.shown: tuple[BaseException, BaseException] | None = None
+        # What front ends are asked to do when it has ended (set_next_input); of what it runs, too.
+        self.payloads: list[Any] = [] if outer is None else outer.payloads
         # IPython's result, once its code runs, and whether that has ended.
         self.result: Any = None
         self.has_ended = False

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from ...aio.replacements import Replacements
+from .cell_count import CellCount
 from .cell_record import CellRecord, present_record, recorded
 from .request_status import display_failed, set_display_failed
 
@@ -26,8 +27,9 @@ __all__ = ["CellReplies"]
 class CellReplies:
     """Put right what the kernel of *shell* says of its cells, until :meth:`restore`; without a kernel nothing."""
 
-    def __init__(self, shell: InteractiveShell) -> None:
+    def __init__(self, shell: InteractiveShell, count: CellCount) -> None:
         self._shell: Any = shell
+        self._count = count
         kernel = getattr(shell, "kernel", None)
         self._replacements = Replacements()
         # How many cells run that have the builtin input.
@@ -42,6 +44,7 @@ class CellReplies:
         if hasattr(shell, "_showtraceback"):  # private, since IPython 0.11; without it a reply may have another's lines
             replace(shell, "_showtraceback", self._show_traceback)
         self._replacements.subclass(shell.displayhook, self._recording)
+        self._replacements.subclass(shell.payload_manager, _recording_payloads)
         # Those whose code runs, and the excepthook of before: each cell puts back the one that it has found.
         self._running: weakref.WeakSet[CellRecord] = weakref.WeakSet()
         self._excepthook = sys.excepthook
@@ -55,14 +58,14 @@ class CellReplies:
             record = present_record()
             if record is None or record.begun:
                 record = CellRecord()
-            if record.beside and store_history and not silent:
-                # Now, when it is announced: others may begin before it does.
-                record.reserved = self._shell.execution_count
-                self._shell.execution_count += 1
-            with recorded(record):
-                reply = original(code, silent, store_history, *args, **kwargs)
-                if isinstance(reply, Awaitable):
-                    reply = await reply
+            self._count.announced(record, counts=store_history and not silent)
+            try:
+                with recorded(record):
+                    reply = original(code, silent, store_history, *args, **kwargs)
+                    if isinstance(reply, Awaitable):
+                        reply = await reply
+            finally:
+                self._count.ended(record)
             return _put_right(reply, record)
 
         return do_execute
@@ -70,13 +73,11 @@ class CellReplies:
     def _show_traceback(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def _showtraceback(etype: Any, evalue: Any, stb: list[str]) -> Any:
             shell, record = self._shell, present_record()
-            failed = display_failed(shell)
             result = original(etype, evalue, stb)
             if record is not None:
                 record.error = {"traceback": stb, "ename": str(etype.__name__), "evalue": str(evalue)}
-                if record.beside:
-                    record.display_failed = display_failed(shell)
-                    set_display_failed(shell, failed)  # read when any cell ends
+                record.display_failed = display_failed(shell)
+                set_display_failed(shell, False)  # read when any cell ends
             return result
 
         return _showtraceback
@@ -107,6 +108,28 @@ class CellReplies:
                 count: int | None = None if record is None else record.own_count
                 return own.prompt_count.fget(self) if count is None else count  # type: ignore[no-any-return]
 
+            def quiet(self) -> bool:
+                record = present_record()
+                if record is None or record.own_count is None:
+                    return own.quiet(self)  # type: ignore[no-any-return]
+                inputs = self.shell.history_manager.input_hist_parsed
+                source = inputs[record.own_count] if record.own_count < len(inputs) else ""
+                return self.semicolon_at_end_of_expression(source)  # type: ignore[no-any-return]
+
+            @property
+            def msg(self) -> Any:
+                # What is being displayed; left behind by an interrupt.
+                record = present_record()
+                return self.__dict__.get("msg") if record is None else record.displayed
+
+            @msg.setter
+            def msg(self, message: Any) -> None:
+                record = present_record()
+                if record is None:
+                    self.__dict__["msg"] = message
+                else:
+                    record.displayed = message
+
             @property
             def exec_result(self) -> Any:
                 record = present_record()
@@ -132,6 +155,24 @@ class CellReplies:
         self._running.discard(record)
         if not self._running and sys.excepthook == self._shell.excepthook:
             sys.excepthook = self._excepthook
+
+
+def _recording_payloads(own: Any) -> type:
+    class RecordingPayloadManager(own):  # type: ignore[misc]
+        @property
+        def _payload(self) -> list[Any]:
+            record = present_record()
+            return self.__dict__.setdefault("_payloads", []) if record is None else record.payloads
+
+        @_payload.setter
+        def _payload(self, payloads: list[Any]) -> None:
+            record = present_record()
+            if record is None:
+                self.__dict__["_payloads"] = payloads
+            else:
+                record.payloads = payloads
+
+    return RecordingPayloadManager
 
 
 def _put_right(reply: Any, record: CellRecord) -> Any:

@@ -51,13 +51,19 @@ class ConcurrentRequests:
         kernel: Any,
         runner: NotebookRunner,
         *,
-        at_once: Callable[[dict[str, Any]], bool],
+        at_once: Callable[..., bool],
         count: CellCount,
     ) -> None:
-        """*at_once* says by its content whether the cell of an execute request begins at once."""
+        """*at_once* says by its content whether the cell of an execute request begins at once, and is called with
+        *queued*: whether others wait for the one that runs.
+        """
         self._kernel = kernel
         self._at_once = at_once
         self._count = count
+        # Cells begin one after the other.
+        self._turns = asyncio.Lock()
+        # How many requests of cells that do not run beside others have not been replied to.
+        self._ordinary = 0
         # The requests of the cells that run beside others.
         self._cells: list[dict[str, Any]] = []
         self._runner = runner
@@ -83,9 +89,15 @@ class ConcurrentRequests:
                     self._run_beside(message) if kind == "execute_request" else self._answer(message)
                 )
                 return
-            if kind == "execute_request":
-                await self._count.before(beside=False)
-            await original(subshell_id, message)
+            cell = kind == "execute_request"
+            self._ordinary += cell
+            try:
+                if cell:
+                    async with self._turns:
+                        pass  # without a pause from here to the kernel's lock
+                await original(subshell_id, message)
+            finally:
+                self._ordinary -= cell
             if self._cells and subshell_id is None:
                 publish(self._kernel, "busy", self._cells[-1])
 
@@ -100,26 +112,43 @@ class ConcurrentRequests:
             kind: str = request["header"]["msg_type"]
             if kind == "execute_request":
                 content = session.unpack(getattr(request["content"], "bytes", request["content"]))
-                return kind, self._at_once(content)
+                return kind, self._at_once(content, queued=self._ordinary > 1)
         except Exception:  # no session any more, or no message: the kernel says what is wrong
             return "", False
-        present = self._runner.present
-        return kind, present is not None and present.awaits and kind in _REQUESTS
+        return kind, self._awaits() and kind in _REQUESTS
 
     async def _run_beside(self, message: Any) -> None:
         """As :meth:`_answer`, of a cell: what it starts belongs to it, and to nobody else it is the present cell."""
         kernel = self._kernel
-        await self._count.before(beside=True)
-        cell, cell_idents = kernel.get_parent("shell"), idents_of(kernel)
-        idents, frames = kernel.session.feed_identities(message, copy=False)
-        request = kernel.session.deserialize(frames, content=True, copy=False)
-        kernel.set_parent(idents, request, channel="shell")
-        # The kernel keeps the last parent, for threads that have none: not in our Context.
-        contextvars.copy_context().run(kernel.set_parent, cell_idents, cell, channel="shell")
+        async with self._turns:
+            idents, frames = kernel.session.feed_identities(message, copy=False)
+            request = kernel.session.deserialize(frames, content=True, copy=False)
+            request["content"]["stop_on_error"] = False  # nothing is behind it
+            cell, cell_idents, awaits = kernel.get_parent("shell"), idents_of(kernel), self._awaits()
+            kernel.set_parent(idents, request, channel="shell")
+            if awaits:  # the kernel keeps the last parent, for threads that have none: not in our Context
+                contextvars.copy_context().run(kernel.set_parent, cell_idents, cell, channel="shell")
+            self._cells.append(request)
+            publish(kernel, "busy", request)
+            record = CellRecord(beside=True)
+            running = asyncio.create_task(self._execute(idents, request, record))
+            await self._count.begun(record, running)
+        await running
+        self._cells.remove(request)
+        flush()
+        publish(kernel, "idle", request)
+        if self._awaits():
+            publish(kernel, "busy", self._runner.context.copy().run(kernel.get_parent))
+        elif self._cells:
+            publish(kernel, "busy", self._cells[-1])
+
+    def _awaits(self) -> bool:
+        present = self._runner.present
+        return present is not None and present.awaits
+
+    async def _execute(self, idents: Any, request: dict[str, Any], record: CellRecord) -> None:
+        kernel = self._kernel
         stream = kernel.shell_channel_thread.manager.get_subshell_to_shell_channel_socket(None)
-        request["content"]["stop_on_error"] = False  # nothing is behind it
-        self._cells.append(request)
-        publish(kernel, "busy", request)
         try:
             if is_aborting(kernel):
                 abort(kernel, stream, request, idents)
@@ -128,21 +157,13 @@ class ConcurrentRequests:
             if inspect.isawaitable(handled):
                 handled = await handled
             if handled:
-                with recorded(CellRecord(beside=True)):
+                await self._count.all_counted()
+                with recorded(record):  # without a pause from here to the announcement of its number
                     await kernel.shell_handlers["execute_request"](stream, idents, request)
         except Exception:
             kernel.log.error("Exception in message handler:", exc_info=True)
         except (KeyboardInterrupt, SystemExit) as exc:
             kernel.log.error("ipyrunner: %s in a request does not end the kernel", describe(exc))
-        finally:
-            self._cells.remove(request)
-            flush()
-            publish(kernel, "idle", request)
-            present = self._runner.present
-            if present is not None and present.awaits:
-                publish(kernel, "busy", self._runner.context.copy().run(kernel.get_parent))
-            elif self._cells:
-                publish(kernel, "busy", self._cells[-1])
 
     async def _answer(self, message: Any) -> None:
         """Do what ``Kernel.dispatch_shell`` does, but for its hooks: SIGINT is the cell's."""

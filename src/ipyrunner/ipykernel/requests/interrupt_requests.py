@@ -35,7 +35,11 @@ class InterruptRequests:
         def interrupt_request(stream: Any, ident: Any, parent: dict[str, Any]) -> Any:
             """On the control thread."""
             msg_id = parent.get("content", {}).get("msg_id")
-            if not msg_id or self._is_plain(msg_id):
+            present = self._runner.present
+            if not msg_id or present is None:
+                return original(stream, ident, parent)
+            if self._is_plain(msg_id):  # SIGINT ends what has the thread
+                present.interrupts.alone = True
                 return original(stream, ident, parent)
             content: dict[str, Any] = {"status": "ok"}
             if not self._interrupt(msg_id):
@@ -58,7 +62,7 @@ class InterruptRequests:
         return False
 
     def _is_plain(self, msg_id: object) -> bool:
-        """Return whether it is the cell that blocks the kernel: no other one is interrupted by its SIGINT."""
+        """Return whether it is the cell that blocks the kernel."""
         present = self._runner.present
         blocks = present is not None and present.is_entered and not present.awaits
         return blocks and self._msg_id(self._kernel.get_parent("shell")) == msg_id

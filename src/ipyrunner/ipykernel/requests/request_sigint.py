@@ -97,6 +97,14 @@ class Guard(Outside):
     def restore(self) -> None:
         """Leave SIGINT to the kernel again."""
         self._replacements.restore()
+        self._press_peers = None
+        self._before.clear()
+        if self._kernel is None:
+            return
+        if getattr(self._kernel, "saved_sigint_handler", None) == self._on_sigint_at_rest:  # of the present request
+            self._kernel.saved_sigint_handler = signal.SIG_IGN
+        if signal.getsignal(signal.SIGINT) == self._on_sigint_at_rest:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def after_fork(self) -> None:
         """In a child process: SIGINT is Python's again."""
