@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-pytest.register_assert_rewrite("kernels", "loops", "setups", "terminals")
+pytest.register_assert_rewrite("kernels", "loops", "setups", "side_by_side", "terminals")
 
 # In a job that a shell has started in the background SIGINT is ignored, and so it would be in every child.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from ipyrunner import NotebookRunner
 from ipyrunner.aio.tasks.registry import Tasks
-from kernels import BEFORE, Kernel, kernel
+from kernels import BEFORE, CONCURRENT, Kernel, kernel
 from loops import LOOPS, notebook_runner
 from setups import SETUPS, kernel_on
 
@@ -66,6 +66,22 @@ def _on_each_loop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 def on_each_loop(_on_each_loop: Kernel) -> Kernel:
     """The same on asyncio's loop, on uvloop, and by turns, with a grace period of 0.3 s."""
     return renewed(_on_each_loop)
+
+
+@pytest.fixture(scope="module", params=[*SETUPS, "message"] if CONCURRENT else [])
+def _side_by_side(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
+    with kernel_on(request.param, tmp_path_factory.mktemp("ipython")) as started:
+        yield started
+
+
+@pytest.fixture
+def side_by_side(_side_by_side: Kernel) -> Iterator[Kernel]:
+    """A kernel on each loop, for cells side by side: afterwards none runs, nor a task."""
+    yield _side_by_side
+    _side_by_side.expect_alive()
+    assert _side_by_side.ok("%atasks").value == "no tasks"
+    _side_by_side.ok("%reset -f")
+    _side_by_side.ok(BEFORE)
 
 
 @pytest.fixture(scope="module")

@@ -71,7 +71,8 @@ TIGHT = {
     "async with asyncio.TaskGroup() as g:\n    g.create_task(asyncio.sleep(60))\n    g.create_task(f())",
     "callback": "def f():\n    print('go')\n    while True: pass\n"
     "asyncio.get_running_loop().call_soon(f)\nawait asyncio.sleep(60)",
-    "C callback": "asyncio.get_running_loop().call_later(0.05, time.sleep, 60)\nprint('go')\nawait asyncio.sleep(60)",
+    "C callback": "loop = asyncio.get_running_loop()\nloop.call_soon(print, 'go')\nloop.call_soon(time.sleep, 60)\n"
+    "await asyncio.sleep(60)",
     "blocking call": "await asyncio.sleep(0); print('go')\ntime.sleep(60)",
     "arun": "async def f():\n    print('go')\n    while True: pass\n%arun f()",
 }

@@ -1,0 +1,35 @@
+"""Cells side by side: how tests begin them and look at them."""
+
+from __future__ import annotations
+
+import pytest
+
+from kernels import CONCURRENT, Cell, Kernel
+
+__all__ = ["BESIDE", "WAITING", "concurrent_only", "counts", "number", "started"]
+
+concurrent_only = pytest.mark.skipif(not CONCURRENT, reason="cells run side by side on ipykernel 7 and IPython 9.8")
+WAITING = (
+    "import asyncio\nprint('go')\ntry: await asyncio.sleep(600)\nfinally: await asyncio.sleep(0.01); print('cleaned')"
+)
+BESIDE = f"%%arun --concurrent\n{WAITING}"
+
+
+def counts(cell: Cell) -> set[int]:
+    """All numbers that were said of the cell."""
+    said = {m["content"]["execution_count"] for m in cell.messages if "execution_count" in m["content"]}
+    assert cell.reply is not None
+    return said | {cell.reply["execution_count"]}
+
+
+def number(cell: Cell) -> int:
+    """The number of a cell that has begun."""
+    said: int = next(m["content"]["execution_count"] for m in cell.messages if m["msg_type"] == "execute_input")
+    return said
+
+
+def started(k: Kernel, code: str) -> Cell:
+    """A cell that has begun."""
+    cell = k.begin(code)
+    k.wait_for(cell, "go")
+    return cell
