@@ -16,7 +16,7 @@ import functools
 import inspect
 import signal
 import types
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -41,6 +41,8 @@ __all__ = ["ConcurrentRequests", "missing"]
 _REQUESTS = frozenset(
     f"{name}_request" for name in ("complete", "inspect", "is_complete", "history", "kernel_info", "comm_info")
 )
+# In the source of a cell that asks for it.
+_OPTION = b"--concurrent"
 
 
 class ConcurrentRequests:
@@ -83,28 +85,30 @@ class ConcurrentRequests:
     def _shell_main(self, original: Callable[..., Any]) -> Callable[..., Any]:
         async def shell_main(subshell_id: str | None, message: Any) -> None:
             # Not in the Context of this task, which is that of all cells, but in a copy. A task: several may wait.
-            kind, at_once = ("", False) if subshell_id is not None else self._peek(message)
-            if at_once:
-                await asyncio.create_task(
-                    self._run_beside(message) if kind == "execute_request" else self._answer(message)
-                )
+            if subshell_id is not None:
+                await original(subshell_id, message)
                 return
-            cell = kind == "execute_request"
-            self._ordinary += cell
+            handled = self._at_once_handled(message)
+            if handled is not None:
+                await asyncio.create_task(handled)
+                return
+            self._ordinary += 1
             try:
-                if cell:
-                    async with self._turns:
-                        pass  # without a pause from here to the kernel's lock
+                async with self._turns:
+                    pass  # without a pause from here to the kernel's lock
                 await original(subshell_id, message)
             finally:
-                self._ordinary -= cell
-            if self._cells and subshell_id is None:
+                self._ordinary -= 1
+            if self._cells:
                 publish(self._kernel, "busy", self._cells[-1])
 
         return shell_main
 
-    def _peek(self, message: Any) -> tuple[str, bool]:
-        """Return the type of *message*, and whether it does not wait for the cell that awaits."""
+    def _at_once_handled(self, message: Any) -> Coroutine[Any, Any, None] | None:
+        """Return what handles *message* at once, though a cell awaits; None if it is handled in its turn."""
+        # To look into each would cost as much as an empty cell.
+        if not (self._awaits() or self._runner.concurrent or any(_OPTION in frame.bytes for frame in message)):
+            return None
         session = self._kernel.session
         try:
             _, frames = session.feed_identities(message, copy=False)
@@ -112,10 +116,10 @@ class ConcurrentRequests:
             kind: str = request["header"]["msg_type"]
             if kind == "execute_request":
                 content = session.unpack(getattr(request["content"], "bytes", request["content"]))
-                return kind, self._at_once(content, queued=self._ordinary > 1)
+                return self._run_beside(message) if self._at_once(content, queued=self._ordinary > 1) else None
         except Exception:  # no session any more, or no message: the kernel says what is wrong
-            return "", False
-        return kind, self._awaits() and kind in _REQUESTS
+            return None
+        return self._answer(message) if self._awaits() and kind in _REQUESTS else None
 
     async def _run_beside(self, message: Any) -> None:
         """As :meth:`_answer`, of a cell: what it starts belongs to it, and to nobody else it is the present cell."""
