@@ -36,7 +36,7 @@ class CellCount:
         if not record.beside:
             self._announced.add(record)
         elif counts:
-            record.reserved = self._shell.execution_count
+            record.reserve(self._shell.execution_count)
             self._shell.execution_count += 1
 
     async def run(self, cell: Awaitable[_T], record: CellRecord) -> _T:

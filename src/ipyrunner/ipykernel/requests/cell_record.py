@@ -13,11 +13,10 @@ __all__ = ["CellRecord", "present_record", "recorded"]
 class CellRecord:
     """One run of ``run_cell_async``: its number, what it was shown as, how its code begins."""
 
-    _beside: ClassVar[int] = 0
+    _reservations: ClassVar[int] = 0
 
     def __init__(self, outer: CellRecord | None = None, *, beside: bool = False) -> None:
-        CellRecord._beside += beside
-        self._beside_before = CellRecord._beside
+        self._reserved_before = CellRecord._reservations
         # Whether it runs though other cells do; whether it has begun, and IPython has counted it.
         self.beside = beside
         self.begun = self.counted = False
@@ -45,7 +44,12 @@ class CellRecord:
     @property
     def own_count(self) -> int | None:
         """Its number, if the shell may have gone on to that of another cell, which has begun while it runs."""
-        return self.count if self.beside or CellRecord._beside != self._beside_before else None
+        return self.count if self.beside or CellRecord._reservations != self._reserved_before else None
+
+    def reserve(self, number: int) -> None:
+        """Let *number* be that of the cell, from now on."""
+        self.reserved = number
+        CellRecord._reservations += 1
 
 
 _record: contextvars.ContextVar[CellRecord | None] = contextvars.ContextVar("ipyrunner record", default=None)
