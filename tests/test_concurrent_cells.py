@@ -243,6 +243,28 @@ def test_options_that_end_the_interpreter_cost_no_reply(k: Kernel) -> None:
         assert k.run(f"%%arun {option}{{leave()}}\n1").reply is not None
 
 
+@pytest.mark.parametrize("captures", ["%%arun --concurrent\n", ""], ids=["beside", "main"])
+def test_requests_are_answered_while_a_cell_captures_its_output(k: Kernel, captures: str) -> None:
+    # capture_output puts another publisher in the place of the shell's, which knows of no requests.
+    cell = started(
+        k,
+        f"{captures}from IPython.utils.capture import capture_output\ngo_on = asyncio.Event(); print('go')\n"
+        "with capture_output() as captured: await go_on.wait()\ndisplay('own')",
+    )
+    asked = k.track(k.client.session.msg("complete_request", {"code": "captu", "cursor_pos": 5}))
+    k.finish(asked)
+    beside = k.begin(
+        "%%arun --concurrent\nawait asyncio.sleep(0); go_on.set()\nawait asyncio.sleep(0.05); display('beside')"
+    )
+    k.finish(beside)
+    k.finish(cell)
+    for each, text in ((cell, "own"), (beside, "beside")):
+        assert each.reply is not None
+        assert each.reply["status"] == "ok"
+        shown = [m["content"]["data"]["text/plain"] for m in each.messages if m["msg_type"] == "display_data"]
+        assert shown == [f"'{text}'"]
+
+
 def test_it_asks_for_input(k: Kernel) -> None:
     # Also when the cell beside it has ended, which puts back the builtin.
     main = started(k, "import asyncio; go_on = asyncio.Event(); print('go'); await go_on.wait()")

@@ -126,6 +126,10 @@ def test_the_second_interrupt_gives_up_a_cell_that_goes_on(k: Kernel) -> None:
 
 
 def test_one_cell_is_interrupted_by_message(k: Kernel) -> None:
+    only = started(k, BESIDE)
+    assert interrupt_cell(k, only.msg_id) == {"status": "ok"}
+    k.finish(only)
+    assert (only.ename, only.stdout) == ("KeyboardInterrupt", "go\ncleaned\n")
     main, beside = started(k, WAITING), started(k, BESIDE)
     assert interrupt_cell(k, beside.msg_id) == {"status": "ok"}
     k.finish(beside)
@@ -190,8 +194,8 @@ def test_a_cell_is_sent_to_the_background(k: Kernel, where: str, how: str) -> No
     assert k.ok("import ipyrunner; [t.cell for t in ipyrunner.tasks()]").value == f"['In[{own}]']"
     again = k.run(f"%atasks background In[{own}]")
     assert again.ename == "UsageError" or "in the background already" in again.stderr
-    k.ok("await asyncio.sleep(0); go_on.set()")
-    k.ok("%atasks wait all")
+    k.ok("asyncio.get_event_loop().call_later(0.2, go_on.set);")
+    assert "failed: ValueError" in k.ok("%atasks wait all").stdout
     k.wait_for(cell, "later")
     k.wait_for_message(cell, "error")
     assert "ValueError" in cell.traceback

@@ -12,6 +12,7 @@ import pytest
 from nbclient import NotebookClient
 
 from kernels import Kernel
+from side_by_side import concurrent_only
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
@@ -30,7 +31,7 @@ def test_the_readmes_snippets_run_as_printed(stock: Kernel) -> None:
             assert cell.stdout + (cell.value or "") == expected.rstrip("\n"), code
 
 
-@pytest.mark.parametrize("page", ["main.md", "nesting.md"])
+@pytest.mark.parametrize("page", ["main.md", "nesting.md", pytest.param("concurrent.md", marks=concurrent_only)])
 def test_the_snippets_run_as_printed(fresh: Kernel, page: str) -> None:
     for code, expected in SNIPPET.findall((ROOT / "docs" / page).read_text()):
         assert fresh.ok(code.rstrip("\n")).value == (expected.rstrip("\n") or None)

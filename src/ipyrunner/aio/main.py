@@ -183,8 +183,8 @@ class Main:
 
     # -- the task
 
-    async def run(self) -> None:
-        """Be the coroutine of the task."""
+    async def run(self) -> Any:
+        """Be the coroutine of the task. Returns what the last coroutine has returned, if it was to end meanwhile."""
         while True:
             while not self._steps and not self._over:
                 self._wakeup = _Wakeup(loop=self._loop)
@@ -192,8 +192,12 @@ class Main:
                     await self._wakeup
             self._wakeup = None
             if not self._steps:
-                return
-            await self._await(self._steps.popleft())
+                return None
+            step = self._steps.popleft()
+            await self._await(step)
+            if self._over and not self._steps:
+                return step.value
+            del step
 
     async def _await(self, step: Step) -> None:
         task, self.step = self.task, step

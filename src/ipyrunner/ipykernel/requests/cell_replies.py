@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ...aio.replacements import Replacements
@@ -43,6 +44,9 @@ class CellReplies:
                 replace(kernel, name, make)
         if hasattr(shell, "_showtraceback"):  # private, since IPython 0.11; without it a reply may have another's lines
             replace(shell, "_showtraceback", self._show_traceback)
+        if hasattr(kernel, "shell_main"):  # where requests are handled while a cell awaits
+            replace(kernel, "set_parent", self._set_parent)
+        self._publisher = shell.display_pub
         self._replacements.subclass(shell.displayhook, self._recording)
         self._replacements.subclass(shell.payload_manager, _recording_payloads)
         # Those whose code runs, and the excepthook of before: each cell puts back the one that it has found.
@@ -69,6 +73,19 @@ class CellReplies:
             return _put_right(reply, record)
 
         return do_execute
+
+    def _set_parent(self, original: Callable[..., None]) -> Callable[..., None]:
+        def set_parent(ident: Any, parent: dict[str, Any], channel: str = "shell") -> None:
+            try:
+                original(ident, parent, channel)
+            except AttributeError:
+                # A cell that awaits has put others in the places of the publisher and the streams (capture_output).
+                outputs: tuple[Any, ...] = (self._publisher, sys.stdout, sys.stderr)
+                for output in outputs:
+                    with suppress(AttributeError):
+                        output.set_parent(parent)
+
+        return set_parent
 
     def _show_traceback(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def _showtraceback(etype: Any, evalue: Any, stb: list[str]) -> Any:

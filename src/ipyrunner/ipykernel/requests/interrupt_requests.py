@@ -38,11 +38,11 @@ class InterruptRequests:
             present = self._runner.present
             if not msg_id or present is None:
                 return original(stream, ident, parent)
-            if self._is_plain(msg_id):  # SIGINT ends what has the thread
-                present.interrupts.alone = True
-                return original(stream, ident, parent)
             content: dict[str, Any] = {"status": "ok"}
             if not self._interrupt(msg_id):
+                if self._is_plain(msg_id):  # SIGINT ends what has the thread
+                    present.interrupts.alone = True
+                    return original(stream, ident, parent)
                 message = f"no cell runs whose execute request has the msg_id {msg_id!r}"
                 content = {"status": "error", "ename": "RuntimeError", "evalue": message, "traceback": []}
             self._kernel.session.send(stream, "interrupt_reply", content, parent, ident=ident)
@@ -62,7 +62,7 @@ class InterruptRequests:
         return False
 
     def _is_plain(self, msg_id: object) -> bool:
-        """Return whether it is the cell that blocks the kernel."""
+        """Return whether it is the cell that blocks the kernel: none of those that await."""
         present = self._runner.present
         blocks = present is not None and present.is_entered and not present.awaits
         return blocks and self._msg_id(self._kernel.get_parent("shell")) == msg_id

@@ -7,7 +7,10 @@ import html
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, overload
+
+from IPython.core.interactiveshell import ExecutionResult
 
 from ...aio.introspection.private_api import exception_of, task_context, waits_for
 from ...aio.introspection.task_origin import origin_of
@@ -137,9 +140,18 @@ class TaskTable(Sequence[TaskInfo]):
 def states(task: asyncio.Task[Any]) -> str:
     """Return the state of *task* and what it has ended with. Does not count as somebody's having asked for it."""
     state = _state(task)
-    if state == "failed" and (exc := exception_of(task)) is not None:
-        return f"{state}: {describe(exc)}"
-    return state
+    exc = exception_of(task) if state == "failed" else _cells_error(task) if state == "done" else None
+    return state if exc is None else f"failed: {describe(exc)}"
+
+
+def _cells_error(task: asyncio.Task[Any]) -> BaseException | None:
+    """Return what the code of a cell, which *task* has run, has failed with: IPython puts it into the cell's result."""
+    with suppress(BaseException):  # a task of the user's, which may be anything
+        result = task.result()
+        if type(result) is ExecutionResult:
+            error: BaseException | None = result.error_in_exec or result.error_before_exec
+            return error
+    return None
 
 
 def age(seconds: float) -> str:
