@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from kernels import CONCURRENT, Cell, Kernel
+from kernels import CONCURRENT, DEADLINE, Cell, Kernel
 
-__all__ = ["BESIDE", "WAITING", "concurrent_only", "counts", "number", "started"]
+__all__ = ["BESIDE", "WAITING", "concurrent_only", "counts", "interrupt_cell", "number", "started"]
 
 concurrent_only = pytest.mark.skipif(not CONCURRENT, reason="cells run side by side on ipykernel 7 and IPython 9.8")
 WAITING = (
@@ -33,3 +35,10 @@ def started(k: Kernel, code: str) -> Cell:
     cell = k.begin(code)
     k.wait_for(cell, "go")
     return cell
+
+
+def interrupt_cell(k: Kernel, msg_id: str) -> dict[str, Any]:
+    """Interrupt one cell by message; return the content of the reply."""
+    k.client.control_channel.send(k.client.session.msg("interrupt_request", {"msg_id": msg_id}))
+    content: dict[str, Any] = k.client.get_control_msg(timeout=DEADLINE)["content"]
+    return content

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from kernels import BEFORE, DEADLINE, Kernel, kernel
-from side_by_side import BESIDE, WAITING, concurrent_only, number, started
+from kernels import BEFORE, Kernel, kernel
+from side_by_side import BESIDE, WAITING, concurrent_only, interrupt_cell, number, started
 
 
 @pytest.fixture
 def k(side_by_side: Kernel) -> Kernel:
     return side_by_side
-
-
-def interrupt_cell(k: Kernel, msg_id: str) -> dict[str, Any]:
-    """Interrupt one cell by message; return the content of the reply."""
-    k.client.control_channel.send(k.client.session.msg("interrupt_request", {"msg_id": msg_id}))
-    content: dict[str, Any] = k.client.get_control_msg(timeout=DEADLINE)["content"]
-    return content
 
 
 def test_one_interrupt_ends_all_cells(k: Kernel) -> None:

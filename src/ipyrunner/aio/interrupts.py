@@ -138,7 +138,8 @@ class Interrupts:
         peer.context, peer.name = context, name
         self.peers.append(peer)
         if len(self.peers) == 1:
-            self._outside.begin_peers(self.press_peers)
+            self.alone = False  # said of a cell that none was beside
+            self._outside.begin_peers(self._press_from_run)
         try:
             yield peer
         finally:
