@@ -12,7 +12,8 @@ __all__ = ["BESIDE", "WAITING", "concurrent_only", "counts", "interrupt_cell", "
 
 concurrent_only = pytest.mark.skipif(not CONCURRENT, reason="cells run side by side on ipykernel 7 and IPython 9.8")
 WAITING = (
-    "import asyncio\nprint('go')\ntry: await asyncio.sleep(600)\nfinally: await asyncio.sleep(0.01); print('cleaned')"
+    "import asyncio\ntry:\n    print('go')\n    await asyncio.sleep(600)\n"
+    "finally: await asyncio.sleep(0.01); print('cleaned')"
 )
 BESIDE = f"%%arun --concurrent\n{WAITING}"
 

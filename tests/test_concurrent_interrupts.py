@@ -247,7 +247,7 @@ def test_keyboard_interrupt_of_a_plain_cells_own_ends_no_other(k: Kernel) -> Non
     assert beside.reply is None
     caught = started(
         k,
-        "import time\nprint('go')\ntry:\n    while True: time.sleep(0.001)\nexcept KeyboardInterrupt: print('caught')",
+        "import time\ntry:\n    print('go')\n    while True: time.sleep(0.001)\nexcept KeyboardInterrupt: print('caught')",
     )
     k.interrupt()
     k.finish(caught)
