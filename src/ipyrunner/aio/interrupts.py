@@ -96,6 +96,7 @@ class Interrupts:
                         self._wakeup.forget(signal.SIGINT)
         finally:
             self.count += interrupt.presses
+            self._tell_peers(interrupt)
             if (forced := interrupt.forced) and origin_of(forced.context) is not origin_of(context):
                 forced.context.run(self._show, forced)
             self._show_unwound(interrupt)
@@ -123,6 +124,7 @@ class Interrupts:
                 yield
         finally:
             self._between = None
+            self._tell_peers(interrupt)
             if interrupt.presses:
                 self._wakeup.forget(signal.SIGINT)
             self._show_unwound(interrupt)
@@ -154,6 +156,10 @@ class Interrupts:
         alone, self.alone = self.alone, False
         for peer in () if alone else tuple(self.peers):
             peer.press()
+
+    def _tell_peers(self, interrupt: Interrupt) -> None:
+        if interrupt.presses > interrupt.told:
+            self._press_from_run()
 
     def _press_from_run(self) -> None:
         self._pressed = True

@@ -88,6 +88,8 @@ class Interrupt(MainTask):
     ) -> None:
         super().__init__(loop, queue, grace)
         self._peers, self._press_peers = peers, press_peers
+        # Of how many presses the peers know: one that comes when this is almost over is only counted.
+        self.told = 0
         self._grace = grace
         self._replaces = replaces
         self._previous: Any = None
@@ -162,6 +164,7 @@ class Interrupt(MainTask):
 
     def press(self, *, alone: bool = False) -> None:
         """Do what SIGINT does, *alone*: to this main task alone. On the main thread, also in a signal handler."""
+        self.told += 1
         if not alone:
             self._press_peers()
         self.presses += 1
