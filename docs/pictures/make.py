@@ -2,8 +2,9 @@
 
     python docs/pictures/make.py NOTEBOOK OUT.png [--theme dark]
 
-The interrupt button is pressed in cells that are tagged `interrupt`, once they have printed something. It needs
-what the browser tests need: the dependency group `test`, and Chromium.
+The interrupt button is pressed in cells that are tagged `interrupt`, once they have printed something; those that are
+tagged `runs` go on beside the next ones then. It needs what the browser tests need: the dependency group `test`, and
+Chromium.
 """
 
 import argparse
@@ -34,6 +35,7 @@ FITS = "(panel => panel.scrollHeight == panel.clientHeight)(document.querySelect
 def execute(page: Page, cells: list[dict[str, Any]], timeout: float) -> None:
     """Execute the code cells one after the other, each when the one before has its prompt number."""
     outputs = []
+    running = False
     for index, cell in enumerate(cells):
         if cell["cell_type"] != "code" or not (source := "".join(cell["source"]).strip()):
             continue
@@ -44,10 +46,15 @@ def execute(page: Page, cells: list[dict[str, Any]], timeout: float) -> None:
             if "interrupt" in tags:
                 seen.expect(re.compile("."))
                 browser.press_interrupt(page)
+            if "runs" in tags:
+                running = True
+                seen.expect(re.compile("."))
+                continue
             seen.expect_end()
         except AssertionError:
             sys.exit(f"Cell {index + 1} has not ended within {timeout:g} s (see --timeout):\n{source}")
-        browser.expect_idle(page)  # what comes after an error at once, the kernel aborts
+        if not running:
+            browser.expect_idle(page)  # what comes after an error at once, the kernel aborts
         outputs = page.evaluate(OUTPUTS, index)
         for output in outputs:
             failed = output["output_type"] == "error"
