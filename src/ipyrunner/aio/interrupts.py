@@ -172,11 +172,13 @@ class Interrupts:
             yield
             return
         pressed, self._pressed = self._pressed, False
-        with self._wakeup.on_signals():
-            yield
-        if self._wakeup.take(signal.SIGINT) and not self._pressed:  # else a run in the block has handled it
-            self.press_peers()
-        self._pressed, self.alone = pressed, False
+        try:
+            with self._wakeup.on_signals():
+                yield
+        finally:
+            if self._wakeup.take(signal.SIGINT) and not self._pressed:  # else a run in the block has handled it
+                self.press_peers()
+            self._pressed, self.alone = pressed, False
 
     def runs(self) -> list[MainTask]:
         """Return the interrupts of the runs that others wait for, and that have names."""

@@ -9,6 +9,7 @@ The solution: each cell has a record, which its Context names. What the shell ha
 from __future__ import annotations
 
 import sys
+import threading
 import weakref
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -59,6 +60,8 @@ class CellReplies:
 
     def _do_execute(self, original: Callable[..., Any]) -> Callable[..., Any]:
         async def do_execute(code: str, silent: bool, store_history: bool = True, *args: Any, **kwargs: Any) -> Any:
+            if threading.current_thread() is not threading.main_thread():  # a subshell's, whose cells are its own
+                return await original(code, silent, store_history, *args, **kwargs)
             record = present_record()
             if record is None or record.begun:
                 record = CellRecord()
@@ -92,7 +95,11 @@ class CellReplies:
             shell, record = self._shell, present_record()
             result = original(etype, evalue, stb)
             if record is not None:
-                record.error = {"traceback": stb, "ename": str(etype.__name__), "evalue": str(evalue)}
+                record.error = {
+                    "traceback": stb,
+                    "ename": _text(getattr(etype, "__name__", etype)),
+                    "evalue": _text(evalue),
+                }
                 record.display_failed = display_failed(shell)
                 set_display_failed(shell, False)  # read when any cell ends
             return result
@@ -190,6 +197,13 @@ def _recording_payloads(own: Any) -> type:
                 record.payloads = payloads
 
     return RecordingPayloadManager
+
+
+def _text(value: object) -> str:
+    try:
+        return str(value)
+    except BaseException:  # the user's, which may be anything, also the second time that it is asked
+        return ""
 
 
 def _put_right(reply: Any, record: CellRecord) -> Any:

@@ -137,10 +137,17 @@ class ConcurrentRequests:
             record = CellRecord(beside=True)
             running = asyncio.create_task(self._execute(idents, request, record))
             await self._count.begun(record, running)
-        await running
-        self._cells.remove(request)
-        flush()
-        publish(kernel, "idle", request)
+        try:
+            await running
+        finally:
+            self._cells.remove(request)
+            flush()
+            publish(kernel, "idle", request)
+            self._say_busy()
+
+    def _say_busy(self) -> None:
+        """Front ends show the last status that came, and another cell may run."""
+        kernel = self._kernel
         if self._awaits():
             publish(kernel, "busy", self._runner.context.copy().run(kernel.get_parent))
         elif self._cells:
