@@ -112,6 +112,20 @@ def test_one_interrupt_ends_a_run_inside_a_run(nested: Kernel, call: str, where:
     assert (running == "[]") is cleans
 
 
+@pytest.mark.parametrize("where", ["main task", "child"])
+@pytest.mark.parametrize("call", RUNS.values(), ids=RUNS)
+def test_an_interrupt_between_two_tasks_of_an_inner_run(nested: Kernel, call: str, where: str) -> None:
+    # No task counts as running in this callback, and the one that runs the loop is in a step of its.
+    nested.ok(
+        "import signal\nasync def press():\n"
+        "    asyncio.get_running_loop().call_soon(signal.raise_signal, signal.SIGINT)\n    await inner(60)\n"
+        f"async def outer():\n    await asyncio.sleep(0)\n    {call.replace('inner(SECONDS)', 'press()')}"
+    )
+    child = "await asyncio.gather(outer(), asyncio.sleep(60), return_exceptions=True)"
+    cell = nested.run("await outer()" if where == "main task" else child)
+    assert cell.ename == "KeyboardInterrupt"
+
+
 def test_one_interrupt_ends_a_cell_under_which_a_task_runs_the_loop(nested: Kernel) -> None:
     nested.ok("async def background():\n    try: asyncio.run(inner())\n    finally: log.append('background')")
     cell = nested.begin("t = asyncio.create_task(background())\nawait asyncio.sleep(60)")

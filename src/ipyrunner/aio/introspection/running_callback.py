@@ -136,12 +136,14 @@ def task_of_step(frame: FrameType) -> asyncio.Task[Any] | None:
 
 
 def runs_nested(frame: FrameType | None) -> bool:
-    """Return whether *frame*, a callback of a loop, is run by a loop that another callback runs."""
-    calls = 0
+    """Return whether *frame* is in a loop, in one of its callbacks or between two, that another callback runs."""
+    is_in_loop = False
     while frame is not None and frame.f_code not in _DRIVERS:
-        calls += frame.f_code is _HANDLE_RUN
+        if is_in_loop and frame.f_code is _HANDLE_RUN:
+            return True
+        is_in_loop = is_in_loop or frame.f_code.co_name == "_run_once"  # nest_asyncio's has that name, too
         frame = frame.f_back
-    return calls > 1
+    return False
 
 
 class CallbackCall:

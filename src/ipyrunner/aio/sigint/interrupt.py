@@ -286,7 +286,7 @@ class Interrupt(MainTask):
         dependent = self._is_dependent(running)
         if self._due and not dependent:
             self._cancel_due()
-        due, self._due = self._due and dependent, False
+        is_taken, self._due = self._due and dependent, self._due and not dependent
         self._forced.append(running)
         since, held.since = held.since, time.monotonic()
         self.forced = Forced.into(frame)
@@ -298,7 +298,7 @@ class Interrupt(MainTask):
                 give_back()
             held.since = since
             self._forced = [other for other in self._forced if other is not running]
-            self._due = due
+            self._due = self._due or is_taken
             # What collects one object after the other is always in the middle of that when the watchdog looks.
             call_at_next_line(user_frame(sys._getframe(), self._loop), self._raise)
 

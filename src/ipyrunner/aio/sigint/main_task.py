@@ -243,8 +243,11 @@ class MainTask:
         self._loop.call_soon_threadsafe(self._take_effect, context=self._context)
 
     def _cancel_due(self) -> None:
-        """In the handler. What cannot be cancelled here, the loop's answer decides about."""
-        if self.task is not None and not self.is_done:
+        """In the handler. What cannot be cancelled here, the loop's answer decides about; so it does in an inner run.
+
+        There no task counts as running, between two callbacks, though those that run the loop are in a step of theirs.
+        """
+        if self.task is not None and not self.is_done and not runs_nested(sys._getframe()):
             with suppress(Exception):  # a circle of tasks (RecursionError), a task or a future of the user's
                 self.cancel()
                 self._due = False
