@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import uvloop
 
 from ipyrunner import NotebookRunner
+from ipyrunner.aio.tasks.registry import Tasks
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 # Seconds after which a runner of these tests forces an interrupt.
@@ -46,3 +47,11 @@ def put_off(loop: asyncio.AbstractEventLoop, waiting: weakref.WeakSet[asyncio.Fu
     future = loop.create_future()
     waiting.add(future)
     return future
+
+
+async def looked_at(books: Tasks) -> None:
+    """Wait until no task is young any more: each is watched, or has ended."""
+    young, deadline = books._young, time.monotonic() + 30
+    while young.new or young._batches:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.001)

@@ -14,7 +14,7 @@ import pytest
 
 from ipyrunner.aio.introspection.running_loop import register_task, unregister_task
 from ipyrunner.aio.tasks.registry import Tasks
-from loops import put_off
+from loops import looked_at, put_off
 
 
 def raise_at(step: int) -> Any:
@@ -78,7 +78,7 @@ def turn(loop: asyncio.AbstractEventLoop, seconds: float) -> None:
 
 TORN = {
     "as it is noted": Tasks._keep,
-    "as it is stored": Tasks._hold,
+    "as it is stored": Tasks._watch,
     "as it is looked at": Tasks._look_at,
     "as it is let go": Tasks._let_go,
 }
@@ -126,7 +126,7 @@ def test_an_interrupt_in_the_middle_of_the_books_loses_no_task(
         async def main() -> None:
             loop.create_task(lonely(line), name=f"lonely {line}")
             failed.append(loop.create_task(fails()))
-            await asyncio.sleep(0.01)
+            await looked_at(books)
 
         gc.disable()  # in its callbacks nothing can be raised
         sys.settrace(trace)
@@ -137,6 +137,7 @@ def test_an_interrupt_in_the_middle_of_the_books_loses_no_task(
             sys.settrace(None)
             gc.enable()
         for _ in range(3):
+            loop.run_until_complete(looked_at(books))
             turn(loop, 0.005)
             gc.collect()
             while waiting:

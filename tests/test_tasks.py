@@ -279,7 +279,8 @@ def test_an_exception_whose_text_does_not_end_can_be_interrupted(shared: Kernel)
     cell = shared.ok(
         "import time\nclass E(Exception):\n    def __str__(self):\n        print('go')\n        while True: time.sleep(0.01)\n"
         "async def fails(): raise E\n"
-        "async def main():\n    await asyncio.sleep(0.2)\n    try: await asyncio.create_task(fails())\n    except E: pass\n"
+        "async def main():\n    global held\n    await asyncio.sleep(0.2)\n    held = asyncio.create_task(fails())\n"
+        "    try: await held\n    except E: pass\n"
         "m = asyncio.create_task(main())"
     )
     shared.wait_for(cell, "go")

@@ -13,9 +13,10 @@ from itertools import pairwise
 import pytest
 
 from ipyrunner import NotebookRunner
-from ipyrunner.aio.tasks import registry as tasks_module
+from ipyrunner.aio.tasks import young_tasks
 from ipyrunner.aio.tasks.registry import Tasks
-from loops import put_off
+from ipyrunner.aio.tasks.young_tasks import YoungTasks
+from loops import looked_at, put_off
 
 
 def test_tasks_that_nobody_holds_survive_a_collection_in_their_first_iteration(
@@ -41,11 +42,11 @@ def test_tasks_that_nobody_holds_survive_a_collection_in_their_first_iteration(
         for future in list(waiting):
             future.set_result(None)
         del future
-        await asyncio.sleep(0.01)
+        await looked_at(books)
 
     loop.run_until_complete(main())
     assert sorted(went_on) == list(range(300))
-    assert books._on_collection not in gc.callbacks
+    assert books._young._on_collection not in gc.callbacks
 
 
 def test_tasks_that_nobody_holds_survive_a_collection_in_another_thread(
@@ -116,8 +117,7 @@ def test_a_task_that_waits_again_survives_a_collection_before_the_look(
         went_on.append(1)
 
     loop.create_task(lonely())
-    loop.run_until_complete(asyncio.sleep(0))
-    loop.run_until_complete(asyncio.sleep(0))
+    loop.run_until_complete(looked_at(books))
     (future,) = waiting
     callbacks = future._callbacks
     assert callbacks is not None
@@ -175,19 +175,19 @@ def test_tasks_that_begin_after_an_iteration_was_cut_short_survive_a_collection(
     assert sorted(went_on) == list(range(6))
 
 
-def test_the_collector_is_watched_only_while_there_is_something_to_sort(
+def test_the_collector_is_watched_only_while_there_are_young_tasks(
     loop: asyncio.AbstractEventLoop, books: Tasks
 ) -> None:
-    task = loop.create_task(
-        asyncio.sleep(0.001)
-    )  # in a cell without await: what is raised in there the collector drops
-    assert books._on_collection not in gc.callbacks
+    on_collection = books._young._on_collection
+    task = loop.create_task(asyncio.sleep(0.001))
+    # In a cell without await: what is raised in there the collector drops.
+    assert on_collection not in gc.callbacks
 
     async def main() -> None:
         asyncio.create_task(asyncio.sleep(0.001))
-        assert books._on_collection in gc.callbacks
-        await asyncio.sleep(0.01)
-        assert books._on_collection not in gc.callbacks
+        assert on_collection in gc.callbacks
+        await looked_at(books)
+        assert on_collection not in gc.callbacks
         await task
 
     loop.run_until_complete(main())
@@ -202,7 +202,7 @@ def test_the_collector_is_not_watched_in_a_cell_without_await(runner: NotebookRu
             asyncio.create_task(nothing())
 
     def watched() -> bool:
-        return any(isinstance(getattr(callback, "__self__", None), Tasks) for callback in gc.callbacks)
+        return any(isinstance(getattr(callback, "__self__", None), YoungTasks) for callback in gc.callbacks)
 
     gc.disable()  # the collector would sort them
     try:
@@ -213,21 +213,78 @@ def test_the_collector_is_not_watched_in_a_cell_without_await(runner: NotebookRu
         gc.enable()
 
 
-def test_many_new_tasks_are_sorted_some_at_a_time(
-    loop: asyncio.AbstractEventLoop, books: Tasks, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(books, "_watch_collector", lambda: None)  # each collection sorts some more
+def test_tasks_that_go_on_are_watched_some_at_a_time(loop: asyncio.AbstractEventLoop, books: Tasks) -> None:
     held: list[int] = []
 
     async def main() -> None:
         event = asyncio.Event()
-        waiting = [asyncio.create_task(event.wait()) for _ in range(5000)]
-        while len(books._live) < 5000:
+        waiting = [asyncio.create_task(event.wait()) for _ in range(3000)]
+        while len(books._live) < len(waiting):
             held.append(len(books._live))
             await asyncio.sleep(0)
         event.set()
         await asyncio.wait(waiting)
 
     loop.run_until_complete(main())
-    assert max(b - a for a, b in pairwise(held)) <= tasks_module._SORTED
-    assert len(held) >= 5
+    assert max(b - a for a, b in pairwise(held)) <= young_tasks._HANDED_ON * young_tasks._LONGEST_PAUSE
+    assert len(set(held)) >= 4
+
+
+@pytest.mark.parametrize("generation", [0, 1, 2])
+def test_tasks_that_nobody_holds_survive_collections_of_each_generation(
+    loop: asyncio.AbstractEventLoop, books: Tasks, generation: int
+) -> None:
+    # Before they are watched, and of whichever age: the collector does not look at all of them each time.
+    waiting: weakref.WeakSet[asyncio.Future[None]] = weakref.WeakSet()
+    went_on: list[int] = []
+
+    async def lonely(n: int) -> None:
+        await put_off(loop, waiting)
+        went_on.append(n)
+
+    async def main() -> None:
+        for age in (1, 0, 0, 1, 0):
+            for n in range(10):
+                loop.create_task(lonely(n))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            gc.collect(age)
+        gc.collect(generation)
+        assert books._live == {}
+        while waiting:
+            waiting.pop().set_result(None)
+        await asyncio.sleep(0.01)
+
+    gc.collect()
+    gc.disable()
+    books._young._hand_some_on = lambda number: None  # type: ignore[method-assign]
+    try:
+        loop.run_until_complete(main())
+    finally:
+        gc.enable()
+    assert len(went_on) == 50
+
+
+def test_tasks_that_nobody_holds_survive_a_collection_in_a_cell_without_await(runner: NotebookRunner) -> None:
+    loop = runner.get_loop()
+    waiting: weakref.WeakSet[asyncio.Future[None]] = weakref.WeakSet()
+    went_on: list[int] = []
+
+    async def lonely() -> None:
+        await put_off(loop, waiting)
+        went_on.append(1)
+
+    async def main() -> None:
+        for _ in range(3):
+            loop.create_task(lonely())
+        await asyncio.sleep(0)
+
+    runner.run(main())
+    for _ in range(2):
+        runner.run_sync(gc.collect)
+        runner.run(asyncio.sleep(0))
+        gc.collect()
+    while waiting:
+        waiting.pop().set_result(None)
+    runner.run(asyncio.sleep(0.01))
+    assert went_on == [1, 1, 1]

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from traitlets import observe
 
 from .aio.introspection.context_copy import carry_into
+from .aio.introspection.loop_class import new_loop
 from .aio.introspection.private_api import tasks_of
 from .aio.introspection.running_callback import lends_loop
 from .aio.introspection.running_loop import NOTHING, Running, exchange, running_as, running_loop
@@ -90,7 +91,7 @@ class NotebookRunner(Settings):
             except Exception as exc:
                 if self.loop_factory is None:
                     raise
-                loop = asyncio.new_event_loop()
+                loop = new_loop()
                 print(
                     f"ipyrunner: NotebookRunner.loop_factory failed ({type(exc).__name__}: {exc}); asyncio's own loop "
                     "is used. Set loop_factory to one that works, then `%arunner restart`."

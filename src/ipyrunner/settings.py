@@ -12,6 +12,7 @@ from traitlets import Bool, Float, TraitError, default, observe, validate
 from traitlets.config import LoggingConfigurable
 from traitlets.utils.importstring import import_item
 
+from .aio.introspection.loop_class import new_loop
 from .aio.nested_runs import allow, is_applied, library
 from .aio.persistent_runner import PersistentRunner
 
@@ -27,7 +28,7 @@ def make_loop(
 
     *nested*: it has to be asyncio's own.
     """
-    loop = asyncio.new_event_loop() if factory is None else factory()
+    loop = new_loop() if factory is None else factory()
     if not isinstance(loop, asyncio.AbstractEventLoop):
         raise TypeError(f"loop_factory returned {loop!r}, which is no event loop")
     if loop.is_closed() or loop.is_running() or loop is present:

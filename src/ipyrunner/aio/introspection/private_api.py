@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from types import CodeType, CoroutineType, FrameType
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, TypeVar
 
 from .task_state import coro_of, is_done, loop_of, own_context
 
@@ -49,10 +49,12 @@ __all__ = [
     "task_context",
     "tasks_of",
     "unseen",
+    "unseen_of",
     "waited_for_by",
     "waits_for",
 ]
 
+_T = TypeVar("_T")
 _GATHERING: Any = getattr(asyncio.tasks, "_GatheringFuture", ())
 _GROUP_ENDS = ("__aexit__", "_aexit")  # the second since 3.13
 _WAIT = getattr(getattr(asyncio.tasks, "_wait", None), "__code__", None)
@@ -227,6 +229,12 @@ def exception_of(task: asyncio.Task[Any]) -> BaseException | None:
     """As ``task.exception()`` of a task that may not have ended; it does not count as somebody's having asked."""
     exception: BaseException | None = _attribute(task, "_exception")
     return exception
+
+
+def unseen_of(refs: list[_T], tasks: list[asyncio.Task[Any] | None]) -> list[_T]:
+    """As :func:`unseen`, of tasks of asyncio's own class, without a detour; return those *refs* that refer to them."""
+    pairs = zip(refs, tasks, strict=True)
+    return [ref for ref, task in pairs if task is not None and task._log_traceback]  # type: ignore[attr-defined]
 
 
 def unseen(tasks: Iterable[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:

@@ -1,6 +1,7 @@
 """The tasks of one loop, and what goes wrong in it.
 
 * :mod:`registry`: which tasks there are, since when, and which have ended lately.
+* :mod:`young_tasks`: those that have started a moment ago.
 * :mod:`safe_names`: how a task and an exception are called, on one line.
 * :mod:`task_records`: what is known of a task, and what is remembered of one that has ended.
 * :mod:`unretrieved_failures`: failures of tasks that nobody has asked for.

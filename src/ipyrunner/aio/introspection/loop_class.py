@@ -1,0 +1,74 @@
+"""The class of a notebook's loop: asyncio's own, but known by that loop alone, and telling when its state changes.
+
+CPython keeps the names of the attributes that the objects of one class have in one place, for about thirty names; in
+asyncio's loops there is room for one more, or two, and each loop of that class that was ever made leaves less. An
+object with a further attribute has a dict: then each iteration of the loop costs an eighth more on Python 3.13. We set
+attributes of the notebook's loop and of the kernel's, which are of one class; so the notebook's has one of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["new_loop", "when_changed"]
+
+_Changed = Callable[[], None]
+_told: weakref.WeakKeyDictionary[Any, _Changed] = weakref.WeakKeyDictionary()
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """As ``asyncio.new_event_loop``, which a policy may have made anything; a loop of asyncio's is of a subclass."""
+    loop = asyncio.new_event_loop()
+    cls: Any = type(loop)
+    if cls.__module__ not in ("asyncio.unix_events", "asyncio.windows_events"):
+        return loop
+    loop.close()  # not by loop.__class__, which gives it a dict
+    own: asyncio.AbstractEventLoop = _subclass(cls)()
+    return own
+
+
+def when_changed(loop: asyncio.AbstractEventLoop, changed: _Changed | None) -> bool:
+    """Call *changed* when the task factory or the debug mode was set, or the loop was closed; None: no more.
+
+    False if the loop does not tell.
+    """
+    if not hasattr(type(loop), "_tells_changes"):
+        return False
+    _told.pop(loop, None)
+    if changed is not None:
+        _told[loop] = changed
+    return True
+
+
+@functools.cache
+def _subclass(cls: Any) -> Any:
+    class NotebookLoop(cls):  # type: ignore[misc]
+        _tells_changes = True
+
+        def set_task_factory(self, factory: Any) -> None:
+            super().set_task_factory(factory)
+            self._tell_change()
+
+        def set_debug(self, enabled: bool) -> None:
+            super().set_debug(enabled)
+            self._tell_change()
+
+        def close(self) -> None:
+            super().close()
+            self._tell_change()
+
+        def _tell_change(self) -> None:
+            if (changed := _told.get(self)) is not None:
+                changed()
+
+    # What shows it means asyncio's.
+    NotebookLoop.__name__, NotebookLoop.__qualname__, NotebookLoop.__module__ = (
+        cls.__name__,
+        cls.__qualname__,
+        cls.__module__,
+    )
+    return NotebookLoop

@@ -1,0 +1,281 @@
+"""Tasks that have started a moment ago: nothing but a weak reference each, and safe from the garbage collector.
+
+The problem: asyncio keeps weak references to tasks. One that nobody holds may vanish in the middle of what it does. To
+hold all of them would keep what they return, and whatever is done at the end of each makes a short task much dearer.
+
+The solution: who starts a task notes a weak reference, and that is all for a task that soon ends. As long as it has not
+ended, only the garbage collector can take it away: it and the future that it waits for hold each other. When a
+collection begins (``gc.callbacks``) the tasks that it looks at are held, until it ends: those of its generation and of
+the younger ones, which are known by their numbers. From time to time, while there are any, the new ones are sorted, and
+a few of the oldest that have not ended are handed on, to those that are watched to their end: so few that it does not
+show, however many there are. When a task was started is known as exactly as that. The watchdog's thread says when to
+look: each iteration of a loop costs more while there is a timer.
+
+A task may end, and vanish, before anybody has looked at it. asyncio itself reports its failure then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import islice
+from typing import Any, NamedTuple
+
+from ..introspection.frames import uninterruptible
+from ..introspection.private_api import has_begun, unseen_of
+from ..sigint.watchdog_thread import watchdog
+
+__all__ = ["Young", "YoungTasks"]
+
+# Seconds until the first look, and between two of them at most, when many follow one another.
+_PAUSE = 0.02
+_LONGEST_PAUSE = 0.16
+# So many tasks are handed on in a second, and of very many in each look one of so many.
+_HANDED_ON = 5000
+_PART = 200
+# More new ones than that are sorted when a collection begins.
+_MANY = 1000
+# So many that have ended are remembered at each look.
+_RECENT = 50
+# So many that have vanished are passed over at once.
+_STRIDE = 100
+# Where one task is searched for: so many of the newest.
+_SEARCHED = 500
+# Python 3.14.0 to 3.14.4 collect all generations a little at a time.
+_IS_INCREMENTAL = sys.version_info[:2] == (3, 14) and gc.get_threshold()[2] == 0
+
+_Ref = Callable[[], "asyncio.Task[Any] | None"]
+
+
+class Young(NamedTuple):
+    """A task, its number in the order of starting, and when it was started (``time.monotonic``)."""
+
+    task: asyncio.Task[Any]
+    number: int
+    at: float
+
+
+class _Batch:
+    """Tasks that have been started one after the other: weakly, from *begin* on; the number of the first one."""
+
+    __slots__ = ("at", "begin", "number", "refs")
+
+    def __init__(self, refs: list[_Ref], number: int, at: float) -> None:
+        self.refs, self.number, self.at = refs, number, at
+        self.begin = 0
+
+
+def _gone() -> None:
+    """Be a reference to a task that was dealt with."""
+
+
+class YoungTasks:
+    """The young tasks of *loop*, until :meth:`close`. On the loop's thread, but for the garbage collector.
+
+    *hand_on* is called with one that is to be watched, or has ended in the meantime; *failed* before that, with one
+    that has ended by an exception which nobody has retrieved.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        hand_on: Callable[[asyncio.Task[Any], int, float], None],
+        failed: Callable[[asyncio.Task[Any]], None],
+    ) -> None:
+        # Whoever starts a task, which must be one of asyncio's own class, appends it here. Before it makes the
+        # only one, it calls begin(): what watches the garbage collector runs before the task does.
+        self.new: list[_Ref] = []
+        # How many have been started, of those that are sorted; when the others were, about.
+        self._count, self._since = 0, 0.0
+        self._loop = loop
+        self._hand_on, self._failed = hand_on, failed
+        # Those that were handed neither on nor out; and how many there are.
+        self._batches: deque[_Batch] = deque()
+        self._left = 0
+        # Those that have failed, until somebody looks.
+        self._failures: list[_Ref] = []
+        # The last numbers that have survived one collection, and two.
+        self._once = self._twice = 0
+        self._spared: list[asyncio.Task[Any] | None] = []
+        self._context = contextvars.Context()
+        self._thread = threading.get_ident()
+        # Whether somebody will look, whether somebody sorts, and whether the garbage collector is watched.
+        self._armed = self._sorting = self._watching = False
+        self._pause, self._looked = _PAUSE, 0.0
+
+    def close(self) -> None:
+        """Let go of all tasks."""
+        self._unwatch()
+        self._spared = []
+        self.new.clear()
+        self._batches.clear()
+
+    def next_number(self) -> int:
+        """Return the number of a task that others watch from the beginning."""
+        self.sort()
+        self._count += 1
+        return self._count
+
+    def alive(self) -> list[Young]:
+        """Return those that somebody holds, or that have not ended, in the order of starting."""
+        self.sort()
+        return list(reversed([young for _, _, young in self._newest()]))
+
+    def find(self, task: asyncio.Task[Any]) -> Young | None:
+        """Return what is known of *task*, which is about to vanish; None if it is not found at once."""
+        self.sort()
+        return next((young for _, _, young in islice(self._newest(), _SEARCHED) if young.task is task), None)
+
+    def refs(self) -> list[_Ref]:
+        """Return the tasks, weakly."""
+        return [*self.new, *(ref for batch in self._batches for ref in batch.refs)]
+
+    def _newest(self) -> Iterator[tuple[_Batch, int, Young]]:
+        """Return where each task is, the newest first."""
+        for batch in reversed(self._batches):
+            for n in range(len(batch.refs) - 1, batch.begin - 1, -1):
+                if (task := batch.refs[n]()) is not None:
+                    yield batch, n, Young(task, batch.number + n, batch.at)
+
+    def sort(self) -> None:
+        """Look at the new ones: let go of those that have vanished."""
+        if self._sorting or not self.new:
+            return
+        self._sorting = True
+        try:
+            refs, number, since = self.new[:], self._count + 1, self._since
+            tasks = [ref() for ref in refs]
+            self._failures += unseen_of(refs, tasks)
+            # Each reference is one object more for the garbage collector to go through.
+            batch = _Batch(
+                [_gone if task is None else ref for ref, task in zip(refs, tasks, strict=True)], number, since
+            )
+            # In this order: what is torn apart by a signal handler, which is not ours, is done once more.
+            if any(tasks):
+                self._batches.append(batch)
+                self._left += len(refs)
+            self._count += len(refs)
+            del self.new[: len(refs)]
+            self._since = time.monotonic()
+        finally:
+            self._sorting = False
+
+    def settle(self, at_most: int = _RECENT) -> None:
+        """Give those out that have ended soon, the last ones."""
+        self.sort()
+        while self._failures:
+            if (task := self._failures[-1]()) is not None:
+                self._failed(task)
+            self._failures.pop()
+        found = list(islice(self._newest(), at_most))
+        for batch, n, young in reversed(found):
+            if young.task.done():
+                self._hand_on(*young)
+                batch.refs[n] = _gone
+
+    # -- looking
+
+    def begin(self) -> None:
+        """See to it that the tasks are looked at, and watch the garbage collector."""
+        if self._loop.is_closed():
+            return
+        self._since = time.monotonic()
+        # Not in a cell without await: what an interrupt raises in there, the collector drops. Nothing begins meanwhile.
+        runs = self._loop.is_running()
+        if runs and not self._watching:
+            self._watching, self._spared = True, []
+            gc.callbacks.append(self._on_collection)
+        if not self._armed:
+            self._armed = True
+            # To wake a thread costs as much as a hundred tasks.
+            follows = self._since - self._looked < 2 * self._pause
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE) if follows else _PAUSE
+            if not runs:
+                self._loop.call_soon(self._look, context=self._context)
+            elif watchdog.start():
+                watchdog.call_later(self._pause, self._ask_for_look)
+            else:
+                self._loop.call_later(self._pause, self._look, context=self._context)
+
+    def _ask_for_look(self) -> None:
+        """In the watchdog's thread."""
+        with suppress(RuntimeError):  # closed since
+            self._loop.call_soon_threadsafe(self._look, context=self._context)
+
+    @uninterruptible
+    def _look(self) -> None:
+        try:
+            self._armed = False
+            self.settle()
+            self._hand_some_on(max(int(_HANDED_ON * self._pause), self._left // _PART))
+            self._looked = time.monotonic()
+        finally:  # also if a signal handler, which is not ours, has raised in the middle
+            if self.new or self._batches:
+                self.begin()
+            else:
+                self._unwatch()
+
+    def _hand_some_on(self, number: int) -> None:
+        """Hand the oldest on; not those that have not begun, which the loop holds: they begin in this order."""
+        while self._batches:
+            batch = self._batches[0]
+            refs = batch.refs
+            while batch.begin < len(refs) and number:
+                start, end = batch.begin, min(batch.begin + _STRIDE, len(refs))
+                alive = [(n, task) for n in range(start, end) if (task := refs[n]()) is not None][:number]
+                for n, task in alive:
+                    batch.begin = n
+                    if not task.done() and not has_begun(task):
+                        return
+                    self._hand_on(task, batch.number + n, batch.at)
+                number -= len(alive)
+                batch.begin = end if number else alive[-1][0] + 1
+            if batch.begin < len(refs):
+                break
+            self._batches.popleft()
+            self._left -= len(refs)
+
+    # -- the garbage collector
+
+    def rest(self) -> None:
+        """Before a cell without await: what an interrupt raises in there, the garbage collector would drop."""
+        if self._watching:
+            self.sort()
+            self._unwatch()
+            self._spared = [ref() for batch in self._batches for ref in batch.refs]
+
+    def _unwatch(self) -> None:
+        self._watching = False
+        with suppress(ValueError):
+            while True:
+                gc.callbacks.remove(self._on_collection)
+
+    @uninterruptible
+    def _on_collection(self, phase: str, info: dict[str, int]) -> None:
+        if phase == "stop":
+            self._spared = []
+            return
+        generation = info["generation"]
+        if generation == 1 and _IS_INCREMENTAL:
+            generation = 2
+        if len(self.new) > _MANY and threading.get_ident() == self._thread:
+            with suppress(RecursionError):  # the code that collects is deep in a recursion
+                self.sort()
+        since = (self._once, self._twice, 0)[generation]
+        spared = [ref() for ref in (self.new[:] if since <= self._count else self.new[since - self._count :])]
+        for batch in reversed(tuple(self._batches)):
+            if batch.number + len(batch.refs) <= since:
+                break
+            spared += [ref() for ref in batch.refs[max(batch.begin, since - batch.number) :]]
+        self._spared = spared
+        self._once = self._count + len(self.new)
+        if generation:
+            self._twice = self._once
