@@ -62,3 +62,50 @@ def test_a_loop_that_was_lent_is_the_users_when_they_run_it() -> None:
         lent.run_until_complete(main())
     assert seen == [lent]
     lent.close()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="3.11 has no monitoring events")
+@pytest.mark.parametrize("end", ["result", "exception", "another class"])
+def test_create_task_pays_nothing_while_a_loop_runs_and_is_lent_the_loop_again_afterwards(end: str) -> None:
+
+    class Other(asyncio.SelectorEventLoop):
+        """As nest_asyncio makes it."""
+
+        def run_forever(self) -> None:
+            super().run_forever()
+
+    lent, other = asyncio.new_event_loop(), Other() if end == "another class" else asyncio.new_event_loop()
+    lender = Lender(lambda: lent)
+    calls: list[object] = []
+    on_call = lender._on_call
+
+    def count(code: object, *args: object) -> object:
+        calls.append(code)
+        return on_call(code, *args)  # type: ignore[arg-type]
+
+    lender._on_call = count  # type: ignore[method-assign]
+
+    async def nothing() -> None:
+        pass
+
+    async def main() -> None:
+        for _ in range(100):
+            await asyncio.create_task(nothing())
+        if end == "exception":
+            raise SystemExit
+
+    with lender.lending():
+        for _ in range(3):
+            calls.clear()
+            try:
+                other.run_until_complete(main())
+            except SystemExit:
+                assert end == "exception"
+            assert (len(calls) < 20) is (end != "another class")
+            task = asyncio.create_task(nothing())
+            assert task.get_loop() is lent
+            assert running_loop() is None
+            lent.run_until_complete(task)
+    assert sys.monitoring.get_tool(5) != "ipyrunner"
+    other.close()
+    lent.close()

@@ -4,6 +4,8 @@ Old notebooks call ``asyncio.create_task(...)`` in plain cells, often deep in a 
 the length of a block and patches nothing: on Python 3.12 and later a ``sys.monitoring`` CALL event on ``create_task``'s
 own code object sees it ask for the running loop. The loop is lent for that one call of ``get_running_loop`` and taken
 back at C_RETURN, so that no way out of ``create_task`` can keep it. The event is local: no other code pays anything.
+Nor does ``create_task`` itself while a loop of asyncio's runs: its first call there turns the events off, until that
+loop has ended.
 
 Python 3.11 has no ``sys.monitoring``. There, and only for the length of the block, the function runs other code: a
 wrapper put in its place would not reach ``from asyncio import create_task``.
@@ -14,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+from asyncio import events
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -29,6 +32,11 @@ _TOOL_IDS = (5, 4, 3)
 _TOOL = "ipyrunner"
 
 _create_task: Any = asyncio.create_task
+_RUN_FOREVER = asyncio.BaseEventLoop.run_forever
+# Private: what runs at the end of run_forever, and says that no loop runs; _run_forever_cleanup since 3.13.0. Without
+# it the events stay on.
+_CLEANUP: Any = getattr(asyncio.BaseEventLoop, "_run_forever_cleanup", asyncio.BaseEventLoop.run_forever)
+_SAYS_ENDED = "_set_running_loop"
 
 
 class Lender:
@@ -77,22 +85,38 @@ class Lender:
             events = monitoring.events
             monitoring.register_callback(self._tool, events.CALL, self._on_call)
             monitoring.register_callback(self._tool, events.C_RETURN, self._on_return)
-            monitoring.set_local_events(self._tool, _create_task.__code__, events.CALL)
+            self._watch(create_task=True)
+
+        def _watch(self, *, create_task: bool = False, end: bool = False) -> None:
+            monitoring, tool = sys.monitoring, self._tool
+            if tool is not None and monitoring.get_tool(tool) == _TOOL:
+                call = monitoring.events.CALL
+                monitoring.set_local_events(tool, _create_task.__code__, call * create_task)
+                monitoring.set_local_events(tool, _CLEANUP.__code__, call * end)
 
         def _end(self) -> None:
             if self._tool is not None:
                 monitoring, tool, self._tool = sys.monitoring, self._tool, None
                 if monitoring.get_tool(tool) != _TOOL:
                     return  # somebody has freed our id, and may have taken it
-                monitoring.set_local_events(tool, _create_task.__code__, 0)
+                for code in (_create_task.__code__, _CLEANUP.__code__):
+                    monitoring.set_local_events(tool, code, 0)
                 for event in (monitoring.events.CALL, monitoring.events.C_RETURN):
                     monitoring.register_callback(tool, event, None)
                 monitoring.free_tool_id(tool)
 
-        def _on_call(self, code: object, offset: int, function: object, argument: object) -> None:
-            if function is asyncio.get_running_loop and (loop := self.loop()) is not None:
-                self._lent = loop
-                self._aside = exchange(Running(loop, None))
+        def _on_call(self, code: object, offset: int, function: object, argument: object) -> Any:
+            if code is not _create_task.__code__:
+                if getattr(function, "__name__", None) != _SAYS_ENDED:
+                    return sys.monitoring.DISABLE
+                self._watch(create_task=True)
+            elif function is asyncio.get_running_loop:
+                if (loop := self.loop()) is not None:
+                    self._lent = loop
+                    self._aside = exchange(Running(loop, None))
+                elif threading.get_ident() == self._thread and _tells_end(running_loop()):
+                    self._watch(end=True)
+            return None
 
         def _on_return(self, code: object, offset: int, function: object, argument: object) -> None:
             # Only what was lent is taken back, and on the thread that it was lent to.
@@ -116,16 +140,27 @@ class Lender:
                     _create_task.__code__ = self._code
 
 
+def _tells_end(loop: asyncio.AbstractEventLoop | None) -> bool:
+    # Not those of nest_asyncio, nor uvloop.
+    return getattr(type(loop), "run_forever", None) is _RUN_FOREVER
+
+
 _lender: Lender | None = None
+_current_tasks: Any = ()
 
 
 def _create_task_lent(coro: Any, *, name: Any = None, context: Any = None) -> Any:
-    # Runs with the globals of asyncio.tasks, in place of create_task's own code on Python 3.11.
-    from asyncio import get_running_loop
+    # Runs with the globals of asyncio.tasks, in place of create_task's own code on Python 3.11. Private, there: which
+    # tasks loops are in (3.7 to 3.13). A loop that is in one runs the code that asks.
+    loop: Any
+    try:
+        loop = events.get_running_loop()
+    except RuntimeError:
+        loop = None
+    if loop is None or loop not in _current_tasks:
+        from ipyrunner.aio.loops import create_task as lending
 
-    from ipyrunner.aio.loops import create_task as lending
-
-    loop = (lending._lender.loop() if lending._lender is not None else None) or get_running_loop()
+        loop = (lending._lender.loop() if lending._lender is not None else None) or events.get_running_loop()
     if context is None:
         return loop.create_task(coro, name=name)
     return loop.create_task(coro, name=name, context=context)
