@@ -326,7 +326,6 @@ class NotebookRunner(Settings):
         """Run a sync cell: in the notebook's Context, with no running loop, and with the notebook's as current one."""
         current = self.current
         asyncio.set_event_loop(current.loop)
-        current.pause()  # the cell may run the loop itself
         if not current.is_entered:
             current.tasks.rest()
         with Held() as held:

@@ -12,25 +12,45 @@ __all__ = ["Doorbell"]
 
 
 class Doorbell:
-    """From :meth:`hang` to :meth:`take`, call *ring* before a callback or a timer is put on *loop*."""
+    """From :meth:`hang` to :meth:`take`, call *ring* before a callback or a timer is put on *loop*.
+
+    It hangs and is taken many times in each cell: where nobody has replaced the methods, without an ``Override``.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], None]) -> None:
         self._loop = loop
         self._ring = ring
-        self._hung: list[Override] = []
+        self._is_hung = False
+        self._overrides: list[Override] = []
+        cls = type(loop)
+        # For each name the function of the class, and what rings and calls it.
+        self._bells = [
+            (name, getattr(cls, name), self._ringing(getattr(loop, name))) for name in ("call_soon", "call_at")
+        ]
 
     def hang(self) -> None:
         """Begin to ring."""
-        self._hung = [Override(self._loop, name, self._ringing) for name in ("call_soon", "call_at")]
+        loop, self._is_hung = self._loop, True
+        for name, function, bell in self._bells:
+            if getattr(getattr(loop, name), "__func__", None) is function:
+                setattr(loop, name, bell)
+            else:
+                self._overrides.append(Override(loop, name, self._ringing))
 
     def take(self) -> None:
         """Ring no more. Idempotent."""
-        while self._hung:
-            self._hung.pop().restore()
+        if not self._is_hung:
+            return
+        loop, self._is_hung = self._loop, False
+        while self._overrides:
+            self._overrides.pop().restore()
+        for name, _, bell in self._bells:
+            if getattr(loop, name) is bell:
+                delattr(loop, name)
 
     def _ringing(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def schedule(*args: Any, **kwargs: Any) -> Any:
-            if self._hung:  # else somebody has wrapped this since, and calls it after the end
+            if self._is_hung:  # else somebody has wrapped this since, and calls it after the end
                 self._ring()
             return original(*args, **kwargs)
 

@@ -240,6 +240,9 @@ class Hosting:
         return self._slice if seconds is None else min(seconds, self._slice)
 
     def _give_way(self) -> None:
+        if not self._in_turn:  # a cell without await runs the guest itself
+            self.pause()
+            return
         # Once a turn: uvloop keeps a second stop() for its next run, which may be a run_until_complete() of the user's.
         if self._gives_way:
             return
