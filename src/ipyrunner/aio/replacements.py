@@ -26,12 +26,6 @@ class Override:
         self._ours: Any = make(self._before)
         self._write(self._ours)
 
-    def exchange(self, ours: Any) -> None:
-        """Put *ours* in the place of what we have put there, if that is there now."""
-        if self._ours is not None and self._read() is self._ours:
-            self._ours = ours
-            self._write(ours)
-
     def restore(self) -> None:
         """Restore what was there, if ours is there now. Idempotent."""
         ours, self._ours = self._ours, None

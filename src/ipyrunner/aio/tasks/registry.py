@@ -93,9 +93,9 @@ class Tasks:
         self._context = contextvars.Context()
         # Called with each new task, in the Context that starts it: only while somebody wants to know.
         self._watchers: list[Watcher] = []
+        # Called when the way to make a task may have changed.
+        self._choose: Callable[[], None] = lambda: None
         self._create_task = Override(loop, "create_task", self._make_create_task)
-        self._tells = when_changed(loop, self._choose)
-        self._choose()
 
     def close(self) -> None:
         """Let go of all tasks, and of the loop."""
@@ -205,9 +205,8 @@ class Tasks:
         loop, watchers, new, begin = self._loop, self._watchers, self._young.new, self._young.begin
         append, ref = new.append, weakref.ref
         module: Any = asyncio.tasks  # its Task is looked up each time, as there: nest_asyncio puts another one in
-        self._is_asyncios = getattr(make, "__func__", None) is asyncio.BaseEventLoop.create_task
 
-        def create_task(coro: Any, *, name: Any = None, context: Any = None, **options: Any) -> asyncio.Task[Any]:
+        def make_task(coro: Any, *, name: Any = None, context: Any = None, **options: Any) -> asyncio.Task[Any]:
             if context is not None:
                 options["context"] = context
             if name is not None:  # as asyncio does: a factory need not know names
@@ -227,13 +226,18 @@ class Tasks:
                     watcher(task, context)
             return task
 
-        self._make_task = create_task
+        if getattr(make, "__func__", None) is not asyncio.BaseEventLoop.create_task:
+            make_task.__name__ = make_task.__qualname__ = "create_task"
+            return make_task
+        is_plain = False
 
         # What asyncio's own does without a factory and out of debug mode, and without another call: tasks are made in
         # great numbers, and what is done for each of them shows.
         if sys.version_info < (3, 14):
 
-            def direct(coro: Any, *, name: Any = None, context: Any = None) -> asyncio.Task[Any]:
+            def create_task(coro: Any, *, name: Any = None, context: Any = None) -> asyncio.Task[Any]:
+                if not is_plain:
+                    return make_task(coro, name=name, context=context)
                 if not new:
                     begin()
                 task = module.Task(coro, loop=loop, name=name, context=context)
@@ -241,25 +245,23 @@ class Tasks:
                 return task  # type: ignore[no-any-return]
         else:
 
-            def direct(coro: Any, *, name: Any = None, context: Any = None, **options: Any) -> asyncio.Task[Any]:
-                if options:
-                    return create_task(coro, name=name, context=context, **options)
+            def create_task(coro: Any, *, name: Any = None, context: Any = None, **options: Any) -> asyncio.Task[Any]:
+                if options or not is_plain:
+                    return make_task(coro, name=name, context=context, **options)
                 if not new:
                     begin()
                 task = module.Task(coro, loop=loop, name=name, context=context)
                 append(ref(task))
                 return task  # type: ignore[no-any-return]
 
-        direct.__name__ = direct.__qualname__ = "create_task"
-        self._make_directly = direct
-        return create_task
+        def choose() -> None:
+            nonlocal is_plain
+            is_plain = not (watchers or loop.get_debug() or loop.is_closed() or loop.get_task_factory() is not None)
 
-    def _choose(self) -> None:
-        """Choose how a task is made, as the state of the loop is."""
-        loop = self._loop
-        direct = self._tells and self._is_asyncios and not self._watchers and not loop.get_debug()
-        direct = direct and not loop.is_closed() and loop.get_task_factory() is None
-        self._create_task.exchange(self._make_directly if direct else self._make_task)
+        if when_changed(loop, choose):
+            self._choose = choose
+            choose()
+        return create_task
 
     def _take_in(self, task: asyncio.Task[Any]) -> None:
         """Keep what a factory of the user's has made, which may be anything, as far as it can be kept."""
