@@ -1,5 +1,5 @@
 # make demo: run notebooks/quickstart.ipynb on a real kernel. make test: all tests. make check: format, lint, types.
-# make bench: speed, against plain asyncio and the stock kernel. make soak: thousands of random interrupts.
+# make bench: speed, against plain asyncio and the stock kernel (ARGS=--quick: in two minutes). make soak: thousands of random interrupts.
 # All of them share one virtual environment, made on first use. Another Python: make test PYTHON=python3.13 VENV=.venv-3.13
 
 PYTHON ?= python3
@@ -33,7 +33,7 @@ check: $(VENV)/installed-check
 
 bench: $(VENV)/installed-test
 	@echo "==> measuring against plain asyncio and the stock kernel"
-	@$(BIN)/python benchmarks/run.py
+	@$(BIN)/python benchmarks/run.py $(ARGS)
 
 # 2000 rounds on each loop, and with nest_asyncio; ROUNDS=... and SEED=... for others.
 soak: $(VENV)/installed-$(GROUP)

@@ -1,258 +1,268 @@
-"""Measure what the README claims, each figure against its counterpart in the same run: ``make bench``."""
+"""Measure what the documentation claims, each figure against its counterpart in the same run: ``make bench``.
+
+Rounds alternate between all who are compared, after one to warm up. Ratios are medians of the ratios of each round, and
+less is better; in brackets the quarter below and the quarter above. Processor time is that of the whole process.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import platform
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
-from functools import partial
-from pathlib import Path
+from typing import Any
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent / "tests")]
+from contestants import TIMEOUT, Contestants, Kernel, Timed, cpu_seconds, in_cell, megabytes, pid_of
+from shapes import SHAPES
 
-from kernels import Kernel, kernel
-
-
-def ratio(name: str, ours: Callable[[], float], theirs: Callable[[], float], rounds: int) -> None:
-    """Time the two in turn; print the median of the ratios, and the least of each."""
-    # The order changes, so that neither always comes first.
-    pairs = [(ours(), theirs()) if i % 2 else (theirs(), ours())[::-1] for i in range(rounds)]
-    quotients = sorted(a / b for a, b in pairs)
-    mine, other = (min(column) for column in zip(*pairs, strict=True))
-    quarter = len(quotients) // 4
-    print(
-        f"{name:<34}{statistics.median(quotients):6.3f}   (half of {rounds} rounds: {quotients[quarter]:.2f} to "
-        f"{quotients[-1 - quarter]:.2f}; at best {mine * 1e3:.2f} ms against {other * 1e3:.2f} ms)",
-        flush=True,
-    )
+# What is compared with what: the columns of the table of shapes.
+COLUMNS = {
+    "cell ÷ stock": ("cell", "stock"),
+    "cell ÷ script": ("cell", "script"),
+    "plain ÷ script": ("plain", "script"),
+    "uvloop ÷ script": ("cell, uvloop", "script, uvloop"),
+    "nest ÷ script": ("nest_asyncio2", "script"),
+}
 
 
-def throughput(k: Kernel, rounds: int) -> None:
-    k.poll = 0.1  # this process must not compete for the processor
-    k.ok(f"import sys; sys.path.insert(0, {str(HERE)!r}); from work import WORK")
-    command = [sys.executable, HERE / "work.py"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as script:
-
-        def in_script(work: str) -> float:
-            script.stdin.write(work + "\n")
-            return float(script.stdout.readline())
-
-        for work in ("yields", "spawns", "echoes"):
-            ours, theirs = lambda work=work: float(k.ok(f"await WORK[{work!r}]()").value), partial(in_script, work)
-            ours(), theirs()  # warm both
-            ratio(f"cell / script: {work}", ours, theirs, rounds)
-        script.stdin.close()
-    k.poll = 0.0005
+def ratios(results: dict[str, list[tuple[float, float]]], ours: str, theirs: str, which: int = 0) -> list[float]:
+    return sorted(a[which] / b[which] for a, b in zip(results[ours], results[theirs], strict=True))
 
 
-SPAWNING = """
-import asyncio, gc, time
-async def step(): await asyncio.sleep(0)
-async def spawn(bookkeeping):
-    loop = asyncio.get_running_loop()
-    ours = vars(loop).pop("create_task")
-    if bookkeeping:
-        vars(loop)["create_task"] = ours
-    gc.collect()
-    start = time.process_time()
-    await asyncio.gather(*(step() for _ in range(100_000)))
-    await asyncio.sleep(0.1)  # the sweep that comes after
-    taken = time.process_time() - start
-    vars(loop)["create_task"] = ours
-    return taken
-"""
+def told(values: list[float]) -> str:
+    quarter = len(values) // 4
+    return f"{statistics.median(values):.2f} [{values[quarter]:.2f} {values[-1 - quarter]:.2f}]"
 
 
-def bookkeeping(k: Kernel, rounds: int) -> None:
-    """The same cell with and without what keeps the notebook's tasks."""
-    k.ok(SPAWNING)
-
-    def timed(with_it: bool) -> float:
-        return float(k.ok(f"await spawn({with_it})").value)
-
-    timed(True), timed(False)
-    ratio("100,000 tasks / not kept", lambda: timed(True), lambda: timed(False), rounds)
-
-
-# What 300 tasks that each return 8 MB take at most, beyond what is in use before.
-RESULTS = """
-import asyncio, gc
-def megabytes():
-    with open("/proc/self/status") as status:
-        return {line.split(":")[0]: line for line in status}["VmHWM"].split()[1]
-async def work(seconds=None):
-    if seconds is not None: await asyncio.sleep(seconds)
-    return bytearray(b"x") * 8_000_000
-async def one_by_one(*args):
-    for _ in range(300): await asyncio.create_task(work(*args))
-async def at_once(*args):
-    for _ in range(300): asyncio.create_task(work(*args))
-    await asyncio.sleep(0.1)
-async def eager():
-    loop = asyncio.get_running_loop()
-    before = loop.get_task_factory()
-    loop.set_task_factory(getattr(asyncio, "eager_task_factory", None))
-    try: await at_once()
-    finally: loop.set_task_factory(before)
-async def peak(shape, *args):
-    gc.collect()
-    open("/proc/self/clear_refs", "w").write("5")  # the high-water mark, from now on
-    before = int(megabytes())
-    await shape(*args)
-    return (int(megabytes()) - before) / 1000
-"""
+def alternate(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[Any]]:
+    results: dict[str, list[Any]] = {name: [] for name in contestants}
+    for call in contestants.values():
+        call()
+    for i in range(rounds):
+        for name in list(contestants)[:: 1 if i % 2 else -1]:
+            results[name].append(contestants[name]())
+    return results
 
 
-def results(k: Kernel, stock: Kernel) -> None:
-    """What tasks that have ended keep."""
-    shapes = {
-        "one after the other": "one_by_one",
-        "one after the other, sleeping": "one_by_one, 0.001",
-        "at once, nobody holds them": "at_once",
-        "at once, sleeping": "at_once, 0.01",
-        "eager, at once": "eager",
+def shapes(c: Contestants, rounds: int) -> dict[str, Any]:
+    """Processor time of asyncio's work."""
+    ours = c.kernel()
+    timed: dict[str, Timed] = {
+        "cell": in_cell(ours),
+        "plain": in_cell(ours, "asyncio.run(timed({!r}))"),
+        "stock": in_cell(c.kernel(load=False)),
+        "script": c.script(),
+        "nest_asyncio2": in_cell(
+            c.kernel(load=False, setup="import nest_asyncio2; nest_asyncio2.apply()"), "asyncio.run(timed({!r}))"
+        ),
+        "cell, uvloop": in_cell(
+            c.kernel(setup="%config NotebookRunner.loop_factory = 'uvloop.new_event_loop'\n%arunner restart")
+        ),
+        "script, uvloop": c.script("uvloop"),
     }
-    print("Peak memory of 300 tasks that return 8 MB each, and of the stock kernel:")
-    for which in (k, stock):
-        which.ok(RESULTS)
-    for name, shape in shapes.items():
-        ours, theirs = (float(which.ok(f"await peak({shape})").value or "nan") for which in (k, stock))
-        print(f"  {name:<32}{ours:8.1f} MB {theirs:8.1f} MB")
+    print(f"{'processor time':<24}" + "".join(f"{name:>20}" for name in COLUMNS))
+    found: dict[str, Any] = {}
+    for shape in SHAPES:
+        results = alternate({name: lambda call=call: call(shape) for name, call in timed.items()}, rounds)
+        found[shape] = results
+        print(f"{shape:<24}" + "".join(f"{told(ratios(results, *pair)):>20}" for pair in COLUMNS.values()), flush=True)
+    return found
 
 
-# Forty tasks that compute for 0.1 s each; the interrupt comes in the middle of the fourth.
+def cells(c: Contestants, rounds: int) -> dict[str, Any]:
+    """What a cell costs that does nothing, alone and beside a hundred tasks."""
+    kernels = {"cell": c.kernel(), "stock": c.kernel(load=False)}
+    pids = {name: pid_of(k) for name, k in kernels.items()}
+    for k in kernels.values():
+        k.poll = 0.002
+        k.ok("async def tick():\n    while True: await asyncio.sleep(0.01)")
+    found: dict[str, Any] = {}
+    for load in ("", ", beside 100 tasks"):
+        for name, code in (("await", "await asyncio.sleep(0)"), ("plain", "1")):
+
+            def twenty(which: str, code: str = code) -> tuple[float, float]:
+                cpu, start = cpu_seconds(pids[which]), time.perf_counter()
+                for _ in range(20):
+                    kernels[which].ok(code)
+                return (cpu_seconds(pids[which]) - cpu) / 20, (time.perf_counter() - start) / 20
+
+            results = alternate({which: lambda which=which: twenty(which) for which in kernels}, rounds)
+            found[f"{name}{load}"] = results
+            print(
+                f"empty {name} cell{load}: ÷ stock {told(ratios(results, 'cell', 'stock'))} processor time, "
+                f"{told(ratios(results, 'cell', 'stock', 1))} to the reply "
+                f"({statistics.median(w for _, w in results['cell']) * 1e3:.2f} ms)",
+                flush=True,
+            )
+        for k in kernels.values():
+            k.ok("ticking = [asyncio.create_task(tick()) for _ in range(100)]; await asyncio.sleep(0)")
+    return found
+
+
 BUSY = """
-import time
-async def crunch(n):
-    end = time.monotonic() + 0.1
+async def crunch(n, seconds=0.1):
+    end = time.monotonic() + seconds
     if n == 3: print('go', flush=True)
     while time.monotonic() < end: pass
-async def group():
-    async with asyncio.TaskGroup() as g:
-        for n in range(40): g.create_task(crunch(n))
+async def spin():
+    while True: await asyncio.sleep(0)
+async def ready():
+    loop, count = asyncio.get_running_loop(), 0
+    def again():
+        nonlocal count
+        count += 1
+        if count == 200_000: print('go', flush=True)
+        loop.call_soon(again)
+    for _ in range(100_000): loop.call_soon(again)
+    await asyncio.sleep(60)
+async def sleeping():
+    print('go', flush=True)
+    await asyncio.gather(*[asyncio.sleep(60) for _ in range(10_000)])
 """
+INTERRUPTED = {
+    "an idle loop": "print('go', flush=True); await asyncio.sleep(60)",
+    "40 tasks of 100 ms in a gather": "await asyncio.gather(*map(crunch, range(40)))",
+    "10,000 sleeping tasks": "await sleeping()",
+    "100,000 ready callbacks": "await ready()",
+}
 
 
-def busy_interrupts(k: Kernel) -> None:
-    k.ok(BUSY)
-    for name, code in (("gather", "await asyncio.gather(*map(crunch, range(40)))"), ("TaskGroup", "await group()")):
-        times = [k.interrupted(k.begin(code), "go") for _ in range(10)]
-        show(f"interrupt among 40 busy, {name}", times)
+def interrupts(c: Contestants, rounds: int) -> dict[str, Any]:
+    """From the interrupt to the reply."""
+    found: dict[str, Any] = {}
+    for name, code in INTERRUPTED.items():
+        k = c.kernel(setup=BUSY)
+        k.poll = 0.0005
+        times = [k.interrupted(k.begin(code), "go", timeout=TIMEOUT) for _ in range(rounds)]
+        found[name] = times
+        print(f"interrupt of {name}: {statistics.median(times) * 1e3:.1f} ms, at most {max(times) * 1e3:.1f} ms")
+        if name == "100,000 ready callbacks":
+            k.ok("%arunner restart")
+    return found
 
 
-def empty_cell(k: Kernel, stock: Kernel, rounds: int) -> None:
-    def timed(which: Kernel) -> float:
-        start = time.perf_counter()
-        for _ in range(20):
-            which.ok("await asyncio.sleep(0)")
-        return (time.perf_counter() - start) / 20
-
-    stock.ok("import asyncio")
-    stock.poll = k.poll
-    ratio("empty async cell / stock kernel", lambda: timed(k), lambda: timed(stock), rounds)
-
-
-def comm_latency(k: Kernel) -> None:
-    k.ok(
-        "from ipykernel.comm import Comm\n"
-        "def opened(comm, message):\n"
-        "    comm.on_msg(lambda message: comm.send({}))\n"
-        "    comm.send({})\n"
-        "get_ipython().kernel.comm_manager.register_target('bench', opened)"
-    )
+def answers(c: Contestants, rounds: int) -> dict[str, Any]:
+    """Requests of others while a cell awaits."""
+    k = c.kernel()
+    k.poll = 0.0005
     cell = k.begin("print('go')\nawait asyncio.Event().wait()")
     k.wait_for(cell, "go")
-    k.wait_for_message(k.send_comm("comm_open", {"comm_id": "c", "target_name": "bench", "data": {}}), "comm_msg")
-    times = []
-    for _ in range(100):
-        start = time.perf_counter()
-        k.wait_for_message(k.send_comm("comm_msg", {"comm_id": "c", "data": {}}), "comm_msg")
-        times.append(time.perf_counter() - start)
-    k.interrupt()
-    k.finish(cell)
-    show("comm round trip while a cell awaits", times)
-
-
-def answer_latency(k: Kernel) -> None:
-    cell = k.begin("print('go')\nawait asyncio.Event().wait()")
-    k.wait_for(cell, "go")
+    found: dict[str, Any] = {}
     for name, code in (("complete", "asyncio.sl"), ("inspect", "asyncio.sleep")):
         content = {"code": code, "cursor_pos": len(code), "detail_level": 0}
         times = []
-        for _ in range(31):  # jedi is loaded by the first one
+        for _ in range(rounds + 1):  # jedi is loaded by the first one
             start = time.perf_counter()
             k.finish(k.track(k.client.session.msg(f"{name}_request", content)))
             times.append(time.perf_counter() - start)
-        show(f"{name} request while a cell awaits", times[1:])
+        found[name] = times[1:]
+        print(f"{name} request while a cell awaits: {statistics.median(found[name]) * 1e3:.1f} ms")
     k.interrupt()
     k.finish(cell)
+    return found
 
 
-def interrupt_latency(k: Kernel) -> None:
-    times = []
-    for _ in range(30):
-        cell = k.begin("print('go')\nawait asyncio.sleep(60)")
-        times.append(k.interrupted(cell, "go"))
-    show("interrupt of an await, to its reply", times)
+LARGE = """
+async def many(count):
+    start = time.perf_counter()
+    global tasks
+    tasks = [asyncio.create_task(asyncio.sleep(600)) for _ in range(count)]
+    await asyncio.sleep(0)
+    return time.perf_counter() - start
+async def end():
+    start = time.perf_counter()
+    for task in tasks: task.cancel()
+    await asyncio.wait(tasks)
+    return time.perf_counter() - start
+async def over_time(count):
+    for _ in range(count // 1000):
+        await asyncio.gather(*[asyncio.sleep(0) for _ in range(1000)])
+async def chatter(megabytes):
+    for _ in range(megabytes * 10):
+        sys.stdout.write('x' * 99_999 + '\\n')
+        await asyncio.sleep(0)
+"""
 
 
-def idle_cpu(k: Kernel, stock: Kernel, seconds: float) -> None:
-    k.ok("tasks = [asyncio.create_task(asyncio.sleep(3600)) for _ in range(100)]")
-    for name, which in (("with 100 sleeping tasks", k), ("stock kernel", stock)):
-        print(f"{'idle CPU, ' + name:<34}{idle_share(which, seconds):6.3f} % of a core")
+def scale(c: Contestants, quick: bool) -> dict[str, Any]:
+    """Many tasks, many cells, much output: here and in the stock kernel."""
+    few = 10 if quick else 1
+    found: dict[str, Any] = {}
+    for name, k in (("ipyrunner", c.kernel(setup=LARGE)), ("stock", c.kernel(load=False, setup=LARGE))):
+        row: dict[str, float] = {}
+        row["100,000 tasks, start (s)"] = float(k.ok(f"await many({100_000 // few})", TIMEOUT).value or "nan")
+        if name == "ipyrunner":
+            row["%atasks of them (s)"] = timed_cell(k, "%atasks\nNone")
+        row["cancel them (s)"] = float(k.ok("await end()", TIMEOUT).value or "nan")
+        k.ok("tasks = None; await over_time(20_000)", TIMEOUT)
+        before = megabytes(k)
+        row["1,000,000 tasks over time (s)"] = timed_cell(k, f"await over_time({1_000_000 // few})")
+        row["... memory (MB)"] = megabytes(k) - before
+        before = megabytes(k)
+        start = time.perf_counter()
+        for _ in range(1000 // few):
+            k.ok("await asyncio.sleep(0)")
+        row["1,000 cells (s)"] = time.perf_counter() - start
+        row["... memory (MB)  "] = megabytes(k) - before
+        row["100 MB of output (s)"] = timed_cell(k, f"await chatter({100 // few})")
+        pid = pid_of(k)
+        cpu = cpu_seconds(pid)
+        time.sleep(20 / few)
+        row["idle (% of a core)"] = 100 * (cpu_seconds(pid) - cpu) / (20 / few)
+        found[name] = row
+    for what in found["ipyrunner"]:
+        print(f"{what:<32}" + "".join(f"{name:>12} {found[name].get(what, float('nan')):8.3f}" for name in found))
+    return found
 
 
-def idle_cpu_by_turns(k: Kernel, seconds: float) -> None:
-    k.ok("%config NotebookRunner.poll = True")
-    k.ok("%arunner restart")
-    k.ok("tasks = [asyncio.create_task(asyncio.sleep(3600)) for _ in range(100)]; await asyncio.sleep(0)")
-    print(f"{'idle CPU, by turns':<34}{idle_share(k, seconds):6.3f} % of a core")
-
-
-def idle_share(k: Kernel, seconds: float) -> float:
-    pid = int(k.ok("import os; os.getpid()").value or 0)
-    before = cpu_seconds(pid)
-    time.sleep(seconds)
-    return 100 * (cpu_seconds(pid) - before) / seconds
-
-
-def cpu_seconds(pid: int) -> float:
-    # nanoseconds on a CPU, per thread; utime in /proc/pid/stat has ticks of 10 ms
-    return sum(int(f.read_text().split()[0]) for f in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
-
-
-def show(name: str, times: list[float]) -> None:
-    print(
-        f"{name:<35}{statistics.median(times) * 1e3:6.2f} ms median, {max(times) * 1e3:.2f} ms at most ({len(times)})"
-    )
+def timed_cell(k: Kernel, code: str) -> float:
+    start = time.perf_counter()
+    k.ok(code, TIMEOUT)
+    return time.perf_counter() - start
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=41)
-    parser.add_argument("--idle-seconds", type=float, default=20)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15, help="how often each is measured (default: 15)")
+    parser.add_argument("--quick", action="store_true", help="three rounds, a tenth of the large numbers")
+    parser.add_argument("--json", metavar="FILE", help="write all measurements there")
+    parser.add_argument("--plot", metavar="FILE", help="draw the shapes there (needs matplotlib)")
     options = parser.parse_args()
-    print(f"Python {sys.version.split()[0]} on {sys.platform}; ratios are medians of paired rounds, less is better")
-    with ExitStack() as stack:
-        k = stack.enter_context(kernel(tempfile.mkdtemp()))
-        stock = stack.enter_context(kernel(tempfile.mkdtemp(), load=False))
-        throughput(k, options.rounds)
-        bookkeeping(k, options.rounds)
-        empty_cell(k, stock, options.rounds)
-        comm_latency(k)
-        answer_latency(k)
-        interrupt_latency(k)
-        busy_interrupts(k)
-        if sys.platform == "linux":
-            results(k, stock)
-        idle_cpu(k, stock, options.idle_seconds)
-        idle_cpu_by_turns(k, options.idle_seconds)
+    rounds = 3 if options.quick else options.rounds
+    import ipykernel
+    import IPython
+
+    machine = {
+        "python": platform.python_version(),
+        "ipython": IPython.__version__,
+        "ipykernel": ipykernel.__version__,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "rounds": rounds,
+    }
+    print(", ".join(f"{name} {value}" for name, value in machine.items()))
+    found: dict[str, Any] = {"machine": machine}
+    for part in (shapes, cells, interrupts, answers):
+        if part is cells and sys.platform != "linux":
+            continue
+        print(f"\n{part.__doc__}")
+        with Contestants() as c:
+            found[part.__name__] = part(c, rounds)
+    if sys.platform == "linux":
+        print(f"\n{scale.__doc__}")
+        with Contestants() as c:
+            found["scale"] = scale(c, options.quick)
+    if options.json:
+        with open(options.json, "w", encoding="utf-8") as file:
+            json.dump(found, file, indent=1)
+    if options.plot:
+        from plot import draw
+
+        draw(found, options.plot)
 
 
 if __name__ == "__main__":

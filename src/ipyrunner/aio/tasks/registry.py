@@ -207,19 +207,25 @@ class Tasks:
         module: Any = asyncio.tasks  # its Task is looked up each time, as there: nest_asyncio puts another one in
 
         def make_task(coro: Any, *, name: Any = None, context: Any = None, **options: Any) -> asyncio.Task[Any]:
-            if context is not None:
-                options["context"] = context
-            if name is not None:  # as asyncio does: a factory need not know names
-                options["name"] = name
             if not new:
                 begin()
-            task = make(coro, **options)
+            if context is None and not options:  # as asyncio does: a factory need not know names
+                task = make(coro) if name is None else make(coro, name=name)
+            else:
+                if context is not None:
+                    options["context"] = context
+                if name is not None:
+                    options["name"] = name
+                task = make(coro, **options)
+            created: Any
             if type(task) is module.Task:
                 append(ref(task))
+                created = task._source_traceback  # type: ignore[attr-defined]
             else:
                 self._take_in(task)
+                created = getattr(task, "_source_traceback", None)
             # Private, 3.4 to 3.15: in debug mode where the task was created, without the frame of what creates it.
-            if created := getattr(task, "_source_traceback", None):
+            if created:
                 del created[-1]
             if watchers and asyncio.isfuture(task):
                 for watcher in tuple(watchers):

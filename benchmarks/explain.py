@@ -1,0 +1,121 @@
+"""What makes asyncio's work dearer in a kernel, each cause alone, in a script: ``python benchmarks/explain.py``."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import statistics
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from shapes import SHAPES
+
+Loop = asyncio.AbstractEventLoop
+
+
+@contextmanager
+def nothing(loop: Loop) -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def heap(loop: Loop) -> Iterator[None]:
+    objects = [[{}] for _ in range(100_000)]  # about what a kernel has after a few imports
+    gc.collect()
+    yield
+    objects.clear()
+
+
+@contextmanager
+def timer(loop: Loop) -> Iterator[None]:
+    handle = loop.call_later(600, print)
+    yield
+    handle.cancel()
+
+
+@contextmanager
+def thread(loop: Loop) -> Iterator[None]:
+    end = threading.Event()
+
+    def wake() -> None:
+        while not end.wait(0.02):
+            pass
+
+    started = threading.Thread(target=wake)
+    started.start()
+    yield
+    end.set()
+    started.join()
+
+
+@contextmanager
+def attributes(loop: Loop) -> Iterator[None]:
+    for n in range(5):
+        setattr(loop, f"attribute_{n}", None)
+    yield
+
+
+@contextmanager
+def references(loop: Loop) -> Iterator[None]:
+    kept: list[Any] = []
+    own = loop.create_task
+
+    def create_task(coro: Any, **options: Any) -> Any:
+        task = own(coro, **options)
+        kept.append(weakref.ref(task))
+        return task
+
+    loop.create_task = create_task  # type: ignore[method-assign]
+    yield
+
+
+async def directly(work: Coroutine[Any, Any, None]) -> None:
+    await work
+
+
+async def six_deep(work: Awaitable[None], depth: int = 6) -> None:
+    await (six_deep(work, depth - 1) if depth else work)
+
+
+CAUSES: dict[str, tuple[Callable[[Loop], Any], Callable[[Any], Coroutine[Any, Any, None]], str]] = {
+    "six awaits around the cell's code": (nothing, six_deep, "yields"),
+    "a heap of 200,000 objects": (heap, directly, "gathers_of_coroutines"),
+    "a heap of 200,000 objects, yields": (heap, directly, "yields"),
+    "a timer in the loop": (timer, directly, "yields"),
+    "a thread that wakes every 20 ms": (thread, directly, "gathers_of_tasks"),
+    "five more attributes of the loop": (attributes, directly, "yields"),
+    "a Python call and a weak reference for each task": (references, directly, "gathers_of_tasks"),
+}
+
+
+def seconds(cause: Callable[[Loop], Any], around: Callable[[Any], Coroutine[Any, Any, None]], shape: str) -> float:
+    # A class each: attributes that one loop has had cost the next ones of its class.
+    loop = type("Loop", (asyncio.SelectorEventLoop,), {})()
+    try:
+        with cause(loop):
+            start = time.process_time()
+            loop.run_until_complete(around(SHAPES[shape]()))
+            return time.process_time() - start
+    finally:
+        loop.close()
+
+
+def main() -> None:
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 15
+    print(f"Python {sys.version.split()[0]}, median of {rounds} rounds, processor time with the cause ÷ without it")
+    for name, (cause, around, shape) in CAUSES.items():
+        ratios = []
+        for _ in range(rounds):
+            pair = seconds(cause, around, shape), seconds(nothing, directly, shape)
+            ratios.append(pair[0] / pair[1])
+        print(f"{name:<50}{shape:<24}{statistics.median(ratios):.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    with suppress(KeyboardInterrupt):
+        main()
