@@ -338,6 +338,7 @@ class NotebookRunner(Settings):
                         return current.context.run(held.let_through, cell)
             finally:
                 self._put_back(aside)
+                current.tasks.resume()
 
     def begin_plain(self) -> Callable[[], None]:
         """Make the rest of a cell that has begun outside a sync cell, in the Context that it has; return what ends it.
@@ -360,6 +361,7 @@ class NotebookRunner(Settings):
             with Held():
                 self._is_first = False
                 stack.close()
+                current.tasks.resume()
                 if self._current is not None:
                     self.refresh(contextvars.copy_context())
 

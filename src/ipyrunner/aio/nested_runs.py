@@ -70,7 +70,8 @@ def allow(loop: asyncio.AbstractEventLoop) -> None:
     if not _is_applied:
         asyncio.run = run
         _is_applied = True
-    cls: Any = type(loop)
+    # That of a notebook's loop is derived from the one that is patched.
+    cls: Any = next(cls for cls in type(loop).__mro__ if "run_until_complete" in vars(cls))
     if cls not in _classes:
         _classes.add(cls)
         cls.run_until_complete = _cleaning_up(cls.run_until_complete)

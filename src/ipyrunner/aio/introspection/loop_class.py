@@ -14,6 +14,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from .private_api import has_own_policy
+
 __all__ = ["new_loop", "when_changed"]
 
 _Changed = Callable[[], None]
@@ -21,10 +23,10 @@ _told: weakref.WeakKeyDictionary[Any, _Changed] = weakref.WeakKeyDictionary()
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
-    """As ``asyncio.new_event_loop``, which a policy may have made anything; a loop of asyncio's is of a subclass."""
+    """As ``asyncio.new_event_loop``: of a subclass, unless somebody else has a say in that."""
     loop = asyncio.new_event_loop()
     cls: Any = type(loop)
-    if cls.__module__ not in ("asyncio.unix_events", "asyncio.windows_events"):
+    if not has_own_policy() or cls.__module__ not in ("asyncio.unix_events", "asyncio.windows_events"):
         return loop
     loop.close()  # not by loop.__class__, which gives it a dict
     own: asyncio.AbstractEventLoop = _subclass(cls)()
@@ -44,9 +46,19 @@ def when_changed(loop: asyncio.AbstractEventLoop, changed: _Changed | None) -> b
     return True
 
 
+class _PassingOn(type):
+    """Whoever patches the class of a loop, as nest_asyncio does, means asyncio's, and all loops of that."""
+
+    def __setattr__(cls, name: str, value: Any) -> None:
+        setattr(cls.__base__, name, value)
+
+    def __delattr__(cls, name: str) -> None:
+        delattr(cls.__base__, name)
+
+
 @functools.cache
 def _subclass(cls: Any) -> Any:
-    class NotebookLoop(cls):  # type: ignore[misc]
+    class NotebookLoop(cls, metaclass=_PassingOn):  # type: ignore[misc]
         _tells_changes = True
 
         def set_task_factory(self, factory: Any) -> None:
@@ -66,9 +78,6 @@ def _subclass(cls: Any) -> Any:
                 changed()
 
     # What shows it means asyncio's.
-    NotebookLoop.__name__, NotebookLoop.__qualname__, NotebookLoop.__module__ = (
-        cls.__name__,
-        cls.__qualname__,
-        cls.__module__,
-    )
+    for name in ("__name__", "__qualname__", "__module__"):
+        type.__setattr__(NotebookLoop, name, getattr(cls, name))
     return NotebookLoop

@@ -35,6 +35,7 @@ __all__ = [
     "gathered_by",
     "handle_context",
     "has_begun",
+    "has_own_policy",
     "has_ready",
     "is_await_of_future",
     "is_stepping",
@@ -120,6 +121,16 @@ def cancel_ready(loop: asyncio.AbstractEventLoop) -> None:
     """Cancel the callbacks that are waiting for their turn; none on loops that do not show them."""
     for handle in tuple(_ready_of(loop)):
         handle.cancel()
+
+
+def has_own_policy() -> bool:
+    """Return whether asyncio's own policy makes loops, by asyncio's own function."""
+    # The second, which warns of nothing, since 3.14.
+    policy: Any = getattr(asyncio.events, "_get_event_loop_policy", None) or asyncio.get_event_loop_policy
+    makers = (type(policy()), asyncio.new_event_loop)
+    return all(
+        maker.__module__ in ("asyncio.events", "asyncio.unix_events", "asyncio.windows_events") for maker in makers
+    )
 
 
 def next_timer(loop: asyncio.AbstractEventLoop) -> float | None:
@@ -233,8 +244,11 @@ def exception_of(task: asyncio.Task[Any]) -> BaseException | None:
 
 def unseen_of(refs: list[_T], tasks: list[asyncio.Task[Any] | None]) -> list[_T]:
     """As :func:`unseen`, of tasks of asyncio's own class, without a detour; return those *refs* that refer to them."""
-    pairs = zip(refs, tasks, strict=True)
-    return [ref for ref, task in pairs if task is not None and task._log_traceback]  # type: ignore[attr-defined]
+    pairs: Any = zip(refs, tasks, strict=True)
+    try:
+        return [ref for ref, task in pairs if task is not None and task._log_traceback]
+    except Exception:  # somebody has put another class there
+        return [ref for ref, task in zip(refs, tasks, strict=True) if task is not None and unseen([task])]
 
 
 def unseen(tasks: Iterable[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:

@@ -141,7 +141,9 @@ def runs_nested(frame: FrameType | None) -> bool:
     while frame is not None and frame.f_code not in _DRIVERS:
         if is_in_loop and frame.f_code is _HANDLE_RUN:
             return True
-        is_in_loop = is_in_loop or frame.f_code.co_name == "_run_once"  # nest_asyncio's has that name, too
+        # nest_asyncio's has that name, too.
+        if not is_in_loop and frame.f_code.co_name == "_run_once":
+            is_in_loop = isinstance(frame.f_locals.get("self"), asyncio.AbstractEventLoop)
         frame = frame.f_back
     return False
 

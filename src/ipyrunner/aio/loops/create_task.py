@@ -109,7 +109,8 @@ class Lender:
             if code is not _create_task.__code__:
                 if getattr(function, "__name__", None) != _SAYS_ENDED:
                     return sys.monitoring.DISABLE
-                self._watch(create_task=True)
+                if threading.get_ident() == self._thread:
+                    self._watch(create_task=True)
             elif function is asyncio.get_running_loop:
                 if (loop := self.loop()) is not None:
                     self._lent = loop
@@ -141,8 +142,12 @@ class Lender:
 
 
 def _tells_end(loop: asyncio.AbstractEventLoop | None) -> bool:
-    # Not those of nest_asyncio, nor uvloop.
-    return getattr(type(loop), "run_forever", None) is _RUN_FOREVER
+    # Not those of nest_asyncio, nor uvloop. One on a stack of its own (sync Playwright) is left running when it gives
+    # way, and has not ended.
+    greenlet = sys.modules.get("greenlet")
+    return getattr(type(loop), "run_forever", None) is _RUN_FOREVER and (
+        greenlet is None or greenlet.getcurrent().parent is None
+    )
 
 
 _lender: Lender | None = None
@@ -157,7 +162,8 @@ def _create_task_lent(coro: Any, *, name: Any = None, context: Any = None) -> An
         loop = events.get_running_loop()
     except RuntimeError:
         loop = None
-    if loop is None or loop not in _current_tasks:
+    modules: Any = events.sys.modules  # type: ignore[attr-defined]
+    if loop is None or loop not in _current_tasks or "greenlet" in modules:  # see _tells_end
         from ipyrunner.aio.loops import create_task as lending
 
         loop = (lending._lender.loop() if lending._lender is not None else None) or events.get_running_loop()

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import sys
+import inspect
 import time
 import weakref
 from collections import deque
@@ -93,6 +93,7 @@ class Tasks:
         self._context = contextvars.Context()
         # Called with each new task, in the Context that starts it: only while somebody wants to know.
         self._watchers: list[Watcher] = []
+        self._is_over = False
         # Called when the way to make a task may have changed.
         self._choose: Callable[[], None] = lambda: None
         self._create_task = Override(loop, "create_task", self._make_create_task)
@@ -100,8 +101,11 @@ class Tasks:
     def close(self) -> None:
         """Let go of all tasks, and of the loop."""
         when_changed(self._loop, None)
+        self._is_over = True
+        self._choose()
         self._create_task.restore()
-        self._take()
+        for task, _, _ in self._alive():
+            self._unretrieved.add(task)
         self._young.close()
         self._unretrieved.close()
         self._live.clear()
@@ -127,7 +131,7 @@ class Tasks:
         """Return the last tasks that have ended, in the order of ending. Not those that have vanished at once."""
         with Held(then_raise=True):
             self._young.settle(HISTORY)
-        for task, number, at in self._alive():
+        for task, number, at in self._watched():
             if is_done(task):
                 self._let_go(task, number, at)
         return list(self._past)
@@ -169,6 +173,10 @@ class Tasks:
         with Held(then_raise=True):
             self._young.rest()
 
+    def resume(self) -> None:
+        """After it."""
+        self._young.resume()
+
     def watch(self, watcher: Watcher) -> Callable[[], None]:
         """Call *watcher* with each task that is started from now on; return what ends that."""
         self._watchers.append(watcher)
@@ -201,12 +209,13 @@ class Tasks:
             watcher(task, context)
         return task
 
-    def _make_create_task(self, make: Callable[..., asyncio.Task[Any]]) -> Callable[..., asyncio.Task[Any]]:
+    def _make_create_task(self, make: Any) -> Callable[..., asyncio.Task[Any]]:
         loop, watchers, new, begin = self._loop, self._watchers, self._young.new, self._young.begin
         append, ref = new.append, weakref.ref
         module: Any = asyncio.tasks  # its Task is looked up each time, as there: nest_asyncio puts another one in
 
         def make_task(coro: Any, *, name: Any = None, context: Any = None, **options: Any) -> asyncio.Task[Any]:
+            task: Any
             if not new:
                 begin()
             if context is None and not options:  # as asyncio does: a factory need not know names
@@ -217,20 +226,18 @@ class Tasks:
                 if name is not None:
                     options["name"] = name
                 task = make(coro, **options)
-            created: Any
-            if type(task) is module.Task:
+            if type(task) is module.Task and not is_done(task):
                 append(ref(task))
-                created = task._source_traceback  # type: ignore[attr-defined]
             else:
                 self._take_in(task)
-                created = getattr(task, "_source_traceback", None)
-            # Private, 3.4 to 3.15: in debug mode where the task was created, without the frame of what creates it.
+            created = getattr(task, "_source_traceback", None)
+            # Private, 3.4 to 3.15: in debug mode where the task was created, without the frames of what creates it.
             if created:
-                del created[-1]
+                created[:] = [frame for frame in created if frame.filename != __file__]
             if watchers and asyncio.isfuture(task):
                 for watcher in tuple(watchers):
-                    watcher(task, context)
-            return task
+                    watcher(task, context)  # type: ignore[arg-type]
+            return task  # type: ignore[no-any-return]
 
         if getattr(make, "__func__", None) is not asyncio.BaseEventLoop.create_task:
             make_task.__name__ = make_task.__qualname__ = "create_task"
@@ -239,7 +246,7 @@ class Tasks:
 
         # What asyncio's own does without a factory and out of debug mode, and without another call: tasks are made in
         # great numbers, and what is done for each of them shows.
-        if sys.version_info < (3, 14):
+        if not make.__func__.__code__.co_flags & inspect.CO_VARKEYWORDS:  # since 3.13.3 there are other options
 
             def create_task(coro: Any, *, name: Any = None, context: Any = None) -> asyncio.Task[Any]:
                 if not is_plain:
@@ -251,7 +258,9 @@ class Tasks:
                 return task  # type: ignore[no-any-return]
         else:
 
-            def create_task(coro: Any, *, name: Any = None, context: Any = None, **options: Any) -> asyncio.Task[Any]:
+            def create_task(  # type: ignore[misc]
+                coro: Any, *, name: Any = None, context: Any = None, **options: Any
+            ) -> asyncio.Task[Any]:
                 if options or not is_plain:
                     return make_task(coro, name=name, context=context, **options)
                 if not new:
@@ -262,7 +271,9 @@ class Tasks:
 
         def choose() -> None:
             nonlocal is_plain
-            is_plain = not (watchers or loop.get_debug() or loop.is_closed() or loop.get_task_factory() is not None)
+            is_plain = not (
+                self._is_over or watchers or loop.get_debug() or loop.is_closed() or loop.get_task_factory() is not None
+            )
 
         if when_changed(loop, choose):
             self._choose = choose
@@ -284,13 +295,12 @@ class Tasks:
         with Held(then_raise=True):
             self._young.sort()
 
+    def _watched(self) -> list[Started]:
+        refs = tuple(self._live.items())
+        return [Started(task, each.number, each.at) for ref, each in refs if (task := ref()) is not None]
+
     def _alive(self) -> list[Started]:
-        watched = [
-            Started(task, entry.number, entry.at)
-            for ref, entry in tuple(self._live.items())
-            if (task := ref()) is not None
-        ]
-        return [*watched, *(Started(*young) for young in self._young.alive())]
+        return [*self._watched(), *(Started(*young) for young in self._young.alive())]
 
     def _watch(self, task: asyncio.Task[Any], number: int, at: float) -> None:
         """Watch the task until it has ended."""

@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 
 from ..introspection.frames import uninterruptible
 from ..introspection.private_api import has_begun, unseen_of
+from ..introspection.task_state import is_done
 from ..sigint.watchdog_thread import watchdog
 
 __all__ = ["Young", "YoungTasks"]
@@ -107,8 +108,9 @@ class YoungTasks:
         self._spared: list[asyncio.Task[Any] | None] = []
         self._context = contextvars.Context()
         self._thread = threading.get_ident()
-        # Whether somebody will look, whether somebody sorts, and whether the garbage collector is watched.
-        self._armed = self._sorting = self._watching = False
+        # Whether the watchdog will ask for a look, whether the loop has one in its queue, whether somebody sorts.
+        # Whether the garbage collector is watched, and whether a cell without await goes on.
+        self._asked = self._queued = self._sorting = self._watching = self._resting = False
         self._pause, self._looked = _PAUSE, 0.0
 
     def close(self) -> None:
@@ -136,7 +138,7 @@ class YoungTasks:
 
     def refs(self) -> list[_Ref]:
         """Return the tasks, weakly."""
-        return [*self.new, *(ref for batch in self._batches for ref in batch.refs)]
+        return [*self.new[:], *(ref for batch in tuple(self._batches) for ref in batch.refs)]
 
     def _newest(self) -> Iterator[tuple[_Batch, int, Young]]:
         """Return where each task is, the newest first."""
@@ -159,7 +161,7 @@ class YoungTasks:
                 [_gone if task is None else ref for ref, task in zip(refs, tasks, strict=True)], number, since
             )
             # In this order: what is torn apart by a signal handler, which is not ours, is done once more.
-            if any(tasks):
+            if any(task is not None for task in tasks):
                 self._batches.append(batch)
                 self._left += len(refs)
             self._count += len(refs)
@@ -177,7 +179,7 @@ class YoungTasks:
             self._failures.pop()
         found = list(islice(self._newest(), at_most))
         for batch, n, young in reversed(found):
-            if young.task.done():
+            if is_done(young.task):
                 self._hand_on(*young)
                 batch.refs[n] = _gone
 
@@ -188,34 +190,47 @@ class YoungTasks:
         if self._loop.is_closed():
             return
         self._since = time.monotonic()
-        # Not in a cell without await: what an interrupt raises in there, the collector drops. Nothing begins meanwhile.
-        runs = self._loop.is_running()
-        if runs and not self._watching:
+        if not self._loop.is_running():
+            # Nothing begins meanwhile. What an interrupt raises in a cell without await, the collector would drop.
+            self._queue_look()
+            return
+        if not self._watching:
             self._watching, self._spared = True, []
             gc.callbacks.append(self._on_collection)
-        if not self._armed:
-            self._armed = True
+        if self._resting:  # it runs the loop itself, which may end at any moment
+            self._queue_look()
+        elif not self._asked:
+            self._asked = True
             # To wake a thread costs as much as a hundred tasks.
             follows = self._since - self._looked < 2 * self._pause
             self._pause = min(2 * self._pause, _LONGEST_PAUSE) if follows else _PAUSE
-            if not runs:
-                self._loop.call_soon(self._look, context=self._context)
-            elif watchdog.start():
+            if watchdog.start():
                 watchdog.call_later(self._pause, self._ask_for_look)
             else:
-                self._loop.call_later(self._pause, self._look, context=self._context)
+                self._loop.call_later(self._pause, self._look_again, context=self._context)
+
+    def _queue_look(self) -> None:
+        if not self._queued:
+            self._queued = True
+            self._loop.call_soon(self._look, context=self._context)
 
     def _ask_for_look(self) -> None:
         """In the watchdog's thread."""
         with suppress(RuntimeError):  # closed since
-            self._loop.call_soon_threadsafe(self._look, context=self._context)
+            self._loop.call_soon_threadsafe(self._look_again, context=self._context)
+
+    @uninterruptible
+    def _look_again(self) -> None:
+        self._asked = False
+        self._look()
 
     @uninterruptible
     def _look(self) -> None:
         try:
-            self._armed = False
+            self._queued, self._spared = False, []
             self.settle()
-            self._hand_some_on(max(int(_HANDED_ON * self._pause), self._left // _PART))
+            some = max(int(_HANDED_ON * self._pause), self._left // _PART)
+            self._hand_some_on(self._left if self._resting else some)
             self._looked = time.monotonic()
         finally:  # also if a signal handler, which is not ours, has raised in the middle
             if self.new or self._batches:
@@ -233,7 +248,7 @@ class YoungTasks:
                 alive = [(n, task) for n in range(start, end) if (task := refs[n]()) is not None][:number]
                 for n, task in alive:
                     batch.begin = n
-                    if not task.done() and not has_begun(task):
+                    if not is_done(task) and not has_begun(task):
                         return
                     self._hand_on(task, batch.number + n, batch.at)
                 number -= len(alive)
@@ -247,10 +262,17 @@ class YoungTasks:
 
     def rest(self) -> None:
         """Before a cell without await: what an interrupt raises in there, the garbage collector would drop."""
+        self._resting = True
         if self._watching:
             self.sort()
             self._unwatch()
+        if self._batches and not self._loop.is_closed():
             self._spared = [ref() for batch in self._batches for ref in batch.refs]
+            self._queue_look()
+
+    def resume(self) -> None:
+        """After it."""
+        self._resting = False
 
     def _unwatch(self) -> None:
         self._watching = False
@@ -263,10 +285,13 @@ class YoungTasks:
         if phase == "stop":
             self._spared = []
             return
+        if self._sorting or threading.get_ident() != self._thread:  # anything may be in the middle of a change
+            self._spared = [ref() for ref in self.refs()]
+            return
         generation = info["generation"]
         if generation == 1 and _IS_INCREMENTAL:
             generation = 2
-        if len(self.new) > _MANY and threading.get_ident() == self._thread:
+        if len(self.new) > _MANY:
             with suppress(RecursionError):  # the code that collects is deep in a recursion
                 self.sort()
         since = (self._once, self._twice, 0)[generation]
