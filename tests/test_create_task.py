@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 
 import pytest
 
@@ -107,5 +108,64 @@ def test_create_task_pays_nothing_while_a_loop_runs_and_is_lent_the_loop_again_a
             assert running_loop() is None
             lent.run_until_complete(task)
     assert sys.monitoring.get_tool(5) != "ipyrunner"
+    other.close()
+    lent.close()
+
+
+def test_a_loop_that_is_left_running_on_another_stack_is_not_lent() -> None:
+    # As by Playwright's sync API.
+    greenlet = pytest.importorskip("greenlet")
+    lent, other = asyncio.new_event_loop(), asyncio.new_event_loop()
+    lender = Lender(lambda: lent)
+    outer = greenlet.getcurrent()
+
+    async def nothing() -> None:
+        pass
+
+    async def driver() -> None:
+        await asyncio.create_task(nothing())
+        asyncio.get_running_loop().call_soon(outer.switch)
+        await asyncio.sleep(0.01)
+
+    with lender.lending():
+        inner = greenlet.greenlet(lambda: other.run_until_complete(driver()))
+        inner.switch()
+        task = asyncio.create_task(nothing())
+        assert task.get_loop() is lent
+        inner.switch()
+    lent.run_until_complete(task)
+    other.close()
+    lent.close()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="3.11 has no monitoring events")
+def test_the_end_of_another_threads_loop_changes_nothing() -> None:
+    lent, other = asyncio.new_event_loop(), asyncio.new_event_loop()
+    lender = Lender(lambda: lent)
+    changes: list[int] = []
+    watch = lender._watch
+
+    def count(**options: bool) -> None:
+        changes.append(threading.get_ident())
+        watch(**options)
+
+    lender._watch = count  # type: ignore[method-assign]
+
+    async def nothing() -> None:
+        pass
+
+    async def main() -> None:
+        await asyncio.create_task(nothing())
+        thread = threading.Thread(target=lambda: asyncio.run(nothing()))
+        thread.start()
+        thread.join(30)
+        await asyncio.create_task(nothing())
+
+    with lender.lending():
+        other.run_until_complete(main())
+        task = asyncio.create_task(nothing())
+        assert task.get_loop() is lent
+    assert set(changes) == {threading.get_ident()}
+    lent.run_until_complete(task)
     other.close()
     lent.close()

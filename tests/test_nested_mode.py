@@ -87,6 +87,11 @@ def test_a_run_inside_a_run(nested: Kernel, call: str) -> None:
     )
 
 
+def test_another_loop_runs_inside_the_notebooks(nested: Kernel) -> None:
+    code = "other = asyncio.new_event_loop()\ntry: found = other.run_until_complete(asyncio.sleep(0.01, 'other'))\n"
+    assert nested.ok(f"await asyncio.sleep(0)\n{code}finally: other.close()\nfound").value == "'other'"
+
+
 @pytest.mark.parametrize("where", ["main task", "child", "three deep"])
 @pytest.mark.parametrize("call", RUNS.values(), ids=RUNS)
 def test_one_interrupt_ends_a_run_inside_a_run(nested: Kernel, call: str, where: str, mode: str) -> None:

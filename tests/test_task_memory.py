@@ -114,3 +114,26 @@ def test_what_the_last_run_has_returned_is_not_kept(asyncio_runner: NotebookRunn
     asyncio_runner.run(asyncio.sleep(0))  # what is left to do for the end of that task
     gc.collect()
     assert ref() is None
+
+
+def test_what_ends_after_a_plain_cell_is_not_kept(asyncio_runner: NotebookRunner) -> None:
+    async def start() -> None:
+        asyncio.create_task(later())
+        await asyncio.sleep(0)
+
+    asyncio_runner.run(start())
+    asyncio_runner.run_sync(lambda: None)
+    asyncio_runner.run(asyncio.sleep(0.01))
+    assert not Result.alive
+
+
+def test_references_to_eager_tasks_are_not_kept(loop: asyncio.AbstractEventLoop, books: Tasks) -> None:
+    if not hasattr(asyncio, "eager_task_factory"):
+        pytest.skip("eager tasks came with Python 3.12")
+    loop.set_task_factory(asyncio.eager_task_factory)
+    gc.disable()
+    try:
+        loop.run_until_complete(without_a_pause(at_once))
+    finally:
+        gc.enable()
+    assert len(books._young.new) < 10

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ipyrunner import NotebookRunner
 from ipyrunner.aio.introspection.running_loop import register_task, unregister_task
 from ipyrunner.aio.tasks.registry import Tasks
 from loops import looked_at, put_off
@@ -197,3 +198,137 @@ def test_the_main_task_is_one_while_something_runs_in_it(loop: asyncio.AbstractE
     loop.run_until_complete(asyncio.wait([main, other]))
     assert other.get_name() in (names := [entry.name for entry in books.ended()])
     assert main.get_name() not in names
+
+
+def test_what_has_ended_is_listed_once(loop: asyncio.AbstractEventLoop, books: Tasks) -> None:
+    async def nothing() -> None:
+        pass
+
+    async def main() -> list[list[int]]:
+        held = loop.create_task(nothing())
+        others = [loop.create_task(asyncio.sleep(60)) for _ in range(300)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        found = [[ended.number for ended in books.ended()] for _ in range(3)]
+        await looked_at(books)
+        found.append([ended.number for ended in books.ended()])
+        for other in others:
+            other.cancel()
+        await asyncio.wait(others)
+        assert held.done()
+        return found
+
+    for numbers in loop.run_until_complete(main()):
+        assert len(numbers) == len(set(numbers)) <= 2
+
+
+@pytest.mark.parametrize("factory", [False, True])
+def test_in_debug_mode_a_task_says_where_it_was_created(runner: NotebookRunner, factory: bool) -> None:
+    loop = runner.get_loop()
+
+    async def main() -> list[str]:
+        loop.set_debug(True)
+        if factory:
+            loop.set_task_factory(lambda loop, coro, **options: asyncio.Task(coro, loop=loop, **options))
+        try:
+            task: Any = loop.create_task(asyncio.sleep(0))
+        finally:
+            loop.set_debug(False)
+            loop.set_task_factory(None)
+        await task
+        return [frame.filename for frame in task._source_traceback]
+
+    files = runner.run(main())
+    assert not [file for file in files if file.endswith("tasks/registry.py")]
+    assert factory or files[-1] == __file__
+
+
+def test_a_closed_loop_that_was_left_makes_no_task() -> None:
+    runner = NotebookRunner()
+    loop: Any = runner.get_loop()
+    original = loop.create_task
+    loop.create_task = lambda *args, **options: original(*args, **options)
+    reports: list[Any] = []
+    loop.set_exception_handler(lambda loop, report: reports.append(report))
+    runner.restart()
+    coro = asyncio.sleep(0)
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        loop.create_task(coro)
+    coro.close()
+    gc.collect()
+    assert reports == []
+    runner.close()
+    asyncio.set_event_loop(None)
+
+
+def test_asyncios_class_of_tasks_may_be_replaced(asyncio_runner: NotebookRunner, monkeypatch: Any) -> None:
+    original = asyncio.tasks.Task
+
+    class Duck:
+        _source_traceback = None  # asyncio itself asks for it
+
+        def __init__(self, task: Any) -> None:
+            self.task = task
+
+        def __await__(self) -> Any:
+            return self.task.__await__()
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("_"):
+                raise AttributeError(name)
+            return getattr(self.task, name)
+
+    async def main() -> list[int]:
+        monkeypatch.setattr(asyncio.tasks, "Task", lambda coro, **options: Duck(original(coro, **options)))
+        duck = asyncio.get_running_loop().create_task(asyncio.sleep(0, 1))
+        monkeypatch.undo()
+        assert await duck == 1
+        await looked_at(asyncio_runner.current.tasks)
+        other = asyncio.create_task(asyncio.sleep(60))
+        found = [entry.task for entry in asyncio_runner.current.tasks.started()]
+        other.cancel()
+        return [other in found]
+
+    assert asyncio_runner.run(main()) == [True]
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="asyncio has it")
+def test_create_task_takes_the_options_that_asyncios_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As from Python 3.13.3 on.
+    def create_task(self: Any, coro: Any, **options: Any) -> Any:
+        given.append(options.pop("eager_start"))
+        return asyncio.tasks.Task(coro, loop=self, **options)
+
+    given: list[bool] = []
+    monkeypatch.setattr(asyncio.BaseEventLoop, "create_task", create_task)
+    runner = NotebookRunner()
+
+    async def main() -> Any:
+        loop: Any = asyncio.get_running_loop()
+        return await loop.create_task(asyncio.sleep(0, "made"), eager_start=False)
+
+    try:
+        assert runner.run(main()) == "made"
+        assert given == [False]
+    finally:
+        runner.close()
+        asyncio.set_event_loop(None)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="policies are deprecated")
+def test_a_policy_of_the_users_makes_the_loop() -> None:
+    class Policy(type(asyncio.get_event_loop_policy())):  # type: ignore[misc]
+        def new_event_loop(self) -> asyncio.AbstractEventLoop:
+            loop = asyncio.SelectorEventLoop()
+            loop.slow_callback_duration = 5
+            return loop
+
+    before = asyncio.get_event_loop_policy()
+    asyncio.set_event_loop_policy(Policy())
+    try:
+        runner = NotebookRunner()
+        loop: Any = runner.get_loop()
+        assert loop.slow_callback_duration == 5
+        runner.close()
+    finally:
+        asyncio.set_event_loop_policy(before)

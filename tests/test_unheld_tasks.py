@@ -288,3 +288,61 @@ def test_tasks_that_nobody_holds_survive_a_collection_in_a_cell_without_await(ru
         waiting.pop().set_result(None)
     runner.run(asyncio.sleep(0.01))
     assert went_on == [1, 1, 1]
+
+
+@pytest.mark.parametrize("where", ["at rest", "in a loop that a plain cell runs"])
+def test_tasks_that_nobody_holds_survive_a_collection_though_a_look_was_due_before(
+    runner: NotebookRunner, where: str
+) -> None:
+    loop = runner.get_loop()
+    waiting: weakref.WeakSet[asyncio.Future[None]] = weakref.WeakSet()
+    went_on: list[int] = []
+
+    async def lonely(n: int) -> None:
+        await put_off(loop, waiting)
+        went_on.append(n)
+
+    def start() -> None:
+        for n in range(5):
+            loop.create_task(lonely(n))
+
+    async def collect() -> None:
+        for _ in range(2):
+            await asyncio.sleep(0)
+        gc.collect()
+        while waiting:
+            waiting.pop().set_result(None)
+        await asyncio.sleep(0.05)
+
+    async def start_and_collect() -> None:
+        start()
+        await collect()
+
+    def cell() -> None:
+        loop.create_task(asyncio.sleep(0))
+        loop.run_until_complete(start_and_collect())
+
+    async def before() -> None:
+        await asyncio.create_task(asyncio.sleep(0))
+
+    runner.run(before())
+    if where == "at rest":
+        runner.run_sync(start)
+        runner.run(collect())
+    else:
+        runner.run_sync(cell)
+    assert sorted(went_on) == list(range(5))
+
+
+def test_the_collector_is_not_watched_when_a_plain_cell_has_run_the_loop(runner: NotebookRunner) -> None:
+    async def main() -> None:
+        for _ in range(100):
+            asyncio.create_task(asyncio.sleep(30))
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    def cell() -> list[object]:
+        runner.get_loop().run_until_complete(main())
+        return [callback for callback in gc.callbacks if isinstance(getattr(callback, "__self__", None), YoungTasks)]
+
+    assert runner.run_sync(cell) == []
