@@ -14,6 +14,7 @@ pytest.register_assert_rewrite("kernels", "loops", "setups", "side_by_side", "te
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from ipyrunner import NotebookRunner
+from ipyrunner.aio.introspection.loop_class import new_loop
 from ipyrunner.aio.tasks.registry import Tasks
 from kernels import BEFORE, CONCURRENT, Kernel, kernel
 from loops import LOOPS, notebook_runner
@@ -149,8 +150,8 @@ def asyncio_runner() -> Iterator[NotebookRunner]:
 
 @pytest.fixture
 def loop() -> Iterator[asyncio.AbstractEventLoop]:
-    """A loop in this process, which nothing runs on."""
-    made = asyncio.new_event_loop()
+    """A loop in this process, of a notebook's class, which nothing runs on."""
+    made = new_loop()
     yield made
     made.close()
 

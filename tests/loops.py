@@ -12,9 +12,10 @@ from contextlib import contextmanager
 import uvloop
 
 from ipyrunner import NotebookRunner
+from ipyrunner.aio.introspection.loop_class import new_loop
 from ipyrunner.aio.tasks.registry import Tasks
 
-LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+LOOPS = {"asyncio": new_loop, "uvloop": uvloop.new_event_loop}
 # Seconds after which a runner of these tests forces an interrupt.
 GRACE = 0.3
 

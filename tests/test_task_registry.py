@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import gc
 import sys
 import weakref
@@ -332,3 +333,47 @@ def test_a_policy_of_the_users_makes_the_loop() -> None:
         runner.close()
     finally:
         asyncio.set_event_loop_policy(before)
+
+
+def test_a_task_gets_the_name_and_the_context_that_are_given(runner: NotebookRunner) -> None:
+    loop = runner.get_loop()
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="none")
+    context = contextvars.copy_context()
+    context.run(variable.set, "given")
+
+    async def look() -> str:
+        await asyncio.sleep(0)
+        return variable.get()
+
+    async def main() -> None:
+        for factory in (None, lambda loop, coro, **options: asyncio.Task(coro, loop=loop, **options)):
+            loop.set_task_factory(factory)
+            task = loop.create_task(look(), name="named", context=context)
+            assert task.get_name() == "named"
+            assert await task == "given"
+            assert await loop.create_task(look()) == "none"
+            coro = look()
+            with pytest.raises(TypeError, match="odd"):
+                loop.create_task(coro, odd=1)  # type: ignore[call-arg]
+            coro.close()
+
+    try:
+        runner.run(main())
+    finally:
+        loop.set_task_factory(None)
+
+
+def test_a_closed_loop_makes_no_task() -> None:
+    runner = NotebookRunner()
+    loop = runner.get_loop()
+    reports: list[Any] = []
+    loop.set_exception_handler(lambda loop, report: reports.append(report))
+    loop.close()
+    coro = asyncio.sleep(0)
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        loop.create_task(coro)
+    coro.close()
+    gc.collect()
+    assert reports == []
+    runner.close()
+    asyncio.set_event_loop(None)
