@@ -28,7 +28,7 @@ def draw(found: dict[str, Any], path: str) -> None:
     axes.invert_yaxis()
     machine = found["machine"]
     axes.set_xlabel(f"processor time ÷ that of a script (Python {machine['python']}, ipykernel {machine['ipykernel']})")
-    axes.legend(loc="lower right", frameon=False)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
     figure.savefig(path)
 
 
