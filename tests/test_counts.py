@@ -1,6 +1,7 @@
 """What a cell and a task cost, counted: no clock is asked, so that a slow machine sees the same.
 
-The bounds are a fifth above what was counted when they were set; ``make bench`` says what that means in time.
+The bounds lie above what was counted when they were set, of system calls by more, since how often a loop polls depends
+on the machine; ``make bench`` says what that means in time.
 """
 
 from __future__ import annotations
@@ -129,12 +130,14 @@ def test_system_calls_of_an_empty_cell(kernels: dict[str, Kernel], tmp_path: Pat
         pid = k.ok("import os; os.getpid()").value
         with subprocess.Popen(["strace", "-c", "-o", log, "-p", str(pid)], stderr=subprocess.PIPE) as tracer:
             assert tracer.stderr is not None
-            tracer.stderr.readline()  # it is attached
+            if b"attached" not in (said := tracer.stderr.readline()):
+                pytest.skip(f"strace may not look: {said!r}")
             for _ in range(10):
                 k.ok("await asyncio.sleep(0)")
             tracer.send_signal(2)
             tracer.wait(30)
-        return int(log.read_text().splitlines()[-1].split()[3])  # time %, seconds, µs each, calls
+        rows = [line.split() for line in log.read_text().splitlines()]  # time %, seconds, µs each, calls, ..., name
+        return sum(int(row[3]) for row in rows if len(row) >= 5 and row[3].isdigit() and row[-1] != "total")
 
     ours, stock = count("ours"), count("stock")
     print(f"{ours} system calls in ten cells, in the stock kernel {stock}")

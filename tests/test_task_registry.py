@@ -244,14 +244,18 @@ def test_in_debug_mode_a_task_says_where_it_was_created(runner: NotebookRunner, 
     assert factory or files[-1] == __file__
 
 
-def test_a_closed_loop_that_was_left_makes_no_task() -> None:
+@pytest.mark.parametrize("how", ["closed", "left"])
+def test_a_closed_loop_makes_no_task(how: str) -> None:
     runner = NotebookRunner()
     loop: Any = runner.get_loop()
     original = loop.create_task
     loop.create_task = lambda *args, **options: original(*args, **options)
     reports: list[Any] = []
     loop.set_exception_handler(lambda loop, report: reports.append(report))
-    runner.restart()
+    if how == "closed":
+        loop.close()
+    else:
+        runner.restart()
     coro = asyncio.sleep(0)
     with pytest.raises(RuntimeError, match="Event loop is closed"):
         loop.create_task(coro)
@@ -361,19 +365,3 @@ def test_a_task_gets_the_name_and_the_context_that_are_given(runner: NotebookRun
         runner.run(main())
     finally:
         loop.set_task_factory(None)
-
-
-def test_a_closed_loop_makes_no_task() -> None:
-    runner = NotebookRunner()
-    loop = runner.get_loop()
-    reports: list[Any] = []
-    loop.set_exception_handler(lambda loop, report: reports.append(report))
-    loop.close()
-    coro = asyncio.sleep(0)
-    with pytest.raises(RuntimeError, match="Event loop is closed"):
-        loop.create_task(coro)
-    coro.close()
-    gc.collect()
-    assert reports == []
-    runner.close()
-    asyncio.set_event_loop(None)

@@ -326,7 +326,8 @@ class NotebookRunner(Settings):
         """Run a sync cell: in the notebook's Context, with no running loop, and with the notebook's as current one."""
         current = self.current
         asyncio.set_event_loop(current.loop)
-        if not current.is_entered:
+        rests = not current.is_entered
+        if rests:
             current.tasks.rest()
         with Held() as held:
             aside = exchange(self._left)
@@ -338,7 +339,8 @@ class NotebookRunner(Settings):
                         return current.context.run(held.let_through, cell)
             finally:
                 self._put_back(aside)
-                current.tasks.resume()
+                if rests:
+                    current.tasks.resume()
 
     def begin_plain(self) -> Callable[[], None]:
         """Make the rest of a cell that has begun outside a sync cell, in the Context that it has; return what ends it.

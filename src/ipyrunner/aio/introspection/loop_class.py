@@ -2,7 +2,7 @@
 
 CPython keeps the names of the attributes that the objects of one class have in one place, for about thirty names; in
 asyncio's loops there is room for one more, or two, and each loop of that class that was ever made leaves less. An
-object with a further attribute has a dict: then each iteration of the loop costs an eighth more on Python 3.13. We set
+object with a further attribute has a dict: then each iteration of the loop costs a tenth more on Python 3.13. We set
 attributes of the notebook's loop and of the kernel's, which are of one class; so the notebook's has one of its own.
 """
 
