@@ -120,8 +120,10 @@ async def ready():
     for _ in range(100_000): loop.call_soon(again)
     await asyncio.sleep(60)
 async def sleeping():
+    sleepers = asyncio.gather(*[asyncio.sleep(60) for _ in range(10_000)])
+    await asyncio.sleep(1)
     print('go', flush=True)
-    await asyncio.gather(*[asyncio.sleep(60) for _ in range(10_000)])
+    await sleepers
 """
 INTERRUPTED = {
     "an idle loop": "print('go', flush=True); await asyncio.sleep(60)",

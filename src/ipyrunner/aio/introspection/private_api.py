@@ -41,6 +41,7 @@ __all__ = [
     "is_stepping",
     "is_stopping",
     "is_task",
+    "may_step",
     "next_timer",
     "ready_callbacks",
     "selector_fd",
@@ -100,11 +101,22 @@ def ready_callbacks(loop: asyncio.AbstractEventLoop) -> deque[Any] | None:
     return None
 
 
+def may_step(task: asyncio.Task[Any]) -> bool:
+    """Return whether a step of *task* may be in its loop's queue: it has to begin, was woken, or there is no telling."""
+    waiter = waits_for(task)
+    return waiter is None or is_done(waiter)
+
+
 def step_of(handle: object, ids: Collection[int]) -> bool:
     """Return whether *handle*, of a loop's queue, is a step of a task with one of *ids*: a call of its method."""
-    # Handles of uvloop show what they hold to the garbage collector alone. The callback may be anything of the user's.
-    methods = (held for held in gc.get_referents(handle) if type(held).__module__ in ("builtins", "_asyncio"))
-    return any(id(getattr(method, "__self__", None)) in ids for method in methods)
+    # A user's interrupt waits while a queue of 100,000 is looked through.
+    held: Iterable[object]
+    if type(handle) is asyncio.Handle:
+        held = (handle._callback,)  # type: ignore[attr-defined]  # private, 3.4 to 3.15
+    else:  # Handles of uvloop show what they hold to the garbage collector alone.
+        held = gc.get_referents(handle)
+    # The callback may be anything of the user's.
+    return any(type(h).__module__ in ("builtins", "_asyncio") and id(getattr(h, "__self__", None)) in ids for h in held)
 
 
 def is_pythons(handle: object) -> bool:

@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 from typing import Any
 
-from .private_api import is_pythons, ready_callbacks, step_of
+from .private_api import is_pythons, may_step, ready_callbacks, step_of
 
 __all__ = ["ReadyQueue"]
 
@@ -65,17 +65,16 @@ class ReadyQueue:
     def promote(self, tasks: Collection[asyncio.Task[Any]]) -> int:
         """Put the steps of *tasks* that wait before all that waits, in their order; return how many."""
         queue, found = self._movable(), list[Any]()
-        if queue is None or not tasks:
+        owners = {id(task) for task in tasks if may_step(task)}
+        if queue is None or not owners:
             return 0
-        owners = {id(task) for task in tasks}
+        places = [n for n, handle in enumerate(tuple(queue)) if step_of(handle, owners)]
         try:
-            for _ in range(len(queue)):  # other threads may append meanwhile
-                if step_of(queue[0], owners):
-                    found.append(queue.popleft())
-                else:
-                    queue.rotate(-1)
+            for n in reversed(places):  # others, also other threads, append at the end alone
+                found.append(queue[n])
+                del queue[n]
         finally:
-            queue.extendleft(reversed(found))
+            queue.extendleft(found)
         return len(found)
 
     def take(self, owner: object) -> list[Any]:
@@ -105,9 +104,8 @@ class ReadyQueue:
         """Let the loop call nothing more before :meth:`put_back`. In a callback; whoever runs the loop puts back."""
         if self._aside or not self._movable() or self._queue is None:
             return
-        filler = self._get_filler()
-        for _ in range(len(self._queue)):  # other threads may append meanwhile
-            self._aside.append(self._queue.popleft())
+        filler, popleft = self._get_filler(), self._queue.popleft
+        self._aside += [popleft() for _ in range(len(self._queue))]  # other threads may append meanwhile
         self._queue.extendleft([filler] * len(self._aside))
 
     def _get_filler(self) -> Any:

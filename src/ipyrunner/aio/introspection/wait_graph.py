@@ -6,7 +6,7 @@ import asyncio
 import linecache
 import sysconfig
 from collections.abc import Iterable, Iterator
-from types import FrameType
+from types import CoroutineType, FrameType
 from typing import Any, NamedTuple
 
 from .private_api import gathered_by, is_task, waited_for_by, waits_for
@@ -87,6 +87,10 @@ def awaits(task: asyncio.Task[Any]) -> list[Step]:
 
 def _frames(awaited: Any) -> Iterator[FrameType]:
     for _ in range(_LONGEST):
+        if type(awaited) is CoroutineType and awaited.cr_frame is not None:  # by far the commonest, and the shortest way
+            yield awaited.cr_frame
+            awaited = awaited.cr_await
+            continue
         try:
             kind, inner = next((k, i) for k, i in _KINDS if isinstance(getattr(awaited, k, None), FrameType))
             frame, awaited = getattr(awaited, kind), getattr(awaited, inner, None)

@@ -132,10 +132,11 @@ class MainTask:
         # what has come of that.
         self._steps, waiting = 0, len(self._queue)
         self._queue.put_first(self._call_follow)
-        first = self._queue.promote(_dependencies(self.task))
+        first = self._queue.promote(_dependencies(self.task)) if waiting else 0
         self._queue.call_first(self._release_if_done)
+        first += self._queue.promote([self.task])
         self._queue.put_first(self._cancel_task)
-        self._waiting = waiting - first - self._queue.promote([self.task])
+        self._waiting = waiting - first
 
     def _cancel_task(self) -> None:
         # A task that stays (``Main``) tells interrupts from others, who may have cancelled what runs before.
