@@ -15,11 +15,11 @@ from kernels import Kernel
 from side_by_side import concurrent_only
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SNIPPET = re.compile(r"^```python\n(.*?)^```\n(?:```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)[^)]*\)")
-TICK = re.compile(r'\[✓\]\(\.\./(tests/\w+\.py) "(test_\w+)"\)')
+TICK = re.compile(r'\[✓\]\(\.\./\.\./(tests/\w+\.py) "(test_\w+)"\)')
 
 
 def test_the_readmes_snippets_run_as_printed(stock: Kernel) -> None:
@@ -31,7 +31,7 @@ def test_the_readmes_snippets_run_as_printed(stock: Kernel) -> None:
             assert cell.stdout + (cell.value or "") == expected.rstrip("\n"), code
 
 
-@pytest.mark.parametrize("page", ["main.md", "nesting.md", pytest.param("concurrent.md", marks=concurrent_only)])
+@pytest.mark.parametrize("page", ["explanation/main.md", "howto/nesting.md", pytest.param("howto/concurrent.md", marks=concurrent_only)])
 def test_the_snippets_run_as_printed(fresh: Kernel, page: str) -> None:
     for code, expected in SNIPPET.findall((ROOT / "docs" / page).read_text()):
         assert fresh.ok(code.rstrip("\n")).value == (expected.rstrip("\n") or None)
@@ -43,14 +43,14 @@ def test_the_readmes_first_cell_fails_without_the_extension(stock: Kernel) -> No
     assert stock.run(snippets[1][0]).ename == "RuntimeError"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(page: Path) -> None:
     for target in LINK.findall(page.read_text()):
         assert (page.parent / target).exists(), target
 
 
 def test_a_tick_stands_where_a_test_holds_it() -> None:
-    text = (ROOT / "docs" / "frontends.md").read_text()
+    text = (ROOT / "docs" / "frontends" / "index.md").read_text()
     ticks = TICK.findall(text)
     assert len(ticks) == text.count("✓") > 20
     for path, name in ticks:
@@ -94,7 +94,7 @@ def test_every_setting_and_option_is_documented() -> None:
     from ipyrunner import NotebookRunner
     from ipyrunner.ipython.arun_options import ArunArguments
 
-    text = (ROOT / "docs" / "reference.md").read_text()
+    text = (ROOT / "docs" / "reference" / "index.md").read_text()
     for name in NotebookRunner.class_own_traits(config=True):
         assert f"`{name}`" in text
     for name in ArunArguments._fields:
@@ -102,7 +102,7 @@ def test_every_setting_and_option_is_documented() -> None:
 
 
 def test_the_house_names_files_that_are_there() -> None:
-    named = set(re.findall(r"`([\w/]+\.py)`", (ROOT / "docs" / "architecture.md").read_text()))
+    named = set(re.findall(r"`([\w/]+\.py)`", (ROOT / "docs" / "explanation" / "architecture.md").read_text()))
     assert len(named) > 20
     for path in named:
         assert (ROOT / "src" / "ipyrunner" / path).exists(), path

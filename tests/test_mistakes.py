@@ -110,7 +110,7 @@ def test_fork(k: Kernel, case: str) -> None:
 
 def test_a_forked_child_runs_no_callback_of_its_parent(k: Kernel, tmp_path: Path) -> None:
     if "uvloop" in (k.ok("asyncio.get_event_loop()").value or ""):
-        pytest.skip("uvloop does not show what is ready: see docs/safety.md")
+        pytest.skip("uvloop does not show what is ready: see docs/explanation/safety.md")
     path = str(tmp_path / "lines")
     k.ok(
         f"import os\npath = {path!r}\nasync def line():\n    with open(path, 'a') as f: f.write('x')\n"
