@@ -102,19 +102,16 @@ def ready_callbacks(loop: asyncio.AbstractEventLoop) -> deque[Any] | None:
 
 
 def may_step(task: asyncio.Task[Any]) -> bool:
-    """Return whether a step of *task* may be in its loop's queue: it has to begin, was woken, or there is no telling."""
+    """Return whether a step of *task* may be in its loop's queue: it was woken, has not begun, or hides it."""
     waiter = waits_for(task)
     return waiter is None or is_done(waiter)
 
 
 def step_of(handle: object, ids: Collection[int]) -> bool:
     """Return whether *handle*, of a loop's queue, is a step of a task with one of *ids*: a call of its method."""
-    # A user's interrupt waits while a queue of 100,000 is looked through.
-    held: Iterable[object]
-    if type(handle) is asyncio.Handle:
-        held = (handle._callback,)  # type: ignore[attr-defined]  # private, 3.4 to 3.15
-    else:  # Handles of uvloop show what they hold to the garbage collector alone.
-        held = gc.get_referents(handle)
+    # Handles of uvloop show what they hold to the garbage collector alone; there may be 100,000. Private: 3.4 to 3.15.
+    own = type(handle) is asyncio.Handle
+    held: Iterable[object] = (handle._callback,) if own else gc.get_referents(handle)  # type: ignore[attr-defined]
     # The callback may be anything of the user's.
     return any(type(h).__module__ in ("builtins", "_asyncio") and id(getattr(h, "__self__", None)) in ids for h in held)
 
