@@ -13,11 +13,11 @@ import asyncio
 import os
 import signal
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from ..introspection.private_api import can_watch, signal_fd
+from .handlers import on_main_thread
 
 __all__ = ["Wakeup"]
 
@@ -49,7 +49,7 @@ class Wakeup:
         A wakeup fd that somebody sets meanwhile (``loop.add_signal_handler`` does) stays; one that was there before
         gets what comes.
         """
-        if self._sockets is None or threading.current_thread() is not threading.main_thread():
+        if self._sockets is None or not on_main_thread():
             yield
             return
         ours = self._sockets[1].fileno()
