@@ -107,7 +107,7 @@ def settings() -> str:
         "# Settings",
         "",
         "`%config NotebookRunner.NAME = VALUE` sets one in a notebook, `c.NotebookRunner.NAME = VALUE` in",
-        "`ipython_config.py` for all notebooks. `%config NotebookRunner` shows what this page says, with the values that",
+        "`ipython_config.py` for all notebooks. `%config NotebookRunner` shows the same, with the values that",
         "are set. An invalid value is a TraitError, which says what is valid; the setting keeps its old value.",
         "",
         "| name | default | |",
@@ -118,7 +118,7 @@ def settings() -> str:
         lines.append(f"| `{name}` | {trait.default_value} | {text} |")
     lines += [
         "",
-        "If a `loop_factory` fails at `%arunner restart`, its error is raised, and the old loop stays. If there is no old",
+        "If a `loop_factory` fails at `%arunner restart`, its error is raised, and the old loop stays. Without an old",
         "loop, asyncio's own is used, and the output says so.",
     ]
     return "\n".join(lines) + "\n"
