@@ -107,8 +107,8 @@ def settings() -> str:
         "# Settings",
         "",
         "`%config NotebookRunner.NAME = VALUE` sets one in a notebook, `c.NotebookRunner.NAME = VALUE` in",
-        "`ipython_config.py` for all notebooks. `%config NotebookRunner` shows the same, with the values that",
-        "are set. An invalid value is a TraitError, which says what is valid; the setting keeps its old value.",
+        "`ipython_config.py` for all notebooks. `%config NotebookRunner` lists them with their values. An invalid value",
+        "is an error that says what is valid (in Python, TraitError), and the setting keeps its old value.",
         "",
         "| name | default | |",
         "|---|---|---|",
@@ -124,9 +124,14 @@ def settings() -> str:
     return "\n".join(lines) + "\n"
 
 
+def pages() -> dict[str, str]:
+    """Return the text of each page."""
+    return {"magics.md": magics(), "settings.md": settings()}
+
+
 def write() -> None:
     """Write the pages that have changed."""
-    for name, text in {"magics.md": magics(), "settings.md": settings()}.items():
+    for name, text in pages().items():
         page = HERE / name
         if not page.exists() or page.read_text(encoding="utf-8") != text:
             page.write_text(text, encoding="utf-8")
