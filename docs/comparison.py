@@ -2,7 +2,8 @@
 
     python docs/comparison.py
 
-prints the table of comparison.md: all of it is measured on real kernels, which takes about a minute. It needs what the tests need.
+prints the table of comparison.md. All of it is measured on real kernels, which takes about two minutes. It needs what
+the tests need.
 """
 
 from __future__ import annotations
@@ -38,10 +39,13 @@ class Setup:
     start: str = "asyncio.create_task({})"
     kernels: ExitStack = field(default_factory=ExitStack)
 
+    def directory(self) -> Path:
+        """Return an empty directory."""
+        return Path(self.kernels.enter_context(tempfile.TemporaryDirectory()))
+
     def kernel(self) -> Kernel:
         """Return a fresh kernel."""
-        directory = self.kernels.enter_context(tempfile.TemporaryDirectory())
-        fresh = self.kernels.enter_context(kernel(directory, load=False))
+        fresh = self.kernels.enter_context(kernel(self.directory(), load=False))
         fresh.ok("import asyncio, contextvars, time\n" + self.begin)
         return fresh
 
@@ -59,13 +63,18 @@ def outcome(cell: Cell) -> str:
     return "works" if cell.ename is None else cell.ename
 
 
-def ends(k: Kernel, cell: Cell) -> bool:
-    """Return whether the cell ends soon."""
+def happens(k: Kernel, condition: Callable[[], bool]) -> bool:
+    """Return whether this becomes true soon."""
     try:
-        k.finish(cell, PATIENCE)
+        k.wait_until(condition, PATIENCE)
     except TimeoutError:
         return False
     return True
+
+
+def ends(k: Kernel, cell: Cell) -> bool:
+    """Return whether the cell ends soon."""
+    return happens(k, lambda: cell.reply is not None and cell.idle)
 
 
 def plain_run(k: Kernel, setup: Setup) -> str:
@@ -73,12 +82,13 @@ def plain_run(k: Kernel, setup: Setup) -> str:
 
 
 def nested_run(k: Kernel, setup: Setup) -> str:
-    k.ok("def library():\n    asyncio.run(asyncio.sleep(0))\nasync def main():\n    library()")
+    library = "def library():\n    asyncio.run(asyncio.sleep(0))\nasync def main():\n    library()"
+    k.ok(library)
     first = outcome(k.run(setup.wait.format("main()")))
     if setup.name != "ipyrunner":
         return first
     k = setup.kernel()  # the setting lasts until the kernel restarts
-    k.ok("%config NotebookRunner.nested = True\ndef library():\n    asyncio.run(asyncio.sleep(0))\nasync def main():\n    library()")
+    k.ok(f"%config NotebookRunner.nested = True\n{library}")
     return f"{first}; with `nested` {outcome(k.run(setup.wait.format('main()')))}"
 
 
@@ -87,16 +97,19 @@ def patched(k: Kernel, setup: Setup) -> str:
 
 
 def between_cells(k: Kernel, setup: Setup) -> str:
-    k.ok("""
+    file = setup.directory() / "ticked"
+    k.ok(f"""
+from pathlib import Path
 seen = []
 async def tick():
     while True:
         await asyncio.sleep(0.01)
         seen.append(1)
+        if len(seen) == 10:
+            Path({str(file)!r}).touch()
 """)
     k.ok("ticker = " + setup.start.format("tick()"))
-    k.look(1)
-    return "goes on" if int(k.ok("len(seen)").value or 0) > 1 else "rests"
+    return "goes on" if happens(k, file.exists) else "rests"
 
 
 def beside_computing(k: Kernel, setup: Setup) -> str:
@@ -109,9 +122,8 @@ def beside_computing(k: Kernel, setup: Setup) -> str:
 def failing(k: Kernel, setup: Setup) -> str:
     k.ok("async def fails():\n    raise ValueError('told')")
     cell = k.ok("task = " + setup.start.format("fails()"))
-    k.look(PATIENCE)
-    k.ok("1")
-    return "is reported below its cell" if "told" in cell.stderr + cell.stdout else "is not reported"
+    told = happens(k, lambda: "told" in cell.stderr + cell.stdout)
+    return "is reported below its cell" if told else "is not reported"
 
 
 def context(k: Kernel, setup: Setup) -> str:
@@ -121,19 +133,32 @@ def context(k: Kernel, setup: Setup) -> str:
 
 
 def scope(k: Kernel, setup: Setup) -> str:
-    k.ok("import anyio\nasync def enter():\n    global group\n    group = anyio.create_task_group()\n    await group.__aenter__()")
-    k.ok("async def leave():\n    await group.__aexit__(None, None, None)")
+    k.ok("""
+import anyio
+async def enter():
+    global group
+    group = await anyio.create_task_group().__aenter__()
+async def leave():
+    await group.__aexit__(None, None, None)
+""")
     k.ok(setup.wait.format("enter()"))
     return outcome(k.run(setup.wait.format("leave()")))
 
 
 def completion(k: Kernel, setup: Setup) -> str:
-    k.ok("async def waits():\n    print('begun', flush=True)\n    await asyncio.sleep(2)\n    print('ended', flush=True)")
+    file = setup.directory() / "go on"
+    k.ok(f"""
+from pathlib import Path
+async def waits():
+    print("begun", flush=True)
+    while not Path({str(file)!r}).exists():
+        await asyncio.sleep(0.05)
+""")
     cell = k.begin(setup.wait.format("waits()"))
     k.wait_for(cell, "begun")
     request = k.track(k.client.session.msg("complete_request", {"code": "wai", "cursor_pos": 3}))
-    k.wait_until(lambda: request.reply is not None)
-    at_once = "ended" not in cell.stdout
+    at_once = happens(k, lambda: request.reply is not None)
+    file.touch()
     k.finish(cell)
     return "answered at once" if at_once else "waits for its end"
 
@@ -168,19 +193,20 @@ def interrupted(k: Kernel, setup: Setup, cell: Cell) -> str:
 
 
 def shutdown(k: Kernel, setup: Setup) -> str:
-    path = Path(setup.kernels.enter_context(tempfile.TemporaryDirectory())) / "cleaned up"
+    begun, cleaned = setup.directory() / "begun", setup.directory() / "cleaned"
     k.ok(f"""
 from pathlib import Path
 async def serves():
     try:
+        Path({str(begun)!r}).touch()
         await asyncio.sleep(600)
     finally:
-        Path({str(path)!r}).touch()
+        Path({str(cleaned)!r}).touch()
 """)
     k.ok("serving = " + setup.start.format("serves()"))
-    k.look(0.5)
+    k.wait_until(begun.exists)
     k.manager.shutdown_kernel()
-    return "cleans up" if path.exists() else "does not clean up"
+    return "cleans up" if cleaned.exists() else "does not clean up"
 
 
 QUESTIONS: dict[str, Callable[[Kernel, Setup], str]] = {

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-from kernels import Cell, Kernel
+from kernels import CONCURRENT, DEADLINE, Cell, Kernel
 
 DOCS = Path(__file__).parent.parent / "docs"
 SNIPPET = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def script(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def test_the_generated_pages_are_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(DOCS / "reference")
+    import generate
 
-
-def test_the_generated_pages_are_up_to_date() -> None:
-    generate = script(DOCS / "reference" / "generate.py")
     for name, text in generate.pages().items():
         assert (DOCS / "reference" / name).read_text(encoding="utf-8") == text, "python docs/reference/generate.py"
 
@@ -52,3 +43,16 @@ def test_errors_come_as_written_and_what_to_do_works(fresh: Kernel) -> None:
         except TimeoutError:
             pytest.fail(f"{title}: no {missing} in {done}")
         fresh.ok(last)
+
+
+@pytest.mark.skipif(not CONCURRENT, reason="older versions of ipykernel answer fewer requests while a cell awaits")
+def test_the_comparison_says_what_ipyrunner_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(DOCS)
+    import comparison
+
+    monkeypatch.setattr(comparison, "PATIENCE", DEADLINE)
+    lines = (DOCS / "comparison.md").read_text(encoding="utf-8").split("\n\n")[2].splitlines()
+    head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    column = head.index("ipyrunner")
+    assert [row[0] for row in rows] == [*comparison.QUESTIONS]
+    assert [row[column] for row in rows] == comparison.answers(comparison.SETUPS[-1])

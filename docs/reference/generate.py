@@ -107,7 +107,7 @@ def settings() -> str:
         "# Settings",
         "",
         "`%config NotebookRunner.NAME = VALUE` sets one in a notebook, `c.NotebookRunner.NAME = VALUE` in",
-        "`ipython_config.py` for all notebooks. `%config NotebookRunner` lists them with their values. An invalid value",
+        "`ipython_config.py` for all notebooks. `%config NotebookRunner` lists them. An invalid value",
         "is an error that says what is valid (in Python, TraitError), and the setting keeps its old value.",
         "",
         "| name | default | |",
