@@ -60,7 +60,7 @@ html_theme_options = {
     "navbar_center": [],
     "navbar_persistent": [],
     "navbar_end": ["search-button", "theme-switcher"],
-    "secondary_sidebar_items": ["page-toc"],
+    "secondary_sidebar_items": {"**": ["page-toc"], "comparison": []},  # a wide table
     "footer_start": [],
     "footer_end": [],
     "show_prev_next": True,
@@ -89,10 +89,9 @@ def add_navigation(app: Sphinx, docname: str, source: list[str]) -> None:
     if docname == "index":
         for caption, patterns in NAVIGATION.items():
             files = [path for pattern in patterns for path in sorted(DOCS.glob(f"{pattern}.*"))]
-            pages = dict.fromkeys(app.env.path2doc(str(path)) for path in files)
-            source[0] += (
-                f"\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n" + "\n".join(filter(None, pages)) + "\n```\n"
-            )
+            pages = dict.fromkeys(filter(None, (app.env.path2doc(str(path)) for path in files)))
+            lines = [f"Overview <{page}>" if page.endswith("/index") else page for page in pages]
+            source[0] += "\n".join([f"\n```{{toctree}}\n:hidden:\n:caption: {caption}\n", *lines, "```\n"])
 
 
 # Pages that stand outside of docs for GitHub's sake.
@@ -129,6 +128,8 @@ class LinksOutOfDocs(SphinxTransform):
         return pending_xref("", *link.children, reftarget=PAGES[name], reftargetid=None, **about)
 
     def to_file(self, link: Any, name: str) -> Any:
+        if "reftitle" in link:  # which only a reference shows
+            link.children = [nodes.abbreviation("", "", *link.children, explanation=link["reftitle"])]
         if REPOSITORY:
             return nodes.reference("", "", *link.children, refuri=f"{REPOSITORY}/blob/main/{name}")
         if (DOCS.parent / name).is_dir():

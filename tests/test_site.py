@@ -45,6 +45,13 @@ def test_errors_come_as_written_and_what_to_do_works(fresh: Kernel) -> None:
         fresh.ok(last)
 
 
+@pytest.mark.parametrize("page", ["faq.md", "index.md"])
+def test_the_snippets_run(fresh: Kernel, page: str) -> None:
+    for code in SNIPPET.findall((DOCS / page).read_text(encoding="utf-8")):
+        if not code.startswith("c."):  # a line of ipython_config.py
+            fresh.ok(code)
+
+
 @pytest.mark.skipif(not CONCURRENT, reason="older versions of ipykernel answer fewer requests while a cell awaits")
 def test_the_comparison_says_what_ipyrunner_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(DOCS)
