@@ -46,10 +46,11 @@ nb_execution_timeout = 60
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_merge_streams = True
-# Else debugpy says in an output that modules are frozen.
-os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
+os.environ["IPYTHONDIR"] = str(DOCS / "_build" / "ipython")  # without the user's own settings
+os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # else debugpy says in an output that modules are frozen
 
 html_theme = "pydata_sphinx_theme"
+html_logo = html_favicon = "../src/ipyrunner/kernel/resources/logo-svg.svg"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_sidebars = {"**": ["all-pages"]}
@@ -57,6 +58,7 @@ html_show_copyright = False
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {
+    "logo": {"text": html_title},
     "navbar_center": [],
     "navbar_persistent": [],
     "navbar_end": ["search-button", "theme-switcher"],

@@ -21,6 +21,7 @@ def test_the_generated_pages_are_up_to_date(monkeypatch: pytest.MonkeyPatch) -> 
         assert (DOCS / "reference" / name).read_text(encoding="utf-8") == text, "python docs/reference/generate.py"
 
 
+@pytest.mark.timeout(300)
 def test_errors_come_as_written_and_what_to_do_works(fresh: Kernel) -> None:
     """The cells of a section give its title, whose parts "..." separates; the last one does not fail."""
     start, *sections = re.split(r"^## ", (DOCS / "troubleshooting.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
@@ -52,6 +53,7 @@ def test_the_snippets_run(fresh: Kernel, page: str) -> None:
             fresh.ok(code)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.skipif(not CONCURRENT, reason="older versions of ipykernel answer fewer requests while a cell awaits")
 def test_the_comparison_says_what_ipyrunner_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(DOCS)
