@@ -7,7 +7,6 @@ import logging
 import logging.config
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 
@@ -57,12 +56,11 @@ def test_it_outlives_the_cell_that_captures_its_stderr(
 
 
 @pytest.fixture
-def log() -> Iterator[logging.Logger]:
-    log = logging.getLogger("ipyrunner's test")
-    log.propagate = False
-    yield log
-    log.propagate = True
-    log.handlers.clear()
+def log() -> logging.Logger:
+    """One that has no parents, and so none of pytest's handlers."""
+    log = logging.Logger("test")
+    log.addHandler(ipyrunner.LogHandler())
+    return log
 
 
 def test_a_record_is_one_write_and_no_wait(log: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,32 +73,31 @@ def test_a_record_is_one_write_and_no_wait(log: logging.Logger, monkeypatch: pyt
         def flush(self) -> None:
             pytest.fail("waits until what is written has been sent")
 
-    log.addHandler(ipyrunner.LogHandler())
     monkeypatch.setattr(sys, "stderr", Stream())
     log.warning("a %s", "record")
     assert Stream.writes == ["a record\n"]
 
 
 def test_a_record_that_cannot_be_formatted_is_reported(log: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
-    log.addHandler(ipyrunner.LogHandler())
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     log.warning("%d", "no number")
     assert "--- Logging error ---" in sys.stderr.getvalue()  # type: ignore[attr-defined]
 
 
 def test_no_stderr_is_no_error(log: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
-    log.addHandler(ipyrunner.LogHandler())
     monkeypatch.setattr(sys, "stderr", None)  # as pythonw has it
     log.warning("unseen")
 
 
-def test_dict_config_finds_it(log: logging.Logger) -> None:
+def test_dict_config_finds_it() -> None:
     handlers = {"cells": {"class": "ipyrunner.LogHandler"}}
-    loggers = {log.name: {"handlers": ["cells"]}}
+    loggers = {__name__: {"handlers": ["cells"]}}
     logging.config.dictConfig(
         {"version": 1, "handlers": handlers, "loggers": loggers, "disable_existing_loggers": False}
     )
+    log = logging.getLogger(__name__)
     assert [type(handler) for handler in log.handlers] == [ipyrunner.LogHandler]
+    log.handlers.clear()
 
 
 def test_it_needs_no_ipython() -> None:

@@ -1,8 +1,8 @@
 """A handler of ``logging`` that writes to the cell whose code logs.
 
-``logging.StreamHandler`` keeps the ``sys.stderr`` of the moment when it was made. In a terminal that is the wrong one at
-the prompt, and after ``%%capture`` it is one that nobody reads. In a kernel it also waits for each record to be sent,
-and so does the loop.
+``logging.StreamHandler`` keeps the ``sys.stderr`` of when it was made. At the prompt of a terminal that is the
+wrong one, and after ``%%capture`` it is one that nobody reads. In a kernel it also waits until each record has been
+sent, and so does the loop.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ __all__ = ["LogHandler"]
 class LogHandler(logging.Handler):
     """Write log records to ``sys.stderr`` as it is then: ``logging.basicConfig(handlers=[ipyrunner.LogHandler()])``.
 
-    What a task logs appears in the output of the cell that started it, in a terminal above the prompt, as what it prints
-    does. It needs no IPython, and the extension need not be loaded.
+    What a task logs appears where its prints do: in the output of the cell that started it, in a terminal above the
+    prompt. It needs neither IPython nor the extension.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
