@@ -24,6 +24,7 @@ LAYERS = [
     "notebook",
     "audience",
     "settings",
+    "log_handler",
 ]
 LAYERS += [
     f"aio.{name}"
@@ -199,6 +200,7 @@ def test_public_names() -> None:
     import ipyrunner
 
     assert sorted(ipyrunner.__all__) == [
+        "LogHandler",
         "NotebookRunner",
         "Runner",
         "await_",

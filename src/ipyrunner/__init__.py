@@ -15,6 +15,7 @@ The layers, each of which knows only those after it:
 * ``notebook``: ``NotebookRunner``, what one notebook keeps.
 * ``audience``: who looks at what is printed after its cell.
 * ``settings``: the settings of a notebook's runner.
+* ``log_handler``: a handler of ``logging``.
 * ``aio``: asyncio alone.
 """
 
@@ -32,9 +33,21 @@ if TYPE_CHECKING:
 
     from .ipykernel.widget_events import Changes
     from .ipython.magics.tasks_table import TaskTable
+    from .log_handler import LogHandler
     from .notebook import NotebookRunner
 
-__all__ = ["NotebookRunner", "Runner", "await_", "changes", "event", "get_runner", "input", "run", "tasks"]
+__all__ = [
+    "LogHandler",
+    "NotebookRunner",
+    "Runner",
+    "await_",
+    "changes",
+    "event",
+    "get_runner",
+    "input",
+    "run",
+    "tasks",
+]
 __version__ = "0.1.0"
 
 _T = TypeVar("_T")
@@ -45,6 +58,10 @@ def __getattr__(name: str) -> Any:
         from .notebook import NotebookRunner
 
         return NotebookRunner
+    if name == "LogHandler":
+        from .log_handler import LogHandler
+
+        return LogHandler
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
