@@ -11,6 +11,7 @@ import pytest
 import uvloop
 
 from ipyrunner import NotebookRunner
+from ipyrunner.aio.introspection import ready_queue
 from ipyrunner.aio.introspection.private_api import is_pythons, ready_callbacks
 from ipyrunner.aio.introspection.ready_queue import ReadyQueue
 from ipyrunner.aio.sigint.main_task import MainTask
@@ -143,3 +144,45 @@ def test_callbacks_of_uvloops_own_keep_their_place() -> None:
     loop.run_until_complete(main())
     loop.close()
     assert order == ["nothing moves"]
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_the_step_of_a_task_is_found_among_many(name: str) -> None:
+    loop = LOOPS[name]()
+    queue = ReadyQueue(loop)
+    order: list[str] = []
+
+    async def step(what: str) -> None:
+        order.append(what)
+
+    async def main() -> None:
+        tasks = [loop.create_task(step(f"task {n}")) for n in range(3)]
+        loop.call_soon(order.append, "call")
+        asleep = loop.create_task(asyncio.sleep(60))
+        await asyncio.sleep(0)
+        assert order == ["task 0", "task 1", "task 2", "call"]
+        order.clear()
+        tasks = [loop.create_task(step(f"task {n}")) for n in range(3)]
+        loop.call_soon(order.append, "call")
+        assert queue.promote([asleep]) == 0  # it waits: nothing of it is in the queue
+        assert queue.promote([tasks[2], asleep, tasks[1]]) == 2
+        await asyncio.gather(*tasks)
+        asleep.cancel()
+
+    loop.run_until_complete(main())
+    assert order == ["task 1", "task 2", "task 0", "call"]
+    loop.close()
+
+
+def test_a_queue_is_not_looked_through_for_tasks_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    # 100,000 callbacks take as long to look at as a user notices.
+    monkeypatch.setattr(ready_queue, "step_of", lambda *_: pytest.fail("looked at"))
+
+    async def main() -> None:
+        asleep = asyncio.create_task(asyncio.sleep(60))
+        await asyncio.sleep(0)
+        asyncio.get_running_loop().call_soon(print)
+        assert ReadyQueue(asyncio.get_running_loop()).promote([asleep]) == 0
+        asleep.cancel()
+
+    asyncio.run(main())

@@ -6,13 +6,16 @@ import asyncio
 import gc
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from ipyrunner import NotebookRunner
 from ipyrunner.aio.tasks.registry import Tasks
+from ipyrunner.aio.tasks.young_tasks import FEW
 from kernels import Kernel
+from loops import looked_at, put_off
 
 
 class Result:
@@ -137,3 +140,57 @@ def test_references_to_eager_tasks_are_not_kept(loop: asyncio.AbstractEventLoop,
     finally:
         gc.enable()
     assert len(books._young.new) < 10
+
+
+def test_references_to_tasks_that_have_vanished_do_not_pile_up(loop: asyncio.AbstractEventLoop, books: Tasks) -> None:
+    async def nothing() -> None:
+        pass
+
+    async def main() -> int:
+        most = 0
+        for _ in range(100):
+            await asyncio.gather(*[asyncio.create_task(nothing()) for _ in range(100)])
+            most = max(most, sum(ref() is None for ref in books._young.refs()))
+        return most
+
+    with pytest.MonkeyPatch.context() as patch:
+        # No look comes: this is what is done at each hundred tasks.
+        patch.setattr("ipyrunner.aio.tasks.young_tasks.watchdog.call_later", lambda seconds, call: None)
+        assert loop.run_until_complete(main()) < 4 * FEW
+
+
+def test_tasks_among_many_that_vanish_are_kept_and_numbered(loop: asyncio.AbstractEventLoop, books: Tasks) -> None:
+    waiting: weakref.WeakSet[asyncio.Future[None]] = weakref.WeakSet()
+
+    async def wait() -> None:
+        await put_off(loop, waiting)
+
+    async def fail() -> None:
+        raise ValueError("seen")
+
+    async def nothing() -> None:
+        pass
+
+    async def main() -> None:
+        failed = []
+        for n in range(3 * FEW):
+            if n % 50 == 0:
+                asyncio.create_task(wait(), name=f"waiting {n}")
+                failed.append(asyncio.create_task(fail()))
+            await asyncio.create_task(nothing())
+        gc.collect()
+        await looked_at(books)
+        gc.collect()
+        kept = [each for each in books.started() if each.task.get_name().startswith("waiting")]
+        assert [each.task.get_name() for each in kept] == [f"waiting {n}" for n in range(0, 3 * FEW, 50)]
+        numbers = [each.number for each in kept]
+        # 50 that do nothing, one that waits and one that fails lie between two of them.
+        assert [after - before for before, after in pairwise(numbers)] == [52] * (len(kept) - 1)
+        assert {id(task) for task in failed} <= {id(ref()) for ref in books._unretrieved.suspects()}
+        for task in failed:
+            assert isinstance(task.exception(), ValueError)
+        for each in kept:
+            each.task.cancel()
+        await asyncio.sleep(0)
+
+    loop.run_until_complete(main())
