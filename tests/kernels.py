@@ -16,7 +16,7 @@ import ipykernel
 import IPython
 from jupyter_client.manager import KernelManager
 
-DEADLINE = 12.0
+DEADLINE = 30.0
 # Whether cells can run side by side.
 CONCURRENT = ipykernel.version_info >= (7,) and IPython.version_info >= (9, 8)
 # A process that starts imports a thousand modules.

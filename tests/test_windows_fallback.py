@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kernels import BEFORE, Kernel
-from windows import ON_PROACTOR, SELECTOR, SETUPS, windows_kernel
+from windows import ON_PROACTOR, SETUPS, modules_like_windows, windows_kernel
 
 
 @pytest.fixture(scope="module", params=SETUPS)
@@ -31,7 +32,9 @@ def k(_k: Kernel) -> Kernel:
 
 def test_it_is_as_on_windows(k: Kernel) -> None:
     k.ok("import os, select, signal")
-    assert k.ok("[hasattr(signal, 'pthread_kill'), hasattr(os, 'fork'), hasattr(select, 'epoll')]").value == str([False] * 3)
+    assert k.ok("[hasattr(signal, 'pthread_kill'), hasattr(os, 'fork'), hasattr(select, 'epoll')]").value == str(
+        [False] * 3
+    )
     k.ok("watches = type(asyncio.get_event_loop()).add_reader is not asyncio.AbstractEventLoop.add_reader")
     assert k.ok("watches").value == str(k.setup != ON_PROACTOR)
     # In slices, for want of an fd to wait for.
@@ -101,7 +104,9 @@ def test_one_interrupt_ends_a_cell(k: Kernel, code: str) -> None:
 
 
 def test_the_cells_clean_up_runs(k: Kernel) -> None:
-    cell = k.begin("try: print('go'); await asyncio.sleep(600)\nfinally: await asyncio.sleep(0.01); print('cleaned up')")
+    cell = k.begin(
+        "try: print('go'); await asyncio.sleep(600)\nfinally: await asyncio.sleep(0.01); print('cleaned up')"
+    )
     k.interrupted(cell, "go")
     assert (cell.ename, cell.stdout) == ("KeyboardInterrupt", "go\ncleaned up\n")
     k.expect_alive()
@@ -109,7 +114,9 @@ def test_the_cells_clean_up_runs(k: Kernel) -> None:
 
 def test_an_interrupt_wakes_a_run_though_a_loop_of_the_cells_has_been_closed(k: Kernel) -> None:
     # Windows' loops take the wakeup fd when they are made, and leave none when they are closed.
-    k.ok("import proactor\nloop = proactor.ProactorEventLoop(); loop.run_until_complete(asyncio.sleep(0)); loop.close()")
+    k.ok(
+        "import proactor\nloop = proactor.ProactorEventLoop(); loop.run_until_complete(asyncio.sleep(0)); loop.close()"
+    )
     cell = k.begin(CELLS["%arun"])
     k.interrupted(cell, "go")
     assert cell.ename == "KeyboardInterrupt"
@@ -124,9 +131,14 @@ def test_an_interrupt_ends_a_background_task_that_never_yields(k: Kernel) -> Non
     assert k.ok("stuck.done()").value == "True"
 
 
-@pytest.mark.parametrize("running", ["nothing", "await", "a plain busy loop", "a busy task"])
+@pytest.mark.parametrize(
+    ("ends", "running"),
+    [
+        ("restart", "await"),
+        *(("shutdown", running) for running in ("nothing", "await", "a plain busy loop", "a busy task")),
+    ],
+)
 @pytest.mark.parametrize("setup", SETUPS)
-@pytest.mark.parametrize("ends", ["restart", "shutdown"])
 def test_the_end_of_the_kernel_cleans_up(tmp_path: Path, setup: str, running: str, ends: str) -> None:
     left = tmp_path / "left"
     with windows_kernel(tmp_path, setup) as k:
@@ -147,3 +159,62 @@ def test_the_end_of_the_kernel_cleans_up(tmp_path: Path, setup: str, running: st
             k.manager.restart_kernel()
             k.client.wait_for_ready(timeout=100)
         assert left.exists()
+
+
+# All modules once, so that what they import of others' is there. Then again, as on Windows.
+LOAD = """
+import asyncio, importlib, os, pathlib, pkgutil, select, signal, sys
+from IPython.core.interactiveshell import InteractiveShell
+import ipyrunner
+
+shell = InteractiveShell.instance()
+names = [m.name for m in pkgutil.walk_packages(ipyrunner.__path__, "ipyrunner.") if not m.name.endswith("__main__")]
+for name in names:
+    importlib.import_module(name)
+for name in [name for name in sys.modules if name.partition(".")[0] == "ipyrunner"]:
+    del sys.modules[name]
+
+if sys.platform != "win32":
+    sys.platform, os.name = "win32", "nt"
+    pathlib.Path.__new__.__globals__["WindowsPath"] = pathlib.PosixPath
+    for name in ("fcntl", "grp", "posix", "pty", "pwd", "resource", "termios", "tty", "asyncio.unix_events"):
+        sys.modules[name] = None
+    vars(asyncio).pop("unix_events")
+
+for name in names:
+    importlib.import_module(name)
+import ipyrunner.kernel.kernelspec
+assert ipyrunner.kernel.kernelspec._INTERRUPT_MODE == "message"
+
+def run(code):
+    result = shell.run_cell(code)
+    result.raise_error()
+    return result.result
+
+shell.extension_manager.load_extension("ipyrunner")
+assert run("import asyncio; await asyncio.sleep(0.01, 1)") == 1
+assert run("asyncio.run(asyncio.sleep(0.01, 2))") == 2
+assert run("get_ipython().run_line_magic('arun', 'asyncio.sleep(0.01, 3)')") == 3
+run("get_ipython().run_line_magic('arunner', 'restart')")
+assert run("await asyncio.sleep(0.01, 4)") == 4
+shell.extension_manager.unload_extension("ipyrunner")
+print("loaded", len(names))
+"""
+
+
+def test_all_modules_load_as_on_windows(tmp_path: Path) -> None:
+    path = modules_like_windows(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD],
+        env={
+            **os.environ,
+            "PYTHONPATH": path,
+            "IPYTHONDIR": str(tmp_path / "ipython"),
+            "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split("loaded ")[1]) > 90

@@ -71,14 +71,18 @@ else:
 SELECTOR, BY_MESSAGE, ON_PROACTOR = SETUPS = ("selector", "message", "proactor")
 
 
+def modules_like_windows(directory: Path) -> str:
+    """Put both modules into a folder below *directory*; return the PYTHONPATH that has it first."""
+    (modules := directory / "modules").mkdir()  # IPython takes its own folder out of sys.path
+    (modules / "sitecustomize.py").write_text(LIKE_WINDOWS)
+    (modules / "proactor.py").write_text(PROACTOR)
+    return os.pathsep.join([str(modules), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 @contextmanager
 def windows_kernel(directory: Path, setup: str = SELECTOR) -> Iterator[Kernel]:
     """A kernel as on Windows: as ipykernel makes it, our own, interrupted by message, or with the notebook on a proactor."""
-    (modules := directory / "modules").mkdir()  # IPython takes its own folder out of sys.path
-    path = os.pathsep.join([str(modules), *filter(None, [os.environ.get("PYTHONPATH")])])
-    (modules / "sitecustomize.py").write_text(LIKE_WINDOWS)
-    (modules / "proactor.py").write_text(PROACTOR)
-    env, events = {"PYTHONPATH": path}, -1
+    env, events = {"PYTHONPATH": modules_like_windows(directory)}, -1
     if sys.platform != "win32" and setup != BY_MESSAGE:
         env["INTERRUPT_EVENTS"] = str(directory / "events")
         os.mkfifo(directory / "events")
