@@ -1,4 +1,5 @@
 # make demo: run notebooks/quickstart.ipynb on a real kernel. make test: all tests. make check: format, lint, types.
+# make docs: the documentation site, in docs/_build/html; the tutorial is executed by a real kernel.
 # make bench: speed, against plain asyncio and the stock kernel (ARGS=--quick: in two minutes). make soak: thousands of random interrupts.
 # make package: sdist and wheel in dist/, checked; the demo again, with the wheel in an environment of its own.
 # All of them share one virtual environment, made on first use. Another Python: make test PYTHON=python3.13 VENV=.venv-3.13
@@ -11,7 +12,7 @@ GROUP ?= test
 ARGS ?=
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench soak package clean programs-test programs-base programs-oldest
+.PHONY: demo test check docs bench soak package clean programs-test programs-base programs-oldest
 
 demo: $(VENV)/installed-demo
 	@echo "==> executing notebooks/quickstart.ipynb on a real kernel"
@@ -31,6 +32,11 @@ check: $(VENV)/installed-check
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+
+docs: $(VENV)/installed-docs
+	@echo "==> building docs/_build/html, with the tutorial executed by a real kernel"
+	@$(BIN)/python -m sphinx -W --keep-going -E -q -b html docs docs/_build/html
+	@echo "==> docs/_build/html/index.html"
 
 bench: $(VENV)/installed-test
 	@echo "==> measuring against plain asyncio and the stock kernel"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +19,18 @@ from kernels import Kernel, kernel
 PREPARE = f"import sys; sys.path.insert(0, {str(HERE)!r}); from shapes import timed; import asyncio, gc, os, time"
 # Seconds that one cell may take.
 TIMEOUT = 600
+
+INTERRUPTED = """
+import ast, asyncio, sys, time
+{setup}
+for line in sys.stdin:
+    names = globals() | dict(code=compile(line, "<cell>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT))
+    try:
+        asyncio.run(eval(names["code"], names))
+    except KeyboardInterrupt:
+        pass
+    print("over", flush=True)
+"""
 
 Timed = Callable[[str], tuple[float, float]]
 
@@ -56,6 +70,25 @@ class Contestants:
             return float(cpu), float(wall)
 
         return timed
+
+    def interrupted_script(self, setup: str) -> Callable[[str], float]:
+        """Start a script that runs what it is asked for; return what interrupts it, and how long that took."""
+        command = [sys.executable, "-c", INTERRUPTED.format(setup=setup)]
+        process = self._stack.enter_context(
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+        )
+        self._stack.callback(process.stdin.close)
+
+        def interrupted(code: str) -> float:
+            process.stdin.write(code + "\n")
+            assert process.stdout.readline() == "go\n"
+            start = time.perf_counter()
+            process.send_signal(signal.SIGINT)
+            while process.stdout.readline() != "over\n":
+                pass
+            return time.perf_counter() - start
+
+        return interrupted
 
 
 def in_cell(k: Kernel, code: str = "await timed({!r})") -> Timed:

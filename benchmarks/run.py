@@ -134,14 +134,20 @@ INTERRUPTED = {
 
 
 def interrupts(c: Contestants, rounds: int) -> dict[str, Any]:
-    """From the interrupt to the reply."""
+    """From the interrupt to the reply; in a script to the end of asyncio.run(). The stock kernel may never answer."""
     found: dict[str, Any] = {}
     for name, code in INTERRUPTED.items():
-        k = c.kernel(setup=BUSY)
+        k, script = c.kernel(setup=BUSY), c.interrupted_script(BUSY)
         k.poll = 0.0005
+        k.ok("gc.collect(); None")
         times = [k.interrupted(k.begin(code), "go", timeout=TIMEOUT) for _ in range(rounds)]
-        found[name] = times
-        print(f"interrupt of {name}: {statistics.median(times) * 1e3:.1f} ms, at most {max(times) * 1e3:.1f} ms")
+        theirs = [script(code) for _ in range(rounds)]
+        found[name] = {"cell": times, "script": theirs}
+        print(
+            f"interrupt of {name}: {statistics.median(times) * 1e3:.1f} ms, at most {max(times) * 1e3:.1f} ms; "
+            f"script {statistics.median(theirs) * 1e3:.1f} ms, at most {max(theirs) * 1e3:.1f} ms",
+            flush=True,
+        )
         if name == "100,000 ready callbacks":
             k.ok("%arunner restart")
     return found
@@ -183,6 +189,24 @@ async def end():
 async def over_time(count):
     for _ in range(count // 1000):
         await asyncio.gather(*[asyncio.sleep(0) for _ in range(1000)])
+async def large():
+    return bytearray(8_000_000)
+async def peak(count):
+    open('/proc/self/clear_refs', 'w').write('5')
+    before = resident('VmHWM')
+    for _ in range(count):
+        asyncio.create_task(large())
+        await asyncio.sleep(0)
+    return resident('VmHWM') - before
+def resident(which):
+    return int(open('/proc/self/status').read().split(which + ':')[1].split()[0]) / 1000
+handled = 0
+def on_comm(comm, message):
+    @comm.on_msg
+    def count(message):
+        global handled
+        handled += 1
+get_ipython().kernel.comm_manager.register_target('bench', on_comm)
 async def chatter(megabytes):
     for _ in range(megabytes * 10):
         sys.stdout.write('x' * 99_999 + '\\n')
@@ -210,15 +234,47 @@ def scale(c: Contestants, quick: bool) -> dict[str, Any]:
             k.ok("await asyncio.sleep(0)")
         row["1,000 cells (s)"] = time.perf_counter() - start
         row["... memory (MB)  "] = megabytes(k) - before
+        row["100 tasks of 8 MB, peak (MB)"] = float(k.ok(f"await peak({100 // few})", TIMEOUT).value or "nan")
+        k.send_comm("comm_open", {"comm_id": "bench", "target_name": "bench", "data": {}})
+        k.poll = 0.0005
+        row["comm message (ms)"] = statistics.median(comm(k) for _ in range(200 // few)) * 1e3
+        row["10,000 queued comm messages (s)"] = queued(k, 10_000 // few)
         row["100 MB of output (s)"] = timed_cell(k, f"await chatter({100 // few})")
         pid = pid_of(k)
         cpu = cpu_seconds(pid)
         time.sleep(20 / few)
         row["idle (% of a core)"] = 100 * (cpu_seconds(pid) - cpu) / (20 / few)
+        if name == "ipyrunner":
+            k.ok("%config NotebookRunner.poll = True\n%arunner restart")
+            k.ok("await asyncio.sleep(0)")
+            cpu = cpu_seconds(pid)
+            time.sleep(20 / few)
+            row["... by turns"] = 100 * (cpu_seconds(pid) - cpu) / (20 / few)
         found[name] = row
     for what in found["ipyrunner"]:
         print(f"{what:<32}" + "".join(f"{name:>12} {found[name].get(what, float('nan')):8.3f}" for name in found))
     return found
+
+
+def comm(k: Kernel) -> float:
+    """Return the seconds from a comm message to the end of its handling."""
+    start = time.perf_counter()
+    k.finish_comm(k.send_comm("comm_msg", {"comm_id": "bench", "data": {}}))
+    return time.perf_counter() - start
+
+
+def queued(k: Kernel, number: int) -> float:
+    """Return the seconds from the end of a cell that blocks, while comm messages pile up, until all are handled."""
+    k.ok("handled = 0")
+    cell = k.begin("print('go', flush=True); time.sleep(5)")
+    k.wait_for(cell, "go")
+    for _ in range(number):
+        k.send_comm("comm_msg", {"comm_id": "bench", "data": {}})
+    k.finish(cell, TIMEOUT)
+    start = time.perf_counter()
+    k.finish_comm(k.send_comm("comm_msg", {"comm_id": "bench", "data": {}}), TIMEOUT)
+    assert k.ok("handled").value == str(number + 1)
+    return time.perf_counter() - start
 
 
 def timed_cell(k: Kernel, code: str) -> float:

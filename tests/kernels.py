@@ -205,6 +205,10 @@ class Kernel:
         """Send a comm message, as a widget does."""
         return self.track(self.client.session.msg(msg_type, content))
 
+    def finish_comm(self, message: Cell, timeout: float = DEADLINE) -> None:
+        """Wait until a comm message, which has no reply, is handled."""
+        self._pump(lambda: message.idle, timeout, lambda: f"comm message to be handled; it gave {message}")
+
     def track(self, request: dict[str, Any]) -> Cell:
         """Send a request of the caller's own and collect its output."""
         cell = self._cells[request["header"]["msg_id"]] = Cell(request["header"]["msg_id"])

@@ -16,7 +16,7 @@ from side_by_side import concurrent_only
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = [*sorted((ROOT / "notebooks").glob("*.ipynb")), ROOT / "docs" / "tutorial.ipynb"]
 SNIPPET = re.compile(r"^```python\n(.*?)^```\n(?:```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)[^)]*\)")
 TICK = re.compile(r'\[✓\]\(\.\./\.\./(tests/\w+\.py) "(test_\w+)"\)')
@@ -31,7 +31,9 @@ def test_the_readmes_snippets_run_as_printed(stock: Kernel) -> None:
             assert cell.stdout + (cell.value or "") == expected.rstrip("\n"), code
 
 
-@pytest.mark.parametrize("page", ["explanation/main.md", "howto/nesting.md", pytest.param("howto/concurrent.md", marks=concurrent_only)])
+@pytest.mark.parametrize(
+    "page", ["explanation/main.md", "howto/nesting.md", pytest.param("howto/concurrent.md", marks=concurrent_only)]
+)
 def test_the_snippets_run_as_printed(fresh: Kernel, page: str) -> None:
     for code, expected in SNIPPET.findall((ROOT / "docs" / page).read_text()):
         assert fresh.ok(code.rstrip("\n")).value == (expected.rstrip("\n") or None)
@@ -88,17 +90,6 @@ def test_the_demo_prints_cell_by_cell(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "cleaned up, with an await" in done.stdout
     assert done.stdout.count("\n    KeyboardInterrupt: ") == 2
     assert "did what they were to do" in done.stdout
-
-
-def test_every_setting_and_option_is_documented() -> None:
-    from ipyrunner import NotebookRunner
-    from ipyrunner.ipython.arun_options import ArunArguments
-
-    text = (ROOT / "docs" / "reference" / "index.md").read_text()
-    for name in NotebookRunner.class_own_traits(config=True):
-        assert f"`{name}`" in text
-    for name in ArunArguments._fields:
-        assert f"--{name}" in text
 
 
 def test_the_house_names_files_that_are_there() -> None:

@@ -72,7 +72,7 @@ PRIVATE = {
     "_default_executor": "aio/loops/shutdown.py",
     "_executor_shutdown_called": "aio/loops/shutdown.py",
     "_run": "aio/introspection/running_callback.py",
-    "_callback": "aio/introspection/running_callback.py",
+    "_callback": "aio/introspection/private_api.py",
     "_callbacks": "aio/introspection/private_api.py",
     "_previous_sigint_handler": "ipython/debugger.py",
     "_asyncio_runner": "installation.py",

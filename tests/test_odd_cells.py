@@ -48,7 +48,8 @@ def test_a_cell_that_waits_for_itself(fresh: Kernel) -> None:
 def test_the_running_loop_cannot_be_closed(shared: Kernel, action: str, where: str) -> None:
     shared.run("await asyncio.sleep(0)\n" + where.format(action))
     shared.expect_alive()
-    assert shared.ok("await asyncio.sleep(0.01); get_ipython().ast_transformers.__len__()").value == "1"
+    loaded = "sum(type(each).__name__ == 'NotebookRunner' for each in get_ipython().configurables)"
+    assert shared.ok(f"await asyncio.sleep(0.01); {loaded}").value == "1"
 
 
 def test_an_exception_handler_that_exits(fresh: Kernel) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import warnings
 import weakref
 from collections.abc import Awaitable, Callable
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from .aio.exit_and_fork import at_exit
 from .aio.introspection.running_loop import running_loop
+from .aio.sigint.handlers import on_main_thread
 from .aio.sigint.watchdog_thread import watchdog
 from .cells.first_cell import FirstCell
 from .cells.inner_cells import InnerCells
@@ -49,7 +49,7 @@ _extensions: weakref.WeakKeyDictionary[Any, Extension] = weakref.WeakKeyDictiona
 
 def load(shell: InteractiveShell) -> None:
     """Load the extension into *shell*; nothing if it is there. On the main thread, else RuntimeError."""
-    if threading.current_thread() is not threading.main_thread():
+    if not on_main_thread():
         raise RuntimeError(
             "ipyrunner belongs to the main thread, and this cell runs on another one, a subshell's: run "
             "`%load_ext ipyrunner` in a cell of the notebook itself"
@@ -81,7 +81,7 @@ def get_runner() -> NotebookRunner:
 def _present() -> Extension:
     from IPython.core.getipython import get_ipython
 
-    if threading.current_thread() is not threading.main_thread():
+    if not on_main_thread():
         raise RuntimeError(
             "the notebook's runner belongs to the main thread, and this is another one: use "
             "asyncio.run_coroutine_threadsafe(coro, loop) with the loop of a cell, or ipyrunner.run(coro) here"
@@ -222,14 +222,13 @@ def _cells(extension: Extension) -> None:
     if hasattr(shell.InteractiveTB, "get_records"):  # without it the arrow may point at a clean-up
         extension.replace(shell.InteractiveTB, "get_records", pointing_records)
     extension.replace(shell, "transform_cell", calling.transform)
-    extension.replace(shell, "transform_ast", calling.transform)
+    extension.replace(shell, "transform_ast", lambda original: calling.transform(cells.before_transform(original)))
     if hasattr(shell, "_user_obj_error"):
         # Private, since IPython 1. Without it an expression whose error cannot be shown costs the reply.
         extension.replace(shell, "_user_obj_error", calling.user_obj_error)
     if hasattr(shell, "_format_exception_for_storage"):
         # Private, since IPython 9.2: for the history, what showtraceback has done. What it raises ends the cell.
         extension.replace(shell, "_format_exception_for_storage", tracebacks.stored)
-    extension.append("ast_transformers", cells)
 
 
 def _magics(extension: Extension) -> None:
@@ -281,10 +280,11 @@ def _event_hooks(extension: Extension) -> None:
                 extension.cells.count.counted(present_record())
             if event == "post_execute":
                 first_cell.end_if_over()
-            extension.termination.renew()  # at the beginning and at the end of each cell
+            if event in ("pre_execute", "post_execute"):
+                extension.termination.renew()
             # IPython's own hooks need no loop: to lend for them would make one again right after `%arunner close`.
             ipythons = all(map(_is_ipythons, shell.events.callbacks.get(event, ())))
-            if ipythons or threading.current_thread() is not threading.main_thread():
+            if ipythons or not on_main_thread():
                 original(event, *args, **kwargs)
             else:
                 runner.lend(lambda: original(event, *args, **kwargs))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from IPython.core import interactiveshell
 
 from .aio.replacements import Replacement
+from .aio.sigint.handlers import on_main_thread
 from .aio.tasks.safe_names import describe
 from .audience import Audience
 from .notebook import NotebookRunner
@@ -52,7 +52,7 @@ class Installation:
         # Another %autoawait (trio, curio, sync) and ipykernel's subshells, which have threads of their own, stay as
         # they are.
         return (
-            threading.current_thread() is threading.main_thread()
+            on_main_thread()
             and self.shell.loop_runner is _asyncio_runner is not None
             and self.shell.trio_runner is None
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
-import threading
 import warnings
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
@@ -25,7 +24,7 @@ from .aio.nested_runs import allow, is_applied
 from .aio.notices import Notice
 from .aio.persistent_runner import PersistentRunner
 from .aio.sigint.defer_sigint import Held
-from .aio.sigint.handlers import Outside, signal_main_thread
+from .aio.sigint.handlers import Outside, on_main_thread, signal_main_thread
 from .aio.tasks.safe_names import label_of, name_of, repr_of
 from .settings import Settings, make_loop
 
@@ -258,7 +257,7 @@ class NotebookRunner(Settings):
         self.log.error("ipyrunner: %s", context.get("message"), exc_info=context.get("exception"))
 
     def _check_owner(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
+        if not on_main_thread():
             raise RuntimeError(
                 "the notebook's loop belongs to the main thread, and this is another one: use "
                 "asyncio.run_coroutine_threadsafe(coro, loop) with the loop of a cell, or ipyrunner.run(coro) here"

@@ -14,7 +14,6 @@ import functools
 import importlib
 import signal
 import sys
-import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -24,6 +23,7 @@ from .introspection.frames import uninterruptible
 from .introspection.running_callback import is_left_running, is_lent
 from .introspection.running_loop import running_loop
 from .runner import as_coroutine
+from .sigint.handlers import handler_of, on_main_thread
 
 __all__ = ["allow", "is_allowed", "is_applied", "library", "run_inside"]
 
@@ -146,9 +146,9 @@ def _run_until_complete(
 @contextmanager
 def _raising(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
     """Let SIGINT end the inner run where ``asyncio.Runner`` handles it, which cancels a task that is on the stack."""
-    before = signal.getsignal(signal.SIGINT)
+    before = handler_of(signal.SIGINT)
     if not isinstance(getattr(getattr(before, "func", None), "__self__", None), asyncio.Runner) or (
-        threading.current_thread() is not threading.main_thread()
+        not on_main_thread()
     ):
         yield
         return
@@ -166,7 +166,7 @@ def _raising(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
     try:
         yield
     finally:
-        if signal.getsignal(signal.SIGINT) is on_sigint:
+        if handler_of(signal.SIGINT) is on_sigint:
             signal.signal(signal.SIGINT, before)
 
 

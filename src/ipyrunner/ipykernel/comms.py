@@ -12,7 +12,6 @@ subshells are for.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..aio.loops.threadsafe_call import hand_over
 from ..aio.replacements import ItemReplacement
+from ..aio.sigint.handlers import on_main_thread
 from ..notebook import NotebookRunner
 from .contained_calls import contained
 from .requests.request_status import status_published
@@ -62,7 +62,7 @@ class Comms:
                     comm_closed(message["content"].get("comm_id"))
                 return result
 
-            if threading.current_thread() is not threading.main_thread():
+            if not on_main_thread():
                 return self._handle_elsewhere(call)
             with self._status(message):
                 return self._runner.lend(call)

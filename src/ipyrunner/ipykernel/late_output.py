@@ -14,12 +14,12 @@ from __future__ import annotations
 import contextvars
 import functools
 import sys
-import threading
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..aio.replacements import Replacements
+from ..aio.sigint.handlers import on_main_thread
 from ..audience import Audience, has_audience
 from ..installation import Installation
 from .output_routing import request_of
@@ -100,7 +100,7 @@ class Unwatched(Audience):
         def pre_handler_hook() -> Any:
             result = original()
             # Requests nest. What others print than those of cells is missed, and kept for the next cell.
-            if self._active and self._request is None and threading.current_thread() is threading.main_thread():
+            if self._active and self._request is None and on_main_thread():
                 header: dict[str, Any] = self._shell.parent_header.get("header", {})  # type: ignore[attr-defined]
                 if header.get("msg_type") == "execute_request":
                     self._request = request_of(self._shell, sys.stdout)
@@ -112,7 +112,7 @@ class Unwatched(Audience):
         # Event hooks print, and matplotlib shows its figures, when the code has ended and its request has not.
         def post_handler_hook() -> Any:
             # Requests nest, and those of subshells are on threads of their own.
-            if self._over and threading.current_thread() is threading.main_thread():
+            if self._over and on_main_thread():
                 self._request = self._context = None
             return original()
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from ..aio.sigint.handlers import signal_main_thread
+from ..aio.sigint.handlers import handler_of, on_main_thread, signal_main_thread
 from ..aio.sigint.watchdog_thread import watchdog
 
 __all__ = ["CLEAN_UP", "Termination", "interrupt_until_idle"]
@@ -105,11 +105,7 @@ class Termination:
         self._timeout = timeout
         self._came: float | None = None
         self._finishing = False
-        self._active = (
-            in_kernel
-            and threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-        )
+        self._active = in_kernel and on_main_thread() and handler_of(signal.SIGTERM) is signal.SIG_DFL
         if self._active:
             _register()
             watchdog.start()
@@ -122,16 +118,12 @@ class Termination:
         ``loop.remove_signal_handler`` does, whatever was there before ``add_signal_handler`` (aiohttp's
         ``web.run_app``, ``anyio.open_signal_receiver``); SIGTERM would kill without any ``finally`` from then on.
         """
-        if (
-            self._active
-            and threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-        ):
+        if self._active and on_main_thread() and handler_of(signal.SIGTERM) is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, self._on_sigterm)
 
     def restore(self) -> None:
         """Restore the default, unless somebody has replaced our handler."""
-        if self._active and signal.getsignal(signal.SIGTERM) == self._on_sigterm:
+        if self._active and handler_of(signal.SIGTERM) == self._on_sigterm:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self._active = False
 

@@ -14,7 +14,6 @@ import asyncio
 import contextvars
 import inspect
 import sys
-import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ from ..aio.introspection.running_loop import NOTHING, running_as, running_loop
 from ..aio.introspection.task_origin import Origin, begin
 from ..aio.main import Detached
 from ..aio.sigint.defer_sigint import Held
+from ..aio.sigint.handlers import on_main_thread
 from ..cells.inner_cells import InnerCells
 from ..cells.unawaited import Unawaited
 from ..installation import Installation
@@ -60,7 +60,7 @@ class _Call:
 
 
 class Cells:
-    """Run the cells of a shell by its runner. Also an AST transformer of the shell, see :meth:`visit`."""
+    """Run the cells of a shell by its runner."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class Cells:
 
     def _prepare(self) -> None:
         running = self._runner.present is not None and self._runner.present.in_cell
-        if threading.current_thread() is threading.main_thread() and not running:
+        if on_main_thread() and not running:
             self._routing.prepare()
             self._extension.audience.prepare(in_charge=self._extension.in_charge())
 
@@ -242,8 +242,18 @@ class Cells:
         assert record is not None
         return await self._run_async(coro, call, source, record)
 
-    def visit(self, tree: ast.AST) -> ast.AST:
-        """As IPython's AST transformer: await the call that a cell beginning with ``%%arun`` consists of."""
+    def before_transform(self, original: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Return what is to be called in the place of ``shell.transform_ast``."""
+
+        # Not as one of its transformers: for the first of them IPython visits all nodes of each cell once more.
+        def transform_ast(node: Any) -> Any:
+            self._visit(node)
+            return original(node)
+
+        return transform_ast
+
+    def _visit(self, tree: ast.AST) -> None:
+        """Await the call that a cell beginning with ``%%arun`` consists of."""
         self._unawaited.visit(tree)
         record = present_record()
         if record is not None and record.expects_call and (call := arun_call(tree)) is not None:
@@ -253,7 +263,6 @@ class Cells:
             expression = tree.body[0]
             assert isinstance(expression, ast.Expr)
             expression.value = ast.copy_location(ast.Await(call), call)
-        return tree
 
     def takes_coroutine(self) -> bool:
         """Return, once, whether the cell awaits what ``%%arun`` returns."""

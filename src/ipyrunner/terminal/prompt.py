@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..aio.introspection.private_api import selector_of
 from ..aio.introspection.running_loop import running_loop
-from ..aio.sigint.handlers import Outside
+from ..aio.sigint.handlers import Outside, handler_of
 from ..installation import Installation
 from ..notebook import NotebookRunner
 from .prompt_ctrl_c import ControlC
@@ -94,7 +94,7 @@ class Prompting(Outside):
         host = running_loop()
         if host is None:
             return
-        self._handler = signal.getsignal(signal.SIGINT)
+        self._handler = handler_of(signal.SIGINT)
         # Imported here: a kernel needs no prompt_toolkit. With one older than 3.0 we are not in an asyncio loop.
         from prompt_toolkit.eventloop.inputhook import InputHookSelector
 

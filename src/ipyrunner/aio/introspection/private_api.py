@@ -9,9 +9,10 @@ Of the future of a ``gather``, a ``_GatheringFuture``, ``_children`` and, of the
 gather's own says whether it returns exceptions, without it none does. Of ``asyncio.wait`` the local ``fs`` of its
 ``tasks._wait``, both from 3.4 to 3.14; of a ``TaskGroup`` that ends ``_tasks``, from 3.11 to 3.14. Without them nothing
 is known to be waited for. Of tasks, C and Python ones, from 3.4 to 3.14: ``_fut_waiter``, ``_exception`` and
-``_log_traceback``; of handles ``_context`` (3.7 to 3.11, public since). Tasks of a user's own factory may lack them:
-they wait for nothing that can be shown, and report their failures themselves. ``asyncio.tasks`` keeps its tasks in
-``_all_tasks``, since 3.12 in ``_scheduled_tasks`` and ``_eager_tasks``: without them what ``all_tasks`` says is all.
+``_log_traceback``; of handles ``_callback`` (3.4 to 3.15) and ``_context`` (3.7 to 3.11, public since). Tasks of a
+user's own factory may lack them: they wait for nothing that can be shown, and report their failures themselves.
+``asyncio.tasks`` keeps its tasks in ``_all_tasks``, since 3.12 in ``_scheduled_tasks`` and ``_eager_tasks``: without
+them what ``all_tasks`` says is all.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import Any, TypeGuard, TypeVar
 from .task_state import coro_of, is_done, loop_of, own_context
 
 __all__ = [
+    "callback_of",
     "can_watch",
     "cancel_ready",
     "exception_of",
@@ -101,20 +103,22 @@ def ready_callbacks(loop: asyncio.AbstractEventLoop) -> deque[Any] | None:
     return None
 
 
+def callback_of(handle: object) -> object:
+    """Return what *handle* calls; None if it was cancelled, or if there is no telling."""
+    return getattr(handle, "_callback", None)
+
+
 def may_step(task: asyncio.Task[Any]) -> bool:
-    """Return whether a step of *task* may be in its loop's queue: it has to begin, was woken, or there is no telling."""
+    """Return whether a step of *task* may be in its loop's queue: it was woken, has not begun, or hides it."""
     waiter = waits_for(task)
     return waiter is None or is_done(waiter)
 
 
 def step_of(handle: object, ids: Collection[int]) -> bool:
     """Return whether *handle*, of a loop's queue, is a step of a task with one of *ids*: a call of its method."""
-    # A user's interrupt waits while a queue of 100,000 is looked through.
-    held: Iterable[object]
-    if type(handle) is asyncio.Handle:
-        held = (handle._callback,)  # type: ignore[attr-defined]  # private, 3.4 to 3.15
-    else:  # Handles of uvloop show what they hold to the garbage collector alone.
-        held = gc.get_referents(handle)
+    # Handles of uvloop show what they hold to the garbage collector alone; there may be 100,000.
+    own = type(handle) is asyncio.Handle
+    held: Iterable[object] = (callback_of(handle),) if own else gc.get_referents(handle)
     # The callback may be anything of the user's.
     return any(type(h).__module__ in ("builtins", "_asyncio") and id(getattr(h, "__self__", None)) in ids for h in held)
 

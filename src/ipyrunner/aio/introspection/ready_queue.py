@@ -68,13 +68,17 @@ class ReadyQueue:
         owners = {id(task) for task in tasks if may_step(task)}
         if queue is None or not owners:
             return 0
-        places = [n for n, handle in enumerate(tuple(queue)) if step_of(handle, owners)]
+        steps = [handle for handle in tuple(queue) if step_of(handle, owners)]
+        wanted = {id(handle) for handle in steps}
         try:
-            for n in reversed(places):  # others, also other threads, append at the end alone
-                found.append(queue[n])
-                del queue[n]
+            # One by one, since other threads append meanwhile, and a signal handler of ours may change the order.
+            for _ in range(len(queue) if wanted else 0):
+                if id(queue[0]) in wanted:
+                    found.append(queue.popleft())
+                else:
+                    queue.rotate(-1)
         finally:
-            queue.extendleft(found)
+            queue.extendleft(reversed(found))
         return len(found)
 
     def take(self, owner: object) -> list[Any]:

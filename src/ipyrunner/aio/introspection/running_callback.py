@@ -25,7 +25,7 @@ from types import CodeType, FrameType
 from typing import Any, TypeVar
 
 from .exceptions import traceback_of
-from .private_api import is_task
+from .private_api import callback_of, is_task
 
 __all__ = [
     "CallbackCall",
@@ -130,8 +130,7 @@ def is_from_callback(exc: BaseException, loop: asyncio.AbstractEventLoop) -> boo
 
 def task_of_step(frame: FrameType) -> asyncio.Task[Any] | None:
     """Return the task whose step is called in a frame of :func:`is_callback`; None if it is another callback."""
-    # Private: Handle._callback (3.4 to 3.15), of a task's step a method of the task. Without it none is found.
-    owner = getattr(getattr(frame.f_locals.get("self"), "_callback", None), "__self__", None)
+    owner = getattr(callback_of(frame.f_locals.get("self")), "__self__", None)  # of a step a method of the task
     return owner if is_task(owner) else None
 
 
@@ -187,7 +186,7 @@ class Holder:
         """
         # The one before and the other after: a thread may wait for the GIL in between, and time is never added.
         now = time.monotonic()
-        callback = self._callback(frame) or task
+        callback = self._called(frame) or task
         held = self._held
         if callback is None:
             self._held = None
@@ -204,7 +203,7 @@ class Holder:
         """Let go of what was seen."""
         self._held = None
 
-    def _callback(self, frame: FrameType | None) -> object | None:
+    def _called(self, frame: FrameType | None) -> object | None:
         callback, outermost, other = None, None, False
         while frame is not None and frame.f_code not in _DRIVERS:
             if frame.f_code in _LENDERS:

@@ -87,7 +87,7 @@ def awaits(task: asyncio.Task[Any]) -> list[Step]:
 
 def _frames(awaited: Any) -> Iterator[FrameType]:
     for _ in range(_LONGEST):
-        if type(awaited) is CoroutineType and awaited.cr_frame is not None:  # by far the commonest, and the shortest way
+        if type(awaited) is CoroutineType and awaited.cr_frame is not None:  # nearly always, and fastest
             yield awaited.cr_frame
             awaited = awaited.cr_await
             continue

@@ -168,6 +168,12 @@ class Hosting:
         """Run the guest until the host has something to do. A callback of the host."""
         if not self._active:
             return
+        if self._passed < _PASSES and not self._aside and has_ready(self.host):
+            # By far the commonest, and as short as can be: around each request there are ten of these.
+            self._passed += 1
+            self._slice = _SHORTEST_SLICE
+            self.host.call_soon(self._lead, context=self._context)
+            return
         self._left()
         if self.guest.is_closed():
             self.stop()

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
 import signal
-import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, TypeVar
+
+from .handlers import handler_of, on_main_thread
 
 __all__ = ["Held"]
 
@@ -35,8 +36,8 @@ class Held:
         self._signalled = False
 
     def __enter__(self) -> Held:
-        if threading.current_thread() is threading.main_thread():
-            previous = _signal.getsignal(signal.SIGINT)
+        if on_main_thread():
+            previous = handler_of(signal.SIGINT)
             # Only a handler that raises can tear anything apart: not ours, not "ignore".
             if previous is signal.default_int_handler:
                 _signal.signal(signal.SIGINT, self._hold)

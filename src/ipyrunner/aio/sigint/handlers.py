@@ -2,22 +2,52 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import _thread
 import asyncio
 import contextvars
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 __all__ = [
     "Outside",
+    "handler_of",
     "in_thread",
     "is_default_handler",
+    "on_main_thread",
     "signal_main_thread",
     "take_blocked",
 ]
+
+
+# Each cell asks dozens of times: threading and signal take several calls for each.
+_main_thread = threading.main_thread().ident
+_NAMED = {int(signal.SIG_DFL): signal.SIG_DFL, int(signal.SIG_IGN): signal.SIG_IGN}
+
+
+def _after_fork() -> None:
+    global _main_thread
+    _main_thread = threading.main_thread().ident
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def on_main_thread() -> bool:
+    """Return whether the caller runs on the main thread."""
+    return threading.get_ident() == _main_thread
+
+
+def handler_of(signum: int) -> Any:
+    """As ``signal.getsignal``, whose Python 3.11 asks the handler for its repr: that may be code of the user's."""
+    handler = _signal.getsignal(signum)  # since Python 3.3
+    return _NAMED.get(handler, handler) if type(handler) is int else handler
 
 
 def is_default_handler(handler: object) -> bool:

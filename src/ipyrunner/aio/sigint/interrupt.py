@@ -46,7 +46,7 @@ from ..introspection.ready_queue import ReadyQueue
 from ..introspection.running_callback import CallbackCall, Holder
 from .dropped_exceptions import call_at_next_line, when_dropped
 from .forced_interrupt import Forced
-from .handlers import is_default_handler, signal_main_thread
+from .handlers import handler_of, is_default_handler, on_main_thread, signal_main_thread
 from .main_task import LAST_CHANCE, MainTask
 from .watchdog_thread import watchdog
 
@@ -114,8 +114,8 @@ class Interrupt(MainTask):
         self._within = 0.0
 
     def __enter__(self) -> Interrupt:
-        if threading.current_thread() is threading.main_thread():
-            previous = signal.getsignal(signal.SIGINT)
+        if on_main_thread():
+            previous = handler_of(signal.SIGINT)
             if previous is not None and self._replaces(previous):
                 watchdog.start()
                 handler, self._put = self.on_sigint, watchdog.put  # of the thread that runs now
@@ -147,7 +147,7 @@ class Interrupt(MainTask):
     @property
     def handles_signals(self) -> bool:
         """Whether our handler is in place: not on other threads, nor where the user has one."""
-        return self._handler is not None and signal.getsignal(signal.SIGINT) is self._handler
+        return self._handler is not None and handler_of(signal.SIGINT) is self._handler
 
     @property
     def is_unanswered(self) -> bool:

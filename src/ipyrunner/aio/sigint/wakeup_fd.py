@@ -13,11 +13,11 @@ import asyncio
 import os
 import signal
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from ..introspection.private_api import can_watch, signal_fd
+from .handlers import on_main_thread
 
 __all__ = ["Wakeup"]
 
@@ -51,7 +51,7 @@ class Wakeup:
         """
         # A proactor takes the wakeup fd once, when it is made; the next one to be closed leaves none.
         ours = signal_fd(self._loop) if self._sockets is None else self._sockets[1].fileno()
-        if ours is None or threading.current_thread() is not threading.main_thread():
+        if ours is None or not on_main_thread():
             yield
             return
         before = signal.set_wakeup_fd(ours, warn_on_full_buffer=False)

@@ -35,7 +35,7 @@ from ..replacements import Override
 from ..sigint.defer_sigint import Held
 from .task_records import HISTORY, Ended, Started, remember
 from .unretrieved_failures import Unretrieved
-from .young_tasks import YoungTasks
+from .young_tasks import FEW, YoungTasks
 
 __all__ = ["Tasks"]
 
@@ -211,12 +211,12 @@ class Tasks:
 
     def _make_create_task(self, make: Any) -> Callable[..., asyncio.Task[Any]]:
         loop, watchers, new, begin = self._loop, self._watchers, self._young.new, self._young.begin
-        append, ref = new.append, weakref.ref
+        append, size, ref = new.append, new.__len__, weakref.ref
         module: Any = asyncio.tasks  # its Task is looked up each time, as there: nest_asyncio puts another one in
 
         def make_task(coro: Any, *, name: Any = None, context: Any = None, **options: Any) -> asyncio.Task[Any]:
             task: Any
-            if not new:
+            if not 0 < size() < FEW:
                 begin()
             if context is None and not options:  # as asyncio does: a factory need not know names
                 task = make(coro) if name is None else make(coro, name=name)
@@ -251,9 +251,12 @@ class Tasks:
             def create_task(coro: Any, *, name: Any = None, context: Any = None) -> asyncio.Task[Any]:
                 if not is_plain:
                     return make_task(coro, name=name, context=context)
-                if not new:
+                if not 0 < size() < FEW:
                     begin()
-                task = module.Task(coro, loop=loop, name=name, context=context)
+                if name is None and context is None:  # to parse what is not given takes longer
+                    task = module.Task(coro, loop=loop)
+                else:
+                    task = module.Task(coro, loop=loop, name=name, context=context)
                 append(ref(task))
                 return task  # type: ignore[no-any-return]
         else:
@@ -263,9 +266,12 @@ class Tasks:
             ) -> asyncio.Task[Any]:
                 if options or not is_plain:
                     return make_task(coro, name=name, context=context, **options)
-                if not new:
+                if not 0 < size() < FEW:
                     begin()
-                task = module.Task(coro, loop=loop, name=name, context=context)
+                if name is None and context is None:  # to parse what is not given takes longer
+                    task = module.Task(coro, loop=loop)
+                else:
+                    task = module.Task(coro, loop=loop, name=name, context=context)
                 append(ref(task))
                 return task  # type: ignore[no-any-return]
 

@@ -33,7 +33,7 @@ from ..introspection.private_api import has_begun, unseen_of
 from ..introspection.task_state import is_done
 from ..sigint.watchdog_thread import watchdog
 
-__all__ = ["Young", "YoungTasks"]
+__all__ = ["FEW", "Young", "YoungTasks"]
 
 # Seconds until the first look, and between two of them at most, when many follow one another.
 _PAUSE = 0.02
@@ -41,8 +41,11 @@ _LONGEST_PAUSE = 0.16
 # So many tasks are handed on in a second, and of very many in each look one of so many.
 _HANDED_ON = 5000
 _PART = 200
-# More new ones than that are sorted when a collection begins.
-_MANY = 1000
+# So many new ones at most wait to be sorted: references to tasks that have vanished cost memory that is not in the
+# processor's cache, and collections.
+FEW = 128
+# So many times as many are not looked at again until the last of them has vanished.
+_UNCHECKED = 20
 # So many that have ended are remembered at each look.
 _RECENT = 50
 # So many that have vanished are passed over at once.
@@ -72,6 +75,10 @@ class _Batch:
         self.refs, self.number, self.at = refs, number, at
         self.begin = 0
 
+    def seems_gone(self) -> bool:
+        """Return whether the last of the tasks has vanished: most likely all have."""
+        return not self.refs or self.refs[-1]() is None
+
 
 def _gone() -> None:
     """Be a reference to a task that was dealt with."""
@@ -91,8 +98,8 @@ class YoungTasks:
         hand_on: Callable[[asyncio.Task[Any], int, float], None],
         failed: Callable[[asyncio.Task[Any]], None],
     ) -> None:
-        # Whoever starts a task, which must be one of asyncio's own class, appends it here. Before it makes the
-        # only one, it calls begin(): what watches the garbage collector runs before the task does.
+        # Whoever starts a task, which must be one of asyncio's own class, appends it here. Before it makes the only
+        # one, and when there are FEW, it calls begin(): what watches the garbage collector runs before the task does.
         self.new: list[_Ref] = []
         # How many have been started, of those that are sorted; when the others were, about.
         self._count, self._since = 0, 0.0
@@ -101,6 +108,8 @@ class YoungTasks:
         # Those that were handed neither on nor out; and how many there are.
         self._batches: deque[_Batch] = deque()
         self._left = 0
+        # Those of which nobody has looked yet which of their tasks have vanished: the last ones.
+        self._unchecked: deque[_Batch] = deque()
         # Those that have failed, until somebody looks.
         self._failures: list[_Ref] = []
         # The last numbers that have survived one collection, and two.
@@ -119,6 +128,7 @@ class YoungTasks:
         self._spared = []
         self.new.clear()
         self._batches.clear()
+        self._unchecked.clear()
 
     def next_number(self) -> int:
         """Return the number of a task that others watch from the beginning."""
@@ -147,32 +157,47 @@ class YoungTasks:
                 if (task := batch.refs[n]()) is not None:
                     yield batch, n, Young(task, batch.number + n, batch.at)
 
-    def sort(self) -> None:
-        """Look at the new ones: let go of those that have vanished."""
-        if self._sorting or not self.new:
+    def sort(self, *, everything: bool = False) -> None:
+        """Number the new ones. Let go of those before them that have vanished: of most, or of all (*everything*)."""
+        if self._sorting:
             return
         self._sorting = True
         try:
-            refs, number, since = self.new[:], self._count + 1, self._since
-            tasks = [ref() for ref in refs]
-            self._failures += unseen_of(refs, tasks)
-            # Each reference is one object more for the garbage collector to go through.
-            batch = _Batch(
-                [_gone if task is None else ref for ref, task in zip(refs, tasks, strict=True)], number, since
-            )
-            # In this order: what is torn apart by a signal handler, which is not ours, is done once more.
-            if any(task is not None for task in tasks):
+            unchecked = self._unchecked
+            while unchecked and (everything or len(unchecked) > _UNCHECKED or unchecked[0].seems_gone()):
+                self._check(unchecked[0])
+                unchecked.popleft()
+            if self.new:
+                refs = self.new[:]
+                batch = _Batch(refs, self._count + 1, self._since)
+                # In this order: what is torn apart by a signal handler, which is not ours, is done once more.
                 self._batches.append(batch)
+                unchecked.append(batch)
                 self._left += len(refs)
-            self._count += len(refs)
-            del self.new[: len(refs)]
-            self._since = time.monotonic()
+                self._count += len(refs)
+                del self.new[: len(refs)]
+                self._since = time.monotonic()
         finally:
             self._sorting = False
+
+    def _check(self, batch: _Batch) -> None:
+        refs = batch.refs
+        tasks = [ref() for ref in refs]
+        if alive := [task for task in tasks if task is not None]:
+            self._failures += unseen_of(refs, tasks)
+            # Each reference is one object more for the garbage collector to go through.
+            if len(alive) < len(tasks):
+                refs[:] = [_gone if task is None else ref for ref, task in zip(refs, tasks, strict=True)]
+            return
+        self._left -= len(refs)
+        refs.clear()
+        while self._batches and not self._batches[-1].refs:
+            self._batches.pop()
 
     def settle(self, at_most: int = _RECENT) -> None:
         """Give those out that have ended soon, the last ones."""
         self.sort()
+        self.sort(everything=True)
         while self._failures:
             if (task := self._failures[-1]()) is not None:
                 self._failed(task)
@@ -186,7 +211,10 @@ class YoungTasks:
     # -- looking
 
     def begin(self) -> None:
-        """See to it that the tasks are looked at, and watch the garbage collector."""
+        """See to it that the tasks are looked at, and watch the garbage collector. Sort those that are new."""
+        if self.new:
+            with suppress(RecursionError):  # the code that starts tasks is deep in a recursion
+                self.sort()
         if self._loop.is_closed():
             return
         self._since = time.monotonic()
@@ -291,9 +319,6 @@ class YoungTasks:
         generation = info["generation"]
         if generation == 1 and _IS_INCREMENTAL:
             generation = 2
-        if len(self.new) > _MANY:
-            with suppress(RecursionError):  # the code that collects is deep in a recursion
-                self.sort()
         since = (self._once, self._twice, 0)[generation]
         spared = [ref() for ref in (self.new[:] if since <= self._count else self.new[since - self._count :])]
         for batch in reversed(tuple(self._batches)):

@@ -9,13 +9,13 @@ The solution: each cell has a record, which its Context names. What the shell ha
 from __future__ import annotations
 
 import sys
-import threading
 import weakref
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ...aio.replacements import Replacements
+from ...aio.sigint.handlers import on_main_thread
 from .cell_count import CellCount
 from .cell_record import CellRecord, present_record, recorded
 from .request_status import display_failed, set_display_failed
@@ -60,7 +60,7 @@ class CellReplies:
 
     def _do_execute(self, original: Callable[..., Any]) -> Callable[..., Any]:
         async def do_execute(code: str, silent: bool, store_history: bool = True, *args: Any, **kwargs: Any) -> Any:
-            if threading.current_thread() is not threading.main_thread():  # a subshell's, whose cells are its own
+            if not on_main_thread():  # a subshell's, whose cells are its own
                 return await original(code, silent, store_history, *args, **kwargs)
             record = present_record()
             if record is None or record.begun:

@@ -27,6 +27,7 @@ import IPython
 from ...aio.introspection.private_api import task_context
 from ...aio.introspection.running_loop import running_loop
 from ...aio.replacements import Replacement
+from ...aio.sigint.handlers import handler_of
 from ...aio.tasks.safe_names import describe
 from ...notebook import NotebookRunner
 from .cell_count import CellCount
@@ -260,7 +261,7 @@ def _second_press_raises() -> Iterator[None]:
 
     Else nothing would: the cell, which is cancelled, cannot go on before the request has ended.
     """
-    before: Any = signal.getsignal(signal.SIGINT)
+    before: Any = handler_of(signal.SIGINT)
     presses = 0
 
     def on_sigint(signum: int, frame: FrameType | None) -> None:
@@ -278,5 +279,5 @@ def _second_press_raises() -> Iterator[None]:
     try:
         yield
     finally:
-        if signal.getsignal(signal.SIGINT) is on_sigint:
+        if handler_of(signal.SIGINT) is on_sigint:
             signal.signal(signal.SIGINT, before)

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import signal
 import sys
-import threading
 import time
 from collections.abc import Awaitable, Callable, Container
 from contextlib import AbstractContextManager, nullcontext
@@ -37,7 +36,7 @@ from ...aio.exit_and_fork import in_forked_children
 from ...aio.introspection.frames import uninterruptible
 from ...aio.replacements import Replacements
 from ...aio.sigint.defer_sigint import Held
-from ...aio.sigint.handlers import Outside, is_default_handler, signal_main_thread
+from ...aio.sigint.handlers import Outside, handler_of, is_default_handler, on_main_thread, signal_main_thread
 from ...aio.sigint.interrupt import Interrupt
 from ...aio.sigint.watchdog_thread import watchdog
 from .cell_record import present_record
@@ -108,12 +107,12 @@ class Guard(Outside):
             return
         if getattr(self._kernel, "saved_sigint_handler", None) == self._on_sigint_at_rest:  # of the present request
             self._kernel.saved_sigint_handler = signal.SIG_IGN
-        if signal.getsignal(signal.SIGINT) == self._on_sigint_at_rest:
+        if handler_of(signal.SIGINT) == self._on_sigint_at_rest:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def after_fork(self) -> None:
         """In a child process: SIGINT is Python's again."""
-        if self._guards() or signal.getsignal(signal.SIGINT) == self._on_sigint_at_rest:
+        if self._guards() or handler_of(signal.SIGINT) == self._on_sigint_at_rest:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
     # -- Outside
@@ -144,7 +143,7 @@ class Guard(Outside):
         """Put *other* in the place of the handler that is there between requests, if that is *present*."""
         if self._before:  # a request goes on, which will put it back
             self._before = [other if handler == present else handler for handler in self._before]
-        elif signal.getsignal(signal.SIGINT) == present:
+        elif handler_of(signal.SIGINT) == present:
             signal.signal(signal.SIGINT, other)
 
     def keep(self) -> None:
@@ -160,7 +159,7 @@ class Guard(Outside):
 
     def _begin_request(self, original: Callable[[], None], in_charge: Callable[[], bool]) -> Callable[[], None]:
         def pre_handler_hook() -> None:
-            if threading.current_thread() is not threading.main_thread():
+            if not on_main_thread():
                 original()  # a subshell's: it has no signals
                 return
             self._request += 1
@@ -181,7 +180,7 @@ class Guard(Outside):
 
     def _end_request(self, original: Callable[[], None]) -> Callable[[], None]:
         def post_handler_hook() -> None:
-            if self._before and threading.current_thread() is threading.main_thread():
+            if self._before and on_main_thread():
                 signal.signal(signal.SIGINT, self._before.pop())
             else:
                 original()
@@ -215,7 +214,7 @@ class Guard(Outside):
         finally:
             # Inline, since a call is one more place to be interrupted. signal.signal() raises what has come before it.
             try:
-                if is_default_handler(signal.getsignal(signal.SIGINT)):
+                if is_default_handler(handler_of(signal.SIGINT)):
                     signal.signal(signal.SIGINT, self._on_sigint)
             except KeyboardInterrupt:  # it came when the code had ended
                 signal.signal(signal.SIGINT, self._on_sigint)
@@ -226,11 +225,7 @@ class Guard(Outside):
             # Also of a cell that code in the notebook's loop awaits: the handler there is that of the outer cell's run.
             # Nor of one that runs beside others, for which no request's handler is in place.
             record = present_record()
-            ours = (
-                self._guards()
-                or Interrupt.owns(signal.getsignal(signal.SIGINT))
-                or (record is not None and record.beside)
-            )
+            ours = self._guards() or Interrupt.owns(handler_of(signal.SIGINT)) or (record is not None and record.beside)
             return nullcontext() if in_charge() and ours else original(future)
 
         return cancel_on_sigint
@@ -238,9 +233,7 @@ class Guard(Outside):
     # -- SIGINT
 
     def _guards(self) -> bool:
-        return (
-            threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) == self._on_sigint
-        )
+        return on_main_thread() and handler_of(signal.SIGINT) == self._on_sigint
 
     def _on_sigint_at_rest(self, signum: int, frame: FrameType | None) -> None:
         if self._press_peers is not None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-import threading
 from collections.abc import Callable
 from functools import partial, wraps
 from types import CodeType
@@ -20,6 +19,7 @@ from IPython.core.error import UsageError
 
 from ...aio.introspection.running_loop import running_loop
 from ...aio.replacements import Replacement
+from ...aio.sigint.handlers import on_main_thread
 from ...installation import Installation
 from ...notebook import NotebookRunner
 
@@ -89,7 +89,7 @@ class _Call:
 
     def _transform(self, original: Callable[[str], str], source: str) -> str | CodeType:
         transformed = original(source)
-        if threading.current_thread() is not threading.main_thread():  # a cell of a subshell
+        if not on_main_thread():  # a cell of a subshell
             return transformed
         setup, self._expects_setup = self._expects_setup, False
         text = transformed if setup else self._place(source, transformed)
@@ -138,7 +138,7 @@ class _Call:
             return self._compiler(source, self._filename, mode)
 
     def __call__(self, tree: Any, filename: str, mode: str) -> Any:
-        if not self._awaits or threading.current_thread() is not threading.main_thread():
+        if not self._awaits or not on_main_thread():
             return self._compiler(tree, filename, mode)
         if self._name != "timeit":
             return self._compiler(tree, __file__, mode)
