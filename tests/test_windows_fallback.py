@@ -164,6 +164,7 @@ from IPython.core.interactiveshell import InteractiveShell
 import ipyrunner
 
 shell = InteractiveShell.instance()
+asyncio.new_event_loop().close()  # by this system's policy
 names = [m.name for m in pkgutil.walk_packages(ipyrunner.__path__, "ipyrunner.") if not m.name.endswith("__main__")]
 for name in names:
     importlib.import_module(name)
