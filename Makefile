@@ -1,6 +1,7 @@
 # make demo: run notebooks/quickstart.ipynb on a real kernel. make test: all tests. make check: format, lint, types.
 # make docs: the documentation site, in docs/_build/html; the tutorial is executed by a real kernel.
 # make bench: speed, against plain asyncio and the stock kernel (ARGS=--quick: in two minutes). make soak: thousands of random interrupts.
+# make package: sdist and wheel in dist/, checked; the demo again, with the wheel in an environment of its own.
 # All of them share one virtual environment, made on first use. Another Python: make test PYTHON=python3.13 VENV=.venv-3.13
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ GROUP ?= test
 ARGS ?=
 BIN := $(VENV)/bin
 
-.PHONY: demo test check docs bench soak clean programs-test programs-base programs-oldest
+.PHONY: demo test check docs bench soak package clean programs-test programs-base programs-oldest
 
 demo: $(VENV)/installed-demo
 	@echo "==> executing notebooks/quickstart.ipynb on a real kernel"
@@ -47,6 +48,18 @@ soak: $(VENV)/installed-$(GROUP)
 	@$(BIN)/python tests/soak.py --rounds $(or $(ROUNDS),2000) $(if $(SEED),--seed $(SEED))
 	@$(BIN)/python tests/soak_concurrent.py --rounds $(or $(ROUNDS),2000) $(if $(SEED),--seed $(SEED))
 
+package: $(VENV)/installed-package
+	@echo "==> building and checking dist/"
+	@rm -rf dist
+	@$(BIN)/python -m build
+	@$(BIN)/twine check --strict dist/*
+	@$(BIN)/check-wheel-contents dist/*.whl
+	@echo "==> executing notebooks/quickstart.ipynb with the wheel, in $(VENV)-wheel"
+	@$(BIN)/python -m venv --clear $(VENV)-wheel
+	@$(VENV)-wheel/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@$(VENV)-wheel/bin/python -m pip install --quiet dist/*.whl --group demo
+	@$(VENV)-wheel/bin/python notebooks/run.py notebooks/quickstart.ipynb
+
 $(VENV)/installed-%: pyproject.toml | $(BIN)/python
 	@echo "==> installing ipyrunner and what '$*' needs into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
@@ -59,4 +72,4 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV)
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VENV)-wheel dist

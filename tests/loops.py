@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-import uvloop
 
 from ipyrunner import NotebookRunner
 from ipyrunner.aio.introspection.loop_class import new_loop
 from ipyrunner.aio.tasks.registry import Tasks
 
-LOOPS = {"asyncio": new_loop, "uvloop": uvloop.new_event_loop}
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": new_loop}
+if sys.platform != "win32":
+    import uvloop
+
+    LOOPS["uvloop"] = uvloop.new_event_loop
 # Seconds after which a runner of these tests forces an interrupt.
 GRACE = 0.3
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,8 @@ SETUPS = {
     "uvloop": "%config NotebookRunner.loop_factory = 'uvloop.new_event_loop'\n",
     "turns": "%config NotebookRunner.poll = True\n",
 }
+if sys.platform == "win32":
+    del SETUPS["uvloop"]
 
 
 @contextmanager

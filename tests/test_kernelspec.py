@@ -1,12 +1,10 @@
-"""``python -m ipyrunner install`` and ``uninstall``, and what the wheel brings."""
+"""``python -m ipyrunner install`` and ``uninstall``."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,6 @@ from jupyter_client.kernelspec import KernelSpecManager
 from ipyrunner.kernel.kernelspec import main
 from kernels import RUNNER_KERNEL, kernel
 
-ROOT = Path(__file__).parent.parent
 FILES = ["kernel.json", "logo-32x32.png", "logo-64x64.png", "logo-svg.svg"]
 
 
@@ -165,18 +162,3 @@ def test_the_kernelspecs_of_others_stay(tmp_path: Path, kernels: Path, capsys: p
             assert f"`jupyter kernelspec uninstall {name}`" in capsys.readouterr().err
         assert names(kernels / name) == ["kernel.json"]
     assert (kernels / "python3" / "kernel.json").read_text() == spec
-
-
-def test_the_wheel_brings_the_kernelspec(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env={**os.environ, "PYTHONWARNINGS": ""})
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as contents:
-        files = contents.namelist()
-        data = [name for name in files if "/data/share/jupyter/kernels/ipyrunner/" in name]
-        assert sorted(Path(name).name for name in data) == FILES
-        for name in data:  # install copies from the package
-            inside = f"ipyrunner/kernel/resources/{Path(name).name}"
-            assert contents.read(name) == contents.read(inside)
-    modules = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src").rglob("*.py")}
-    assert modules <= set(files)

@@ -105,3 +105,41 @@ def test_a_wakeup_fd_that_was_there_before_gets_nothing_once_it_is_back(loop: as
         wakeup.close()
         reader.close()
         writer.close()
+
+
+def test_a_wakeup_fd_that_its_owner_has_closed_meanwhile(loop: asyncio.AbstractEventLoop) -> None:
+    # asyncio's unix loops take it for their signal handlers, and may be closed in the cell.
+    wakeup = Wakeup(loop)
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    try:
+        with wakeup.on_signals():
+            writer.close()
+        assert signal.set_wakeup_fd(-1) == -1
+    finally:
+        signal.set_wakeup_fd(before)
+        wakeup.close()
+        reader.close()
+
+
+def test_a_loop_that_cannot_watch_takes_the_wakeup_fd_for_each_run(loop: asyncio.AbstractEventLoop) -> None:
+    class Proactor(asyncio.SelectorEventLoop):
+        add_reader = asyncio.AbstractEventLoop.add_reader
+
+    proactor = Proactor()
+    wakeup = Wakeup(proactor)
+    before = signal.set_wakeup_fd(-1)
+    try:
+        with wakeup.on_signals():
+            ours = signal.set_wakeup_fd(-1)
+            signal.set_wakeup_fd(ours)
+            assert ours == proactor._csock.fileno()
+        assert signal.set_wakeup_fd(-1) == -1
+    finally:
+        signal.set_wakeup_fd(before)
+        wakeup.close()
+        proactor.close()
+    with wakeup.on_signals():  # closed: nothing to wake
+        assert signal.set_wakeup_fd(-1) == before
+        signal.set_wakeup_fd(before)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
 import _thread
+import asyncio
+import contextvars
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 __all__ = [
@@ -52,12 +56,27 @@ def is_default_handler(handler: object) -> bool:
 
 
 def signal_main_thread() -> None:
-    """Send SIGINT to the main thread: it ends a system call there, and runs the handler. From any thread."""
+    """Send SIGINT to the main thread: it ends a system call there, and runs the handler. From any thread.
+
+    On Windows it is simulated: of system calls it ends that of a loop alone.
+    """
     if hasattr(signal, "pthread_kill"):
-        # interrupt_main() does not end a blocking system call; a signal to the thread does.
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
     else:
         _thread.interrupt_main()
+        _wake_main_thread()
+
+
+def _wake_main_thread() -> None:
+    """Wake the loop that runs on the main thread, if one does: the notebook's, or the one of an ``asyncio.run``."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    while frame is not None:
+        loop = frame.f_locals.get("self") if frame.f_code.co_name == "run_forever" else None
+        if isinstance(loop, asyncio.AbstractEventLoop):
+            with suppress(RuntimeError):  # closed since
+                loop.call_soon_threadsafe(lambda: None, context=contextvars.Context())
+            return
+        frame = frame.f_back
 
 
 def take_blocked() -> bool:

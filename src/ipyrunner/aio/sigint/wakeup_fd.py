@@ -26,7 +26,7 @@ _SIGNALS = 1000
 
 
 class Wakeup:
-    """A socket that *loop* watches, until :meth:`close`; nothing where it cannot (Windows' proactor has its own)."""
+    """A socket that *loop* watches, until :meth:`close`; where it cannot, its own (Windows' proactor has one)."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -49,10 +49,11 @@ class Wakeup:
         A wakeup fd that somebody sets meanwhile (``loop.add_signal_handler`` does) stays; one that was there before
         gets what comes.
         """
-        if self._sockets is None or not on_main_thread():
+        # A proactor takes the wakeup fd once, when it is made; the next one to be closed leaves none.
+        ours = signal_fd(self._loop) if self._sockets is None else self._sockets[1].fileno()
+        if ours is None or not on_main_thread():
             yield
             return
-        ours = self._sockets[1].fileno()
         before = signal.set_wakeup_fd(ours, warn_on_full_buffer=False)
         if before == ours:  # a run inside a run, or at the end of the process after one that does not end
             yield
@@ -62,9 +63,9 @@ class Wakeup:
             yield
         finally:
             self._forward = -1
-            now = signal.set_wakeup_fd(before)
-            if now != ours:
-                signal.set_wakeup_fd(now)
+            now = signal.set_wakeup_fd(-1)
+            with suppress(OSError, ValueError):  # whoever had it before has closed it
+                signal.set_wakeup_fd(before if now == ours else now)
 
     def take(self, number: signal.Signals) -> bool:
         """Return whether this signal has come since :meth:`on_signals` has begun last, and forget it."""

@@ -30,6 +30,8 @@ from contextlib import AbstractContextManager, nullcontext
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
+from ipykernel import parentpoller
+
 from ...aio.exit_and_fork import in_forked_children
 from ...aio.introspection.frames import uninterruptible
 from ...aio.replacements import Replacements
@@ -88,6 +90,9 @@ class Guard(Outside):
         for stream in (sys.stdout, sys.stderr):
             if _is_ipykernels(stream.flush):
                 replace(stream, "flush", _hold)
+        if not hasattr(signal, "pthread_kill") and hasattr(parentpoller, "interrupt_main"):
+            # On Windows: a thread of ipykernel's simulates SIGINT by this function, which wakes no loop.
+            replace(parentpoller, "interrupt_main", lambda original: signal_main_thread)
         if hasattr(self._kernel, "_cancel_on_sigint"):
             # Private, since ipykernel 5.2: cancels the awaiting cell from the outside, and loses the reply if the cell
             # has not begun. Without it there is nothing to keep away.
