@@ -317,6 +317,7 @@ PARTS: tuple[Part, ...] = (
     _room("ipython.debugger"),
     _magics,
     _room("ipython.magics.timeit"),
+    _room("ipython.magics.completion"),
     _requests,
     _event_hooks,
 )
