@@ -79,7 +79,7 @@ def test_errors_in_the_code_of_a_background_cell_are_the_cells(shared: Kernel) -
     assert shared.run("%%arun --background\nif:").ename == "SyntaxError"
     cell = shared.run("%%arun --background --fresh\n1")
     assert cell.ename == "UsageError"
-    assert "leave out --fresh" in cell.stderr
+    assert "Leave out --fresh" in cell.stderr
 
 
 SCOPE = "%%arun --scope\n"

@@ -88,7 +88,7 @@ def test_timeout_cancels_and_cleans_up(k: Kernel) -> None:
     )
     assert cell.ename == "TimeoutError"
     assert cell.stdout == "clean\n"
-    assert "did not end within 0.05 seconds" in cell.traceback
+    assert "because it did not end within 0.05 seconds" in cell.traceback
     assert k.ok("%%arun --timeout 30\nfetch(1)").value == "1"
 
 

@@ -10,7 +10,9 @@ from kernels import Kernel
 from setups import SETUPS
 
 ON = "%config NotebookRunner.slow_callback = 0.1"
-REPORT = re.compile(r"ipyrunner: (.*?) held the event loop for (\d+\.\d\d) s, and nothing else ran: (.*)  \((.*)\)")
+REPORT = re.compile(
+    r"ipyrunner: (.*?) blocked the event loop for (\d+\.\d\d) s, so that nothing else ran: (.*)  \((.*)\)"
+)
 # What the thread has to say comes before what the loop does afterwards.
 SETTLE = "await asyncio.sleep(0.01)\nprint('settled')"
 FIND_THREAD = "import threading; watcher, = [t for t in threading.enumerate() if t.name == 'ipyrunner: slow callbacks']"

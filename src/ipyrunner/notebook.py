@@ -76,7 +76,7 @@ class NotebookRunner(Settings):
         """What runs the present loop, made now if there is none. OSError if there is no file descriptor left for it."""
         self._check_owner()
         if self._current is not None and self._current.is_broken:
-            state = "was closed by other code" if self._current.loop.is_closed() else "cannot run any more"
+            state = "was closed" if self._current.loop.is_closed() else "cannot run any more"
             print(
                 f"ipyrunner: the notebook's event loop {state}, so a new one is used from now on. The tasks of the old "
                 "loop have stopped, without clean-up: start them again."
@@ -249,8 +249,8 @@ class NotebookRunner(Settings):
             self._left_behind += late  # with what clean-up has started
             for task in late:
                 say(
-                    f"ipyrunner: the task {label_of(task)} was cancelled and did not end. Its event loop is closed "
-                    f"without it (NotebookRunner.shutdown_timeout: {timeout:.3g} seconds, less after an interrupt): "
+                    f"ipyrunner: the task {label_of(task)} was cancelled, but did not end before its loop was closed "
+                    f"(NotebookRunner.shutdown_timeout: {timeout:.3g} seconds; an interrupt ends the waiting): "
                     f"{repr_of(task)}"
                 )
         finally:

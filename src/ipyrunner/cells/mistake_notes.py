@@ -47,9 +47,7 @@ IN_NOTEBOOK = (
     "%%arun. Write `await main()` instead of `asyncio.run(main())`, or move the call to a cell without await, where "
     "asyncio.run() works."
 )
-NOT_NESTED = (
-    " If the call is in a library, `%config NotebookRunner.nested = True` lets it work; this patches asyncio."
-)
+NOT_NESTED = " If the call is in a library, `%config NotebookRunner.nested = True` lets it work; this patches asyncio."
 IN_KERNEL = (
     "ipyrunner: this cell began before ipyrunner was loaded, so it runs in the kernel's event loop. Put `%load_ext "
     "ipyrunner` in a cell of its own. In later cells without await asyncio.run() works."
@@ -58,9 +56,7 @@ IN_LEFT = (
     "ipyrunner: some code has started another event loop here, which is still running, as Playwright's sync API does "
     "until its `stop()`. After that asyncio.run() works again. Until then write `%arun main()` or `await main()`."
 )
-IN_OTHER = (
-    "ipyrunner: this code already runs in an event loop. Write `await main()` instead of `asyncio.run(main())`."
-)
+IN_OTHER = "ipyrunner: this code already runs in an event loop. Write `await main()` instead of `asyncio.run(main())`."
 OTHER_LOOP = (
     "ipyrunner: a Future, Task or lock works only in the event loop that it was made for, and this one was made for "
     "another loop: that of an asyncio.run() or %%arun --fresh, or the one before `%arunner restart`. Make a new one in "

@@ -131,9 +131,7 @@ class Unwatched(Audience):
         kept, self._kept = self._kept, deque()
         dropped = self._take_dropped() + "\n" if self._dropped else ""
         if kept and self._active:
-            log.warning(
-                "ipyrunner: output after the last cell:\n%s%s", dropped, "".join(k.text for k in kept).rstrip()
-            )
+            log.warning("ipyrunner: output after the last cell:\n%s%s", dropped, "".join(k.text for k in kept).rstrip())
 
     def restore(self) -> None:
         """Leave the streams and the publisher as they were."""

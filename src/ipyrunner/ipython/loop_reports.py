@@ -98,4 +98,4 @@ class Reports:
         if is_a(exc, SystemExit):
             return f"ipyrunner: SystemExit in the task {label_of(task)}{of} ended the task, and not the kernel"
         failed = f"the task {label_of(task)}{of} ({short(function_of(task))}) failed"
-        return f"ipyrunner: {failed}, and nothing awaits it ({message})"
+        return f"ipyrunner: {failed}, and nobody awaits it ({message})"
