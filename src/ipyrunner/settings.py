@@ -136,13 +136,13 @@ class Settings(LoggingConfigurable):
     ).tag(config=True)
 
     def update_config(self, config: Any) -> None:
-        """Take what ``%config NotebookRunner`` sets; TraitError for a name that is no setting."""
+        """Take what ``%config NotebookRunner`` sets; TraitError, which IPython prints, for an unknown name."""
         known = self.trait_names(config=True)
         for name in config.get("NotebookRunner", {}):
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1)
                 raise TraitError(
-                    f"NotebookRunner has no setting {short(name)!r}{f', but {near[0]!r}' if near else ''}: "
+                    f"NotebookRunner has no setting {short(name)!r}.{f' Did you mean {near[0]!r}?' if near else ''} "
                     "`%config NotebookRunner` lists the settings"
                 )
         super().update_config(config)
