@@ -185,7 +185,7 @@ def test_a_cell_is_sent_to_the_background(k: Kernel, where: str, how: str) -> No
     k.interrupted(k.begin(WAITING), "go")  # not for what is in the background
     assert k.ok("import ipyrunner; [t.cell for t in ipyrunner.tasks()]").value == f"['In[{own}]']"
     again = k.run(f"%atasks background In[{own}]")
-    assert again.ename == "UsageError" or "in the background already" in again.stderr
+    assert again.ename == "UsageError" or "already runs in the background" in again.stderr
     k.ok("asyncio.get_event_loop().call_later(0.2, go_on.set);")
     assert "failed: ValueError" in k.ok("%atasks wait all").stdout
     k.wait_for(cell, "later")
@@ -212,7 +212,7 @@ def test_what_cannot_be_sent_to_the_background(k: Kernel) -> None:
     nothing = k.run("ipyrunner.get_runner().background('In[1000]')")
     assert "no cell 'In[1000]' is awaiting at the moment. Cells that are: none" in nothing.traceback
     k.ok("t = asyncio.create_task(asyncio.sleep(600), name='task')")
-    assert "is none: it runs in the background already" in k.run("%atasks background task").stderr
+    assert "is a task that already runs in the background" in k.run("%atasks background task").stderr
     k.ok("t.cancel(); await asyncio.wait([t])")
 
 

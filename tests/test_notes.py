@@ -52,7 +52,7 @@ def test_a_client_of_before_a_restart(shared: Kernel) -> None:
     assert "an earlier event loop of the notebook, which `%arunner restart`" in notes(cell)
     shared.ok("loop = asyncio.new_event_loop(); loop.close()")
     cell = shared.run("await use()")
-    assert "an event loop that is closed" in notes(cell)
+    assert "a closed event loop" in notes(cell)
     assert notes(shared.run("raise RuntimeError('Event loop is closed')")) == ""
 
 
