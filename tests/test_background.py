@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import nbclient
 import nbformat
 import pytest
@@ -16,7 +18,7 @@ def displays(cell: Cell, kind: str = "display_data") -> list[str]:
 def test_a_background_cell_returns_at_once_and_goes_on(shared: Kernel) -> None:
     shared.ok("go = asyncio.Event()")
     first = shared.ok("%%arun --background --name first\nprint('one'); await go.wait(); print('one more'); 'value one'")
-    assert displays(first) == ["<first: running>"]
+    assert displays(first) == ["<first running>"]
     assert shared.ok("first = _; type(first).__name__").value == "'BackgroundCell'"
     second = shared.ok("%%arun --background -o job\nprint('two'); await go.wait(); display('shown'); x = 5")
     assert displays(second) == []
@@ -28,7 +30,7 @@ def test_a_background_cell_returns_at_once_and_goes_on(shared: Kernel) -> None:
     shared.wait_for(first, "one more")
     shared._pump(lambda: displays(first, "update_display_data"), 30, lambda: "the update")
     assert displays(first)[-1] == "'value one'"
-    assert displays(first, "update_display_data")[0].startswith("<first: done after ")
+    assert displays(first, "update_display_data")[0].startswith("<first done after ")
     assert displays(second) == ["'shown'"]
     assert (first.stdout, second.stdout, third.stdout) == ("one\none more\n", "two\n", "")
 
@@ -37,7 +39,7 @@ def test_a_background_cell_that_fails_tells_in_its_own_output(shared: Kernel) ->
     cell = shared.ok("%%arun --background -o job\n1 / 0")
     shared._pump(lambda: "ZeroDivisionError: " in cell.stderr, 30, lambda: "traceback")
     assert shared.ok("repr(job.exception())").value == repr("ZeroDivisionError('division by zero')")
-    assert "failed: ZeroDivisionError" in displays(shared.ok("job"))[0]
+    assert re.fullmatch(r"<In\[\d+\] failed after .* s: ZeroDivisionError: .*>", displays(shared.ok("job"))[0])
     assert shared.run("await job").ename == "ZeroDivisionError"
     assert cell.stderr.count("ZeroDivisionError: ") == 1
     assert "(%%arun --background) failed" in cell.stderr
@@ -77,7 +79,7 @@ def test_errors_in_the_code_of_a_background_cell_are_the_cells(shared: Kernel) -
     assert shared.run("%%arun --background\nif:").ename == "SyntaxError"
     cell = shared.run("%%arun --background --fresh\n1")
     assert cell.ename == "UsageError"
-    assert "leave out --fresh" in cell.stderr
+    assert "Leave out --fresh" in cell.stderr
 
 
 SCOPE = "%%arun --scope\n"
@@ -195,7 +197,7 @@ def test_a_handle_outlives_its_loop(shared: Kernel) -> None:
     cell = shared.run("await gone")
     assert cell.ename == "RuntimeError"
     assert "run its cell again" in cell.traceback
-    assert "gone with its loop" in displays(shared.ok("gone"))[0]
+    assert "did not end before its loop was closed" in displays(shared.ok("gone"))[0]
 
 
 def test_a_timeout_ends_all_of_a_scope(shared: Kernel) -> None:

@@ -138,7 +138,7 @@ def test_pdb_on_has_nothing_to_show_of_a_cell_that_was_given_up(debugged: Kernel
     debugged.wait_for(cell, "ignored")
     debugged.interrupt()
     assert debugged.finish(cell).ename == "KeyboardInterrupt"
-    assert "no frame to look at" in cell.stdout + debugged.ok("%debug").stdout
+    assert "nothing to debug" in cell.stdout + debugged.ok("%debug").stdout
     debugged.ok("%pdb off\nover.set()")
     debugged.expect_alive()
 

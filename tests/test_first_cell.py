@@ -89,7 +89,7 @@ def test_a_first_cell_that_awaits_gets_a_note_that_is_true(stock: Kernel) -> Non
     cell = stock.run(LOAD + "await asyncio.sleep(0); asyncio.run(asyncio.sleep(0))")
     assert cell.ename == "RuntimeError"
     text = cell.traceback + cell.stderr  # IPython 7 shows no notes: there they are printed
-    assert "goes on in the kernel's event loop" in text
+    assert "runs in the kernel's event loop" in text
     assert "notebook's event loop, because" not in text
     expect_plain_cells(stock)
 

@@ -156,7 +156,7 @@ def test_a_task_whose_cell_has_ended_is_refused(asked: Kernel) -> None:
     )
     cell = asked.run("gate.set(); await task")
     assert cell.ename == "RuntimeError"
-    assert re.search(r"In\[\d+\] has ended, and no question", cell.traceback)
+    assert re.search(r"In\[\d+\] has ended, and front ends show no questions", cell.traceback)
 
 
 def test_a_question_ends_with_its_cell(asked: Kernel) -> None:

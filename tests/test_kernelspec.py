@@ -53,7 +53,7 @@ def test_a_kernel_with_a_loop_of_ones_own(tmp_path: Path, kernels: Path, monkeyp
     assert installed.returncode == 0, installed.stderr
     assert installed.stdout.startswith(f"Installed kernelspec fast in {kernels / 'fast'}\n")
     # The front ends of this environment do not look there; it is said how they do.
-    variable, value = installed.stdout.split("set ")[1].split(" ")[0].split("=")
+    variable, value = installed.stdout.split("Start it with ")[1].split(",")[0].split("=")
     monkeypatch.setenv(variable, value)
     spec = KernelSpecManager().get_kernel_spec("fast")
     assert spec.display_name == "Fast loop"
@@ -85,7 +85,7 @@ def test_the_user_and_the_environment(
         assert main(["uninstall", option]) == 1
         error = capsys.readouterr().err
         assert "there is no kernelspec ipyrunner in" in error
-        assert (f"call this with {other}" if other else "`jupyter kernelspec list`") in error
+        assert (f"run this command with {other}" if other else "`jupyter kernelspec list`") in error
 
 
 def test_the_same_as_pip_installs(tmp_path: Path, kernels: Path) -> None:
@@ -102,22 +102,30 @@ def test_the_same_as_pip_installs(tmp_path: Path, kernels: Path) -> None:
 MISTAKES = {
     "a name with a space": (
         ["install", "--name", "my kernel"],
-        "'my kernel' is no name for a kernel",
+        "'my kernel' is not a valid name for a kernel",
         "--display-name",
     ),
-    "the folder above": (["install", "--name", ".."], "'..' is no name for a kernel", "--name takes letters"),
-    "a path": (["uninstall", "--name", "../kernels"], "'../kernels' is no name", "--name takes letters"),
+    "the folder above": (
+        ["install", "--name", ".."],
+        "'..' is not a valid name for a kernel",
+        "--name takes ASCII letters",
+    ),
+    "a path": (["uninstall", "--name", "../kernels"], "'../kernels' is not a valid name", "--name takes ASCII letters"),
     "no such module": (
         ["install", "--loop-factory", "no_such.loop"],
         "No module named 'no_such'",
-        "install its package there, or",
+        "Install its package there",
     ),
-    "no such function": (["install", "--loop-factory", "asyncio.no_such"], "asyncio.no_such", "or name another"),
-    "no factory": (["install", "--loop-factory", "json.decoder"], "loop_factory is a callable", "or name another"),
+    "no such function": (["install", "--loop-factory", "asyncio.no_such"], "asyncio.no_such", "name another function"),
+    "no factory": (
+        ["install", "--loop-factory", "json.decoder"],
+        "loop_factory has to be a callable",
+        "name another function",
+    ),
     "no loop": (
         ["install", "--loop-factory", "builtins.dict"],
         "TypeError: loop_factory returned {}",
-        "or name another",
+        "name another function",
     ),
     "not there": (["uninstall", "--name", "nobody"], "there is no kernelspec nobody", "`jupyter kernelspec list`"),
 }
@@ -148,6 +156,21 @@ def test_a_prefix_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureF
     assert f"cannot write {tmp_path / 'file'}" in error
     assert "Not a directory" in error
     assert "--user" in error
+    assert "--sys-prefix" in error
+
+
+def test_what_has_failed_is_not_proposed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "file"))
+    assert main(["install", "--user"]) == 1
+    assert "with --sys-prefix, or into another place with --prefix" in (error := capsys.readouterr().err)
+    assert "--user" not in error
+    monkeypatch.setattr("sys.prefix", str(tmp_path / "file"))
+    assert main(["install", "--sys-prefix"]) == 1
+    assert "with --user, or into another place with --prefix" in (error := capsys.readouterr().err)
+    assert "--sys-prefix" not in error
 
 
 def test_the_kernelspecs_of_others_stay(tmp_path: Path, kernels: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,6 +182,8 @@ def test_the_kernelspecs_of_others_stay(tmp_path: Path, kernels: Path, capsys: p
     for name in ("python3", "broken"):
         for command in ("install", "uninstall"):
             assert main([command, "--prefix", str(tmp_path), "--name", name]) == 1
-            assert f"`jupyter kernelspec uninstall {name}`" in capsys.readouterr().err
+            error = capsys.readouterr().err
+            assert f"{kernels / name} " in error
+            assert "does not belong to ipyrunner" in error
         assert names(kernels / name) == ["kernel.json"]
     assert (kernels / "python3" / "kernel.json").read_text() == spec

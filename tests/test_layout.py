@@ -50,6 +50,7 @@ ROOMS = [
     "ipykernel.gui_loops",
     "ipython.debugger",
     "ipython.magics.timeit",
+    "ipython.magics.completion",
 ]
 MODULES = sorted(SOURCE.rglob("*.py"))
 PRIVATE = {

@@ -50,9 +50,9 @@ def test_arun_of_what_cannot_be_awaited(k: Kernel, wrong: str) -> None:
 
 def test_arun_misused(k: Kernel) -> None:
     assert "needs an expression" in k.run("%arun").stderr
-    assert "they belong to %%arun" in k.run("%arun --timeout 3 fetch(1)").stderr
+    assert "takes an expression and no options" in k.run("%arun --timeout 3 fetch(1)").stderr
     assert k.run("%arun fetch(").ename == "SyntaxError"
-    assert "x = %arun EXPR" in k.run("%arun x = fetch(1)").stderr
+    assert "x = %arun EXPRESSION" in k.run("%arun x = fetch(1)").stderr
     cell = k.run("await fetch(1)\n%arun fetch(2)")
     assert cell.ename == "RuntimeError"
     assert "write `await ...` instead" in cell.traceback
@@ -88,7 +88,7 @@ def test_timeout_cancels_and_cleans_up(k: Kernel) -> None:
     )
     assert cell.ename == "TimeoutError"
     assert cell.stdout == "clean\n"
-    assert "did not end within 0.05 seconds" in cell.traceback
+    assert "because it did not end within 0.05 seconds" in cell.traceback
     assert k.ok("%%arun --timeout 30\nfetch(1)").value == "1"
 
 
@@ -165,7 +165,7 @@ def test_help_names_every_option(k: Kernel) -> None:
         "--context",
         "--fresh",
         "--output",
-        "%arun EXPR",
+        "%arun EXPRESSION",
         "%%arun [options]",
     ):
         assert option in text
@@ -180,7 +180,7 @@ def test_arunner_status(k: Kernel) -> None:
     k.ok("import contextvars; mine = contextvars.ContextVar('mine'); mine.set(1)")
     k.ok("t = asyncio.create_task(asyncio.sleep(60), name='napper')")
     text = k.ok("%arunner").value or ""
-    for part in ("UnixSelectorEventLoop", "host", "debug", "1 (napper)", "1 set (mine)", "interrupts"):
+    for part in ("UnixSelectorEventLoop", "host", "debug", "1 (napper)", "1 context variable set (mine)", "interrupts"):
         assert part in text
     assert k.ok("%arunner status").value == text
 

@@ -38,7 +38,7 @@ def test_a_missing_loop_is_noticed_by_the_state(shared: Kernel, call: str, expec
     shared.ok(LIBRARIES)
     cell = shared.run(call)
     assert cell.ename in ("ValueError", "RuntimeError")
-    assert ("a cell without await has no running event loop" in notes(cell)) is expected
+    assert ("in a cell without await no event loop is running" in notes(cell)) is expected
     # Not where there is one, whatever the words.
     cell = shared.run("await asyncio.sleep(0); raise RuntimeError('no running event loop')")
     assert notes(cell) == ""
@@ -49,10 +49,10 @@ def test_a_client_of_before_a_restart(shared: Kernel) -> None:
     shared.ok("%arunner restart")
     cell = shared.run("await use()")
     assert cell.ename == "RuntimeError"
-    assert "of before `%arunner restart`" in notes(cell)
+    assert "an earlier event loop of the notebook, which `%arunner restart`" in notes(cell)
     shared.ok("loop = asyncio.new_event_loop(); loop.close()")
     cell = shared.run("await use()")
-    assert "an event loop that is closed" in notes(cell)
+    assert "a closed event loop" in notes(cell)
     assert notes(shared.run("raise RuntimeError('Event loop is closed')")) == ""
 
 
@@ -60,7 +60,7 @@ def test_a_loop_inside_a_loop_of_ones_own(shared: Kernel) -> None:
     shared.ok("async def outer(): asyncio.run(inner)\ninner = asyncio.sleep(0)")
     cell = shared.run("asyncio.run(outer())")
     assert cell.ename == "RuntimeError"
-    assert notes(cell).startswith("ipyrunner: an event loop runs this code already.")
+    assert notes(cell).startswith("ipyrunner: this code already runs in an event loop.")
     shared.ok("inner.close()")
 
 
@@ -94,7 +94,7 @@ def test_a_plain_cell_while_a_loop_in_a_greenlet_is_left_running(shared: Kernel)
     assert shared.ok("await t0, await t1").value == "(True, True)"
     cell = shared.run("coro = there(); asyncio.run(coro)")
     assert cell.ename == "RuntimeError"
-    assert "has left an event loop of its own running" in notes(cell)
+    assert "has started another event loop here" in notes(cell)
     shared.ok("coro.close()")
     # What that loop runs itself is its own.
     code = "async def own():\n    t = asyncio.create_task(there())\n    await t\n    seen.append(t.get_loop() is left)\n    main.switch()\nseen = []"
@@ -110,7 +110,7 @@ def test_a_loop_in_a_greenlet_that_may_run_inside_itself_is_left_alone(fresh: Ke
     fresh.ok(LEFT)
     cell = fresh.run("coro = there(); asyncio.run(coro)")
     assert cell.ename == "RuntimeError"
-    assert "has left an event loop of its own running" in notes(cell)
+    assert "has started another event loop here" in notes(cell)
     fresh.ok("coro.close()")
     end(fresh)
 
@@ -133,5 +133,5 @@ def test_a_loop_in_a_greenlet_that_may_run_inside_itself_is_left_alone(fresh: Ke
 def test_a_coroutine_that_a_cell_does_not_await(shared: Kernel, code: str, named: bool) -> None:
     shared.ok("import warnings; warnings.simplefilter('ignore')\nasync def main(): pass\ndef plain(): return None")
     cell = shared.run(code)
-    note = "`main(...)` only makes a coroutine, and runs nothing of it: write `await main(...)`"
+    note = "`main(...)` only makes a coroutine and does not run it: write `await main(...)`"
     assert (note in cell.stderr) is named

@@ -66,7 +66,7 @@ def test_a_group_is_entered_used_and_left_in_different_cells(k: Kernel, group: s
 def test_a_child_that_fails_while_no_cell_runs(k: Kernel, group: str) -> None:
     entered = k.ok(GROUPS[group] + "\nasyncio.get_running_loop().call_later(0.05, event.set);")
     k.wait_until(lambda: "while no cell ran" in entered.stderr)
-    assert f"a {KINDS[group]} that is still entered was cancelled" in entered.stderr
+    assert f"a {KINDS[group]} that is still open was cancelled" in entered.stderr
     assert "its task failed (ValueError: of a child)" in entered.stderr
     assert "await stack.aclose()" in entered.stderr
     assert k.ok("1 + 1").value == "2"
@@ -74,7 +74,8 @@ def test_a_child_that_fails_while_no_cell_runs(k: Kernel, group: str) -> None:
     assert cancelled.ename == "CancelledError"
     assert cancelled.stdout == "begin\n"
     note = cancelled.traceback + cancelled.stderr
-    assert f"ipyrunner: a {KINDS[group]} that an earlier cell has entered was cancelled by what In[" in note
+    assert f"ipyrunner: this cell was cancelled because a {KINDS[group]} that an earlier cell has entered" in note
+    assert "was cancelled by code that In[" in note
     assert "%arunner leave" in note
     left = k.run("await stack.aclose()")
     assert left.ename in ("ExceptionGroup", "BaseExceptionGroup")

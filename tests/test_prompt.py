@@ -99,7 +99,7 @@ def test_control_c_ends_a_task_that_holds_the_prompt(
     terminal.type(CONTROL_C)  # nobody reads it: the terminal's signals are turned on
     terminal.wait(terminal.has_signals, "the terminal's signals", every=0.01)
     terminal.type(CONTROL_C)
-    terminal.wait_for("ipyrunner: the interrupt was forced into spin, which did not yield: while True: pass")
+    terminal.wait_for("ipyrunner: KeyboardInterrupt was raised in spin(), which did not return to the event loop")
     expect_prompt_with(terminal, HALF)
     terminal.wait(lambda: not terminal.has_signals(), "no signals from the terminal", every=0.01)
     terminal.run("'")
@@ -209,7 +209,7 @@ def test_a_loop_that_cannot_run_is_replaced(terminal: Terminal, code: str, said:
     terminal.run(code)
     # It is led while a prompt waits: one that has its line at once may be over too soon for all tries.
     shown = ""
-    while (note := f"ipyrunner: the notebook's loop {said}; a new one takes its place.") not in shown:
+    while (note := f"ipyrunner: the notebook's event loop {said}, so a new one is used from now on.") not in shown:
         shown = terminal.run("1 + 1")
     assert shown.count(note) == 1
     terminal.run("async def say(): await asyncio.sleep(0.01); print('sa' + 'id')")

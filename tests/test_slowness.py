@@ -10,7 +10,9 @@ from kernels import Kernel
 from setups import SETUPS
 
 ON = "%config NotebookRunner.slow_callback = 0.1"
-REPORT = re.compile(r"ipyrunner: (.*?) held the event loop for (\d+\.\d\d) s, and nothing else ran: (.*)  \((.*)\)")
+REPORT = re.compile(
+    r"ipyrunner: (.*?) blocked the event loop for (\d+\.\d\d) s, so that nothing else ran: (.*)  \((.*)\)"
+)
 # What the thread has to say comes before what the loop does afterwards.
 SETTLE = "await asyncio.sleep(0.01)\nprint('settled')"
 FIND_THREAD = "import threading; watcher, = [t for t in threading.enumerate() if t.name == 'ipyrunner: slow callbacks']"
@@ -107,7 +109,7 @@ def test_off_is_nothing(fresh: Kernel, setup: str) -> None:
     assert fresh.ok("await worker(0.2)\n" + SETTLE).stderr == ""
     # And on again.
     fresh.ok(ON)
-    assert "worker() held" in fresh.ok("await worker(0.2)\n" + SETTLE).stderr
+    assert "worker() blocked" in fresh.ok("await worker(0.2)\n" + SETTLE).stderr
 
 
 def test_off_by_default(fresh: Kernel) -> None:
@@ -152,7 +154,7 @@ def test_many_short_callbacks_are_nothing(fresh: Kernel, setup: str) -> None:
     )
     assert cell.stderr == ""
     # It would have been told.
-    assert "the cell held" in fresh.ok("import time\nawait asyncio.sleep(0)\ntime.sleep(1.2)\n" + SETTLE).stderr
+    assert "the cell blocked" in fresh.ok("import time\nawait asyncio.sleep(0)\ntime.sleep(1.2)\n" + SETTLE).stderr
 
 
 @pytest.mark.parametrize("setup", SETUPS)
@@ -163,7 +165,7 @@ def test_cells_without_await_are_nothing(fresh: Kernel, setup: str) -> None:
     assert fresh.ok("asyncio.run(worker(0.2))").stderr == ""
     assert fresh.ok(SETTLE).stderr == ""
     assert (
-        "worker() held"
+        "worker() blocked"
         in fresh.ok(
             "async def settled():\n    await worker(0.2)\n    await asyncio.sleep(0.01)\n%arun settled()"
         ).stderr
@@ -178,7 +180,8 @@ def test_the_end(fresh: Kernel, setup: str) -> None:
     fresh.ok("%arunner restart")
     assert fresh.ok("watcher.join(10); watcher.is_alive()").value == "False"
     assert (
-        "the cell held" in fresh.ok("import time, asyncio\nawait asyncio.sleep(0)\ntime.sleep(0.3)\n" + SETTLE).stderr
+        "the cell blocked"
+        in fresh.ok("import time, asyncio\nawait asyncio.sleep(0)\ntime.sleep(0.3)\n" + SETTLE).stderr
     )
     fresh.ok(FIND_THREAD)
     fresh.ok("%unload_ext ipyrunner")
@@ -195,7 +198,7 @@ def test_a_c_function_has_no_line_to_show(fresh: Kernel) -> None:
     start(fresh, "asyncio")
     cell = fresh.ok("import time\nasyncio.get_running_loop().call_soon(time.sleep, 0.3)\n" + SETTLE)
     assert cell.stderr == ""
-    assert "the cell held" in fresh.ok("import time\nawait asyncio.sleep(0)\ntime.sleep(0.3)\n" + SETTLE).stderr
+    assert "the cell blocked" in fresh.ok("import time\nawait asyncio.sleep(0)\ntime.sleep(0.3)\n" + SETTLE).stderr
 
 
 def test_frames_are_let_go(fresh: Kernel) -> None:
@@ -204,7 +207,7 @@ def test_frames_are_let_go(fresh: Kernel) -> None:
         "import time, weakref\nclass Large: pass\nasync def hold():\n    large = Large()\n    time.sleep(0.3)\n    return weakref.ref(large)"
     )
     cell = fresh.ok("ref = await asyncio.create_task(hold())\n" + SETTLE + "\nprint(ref())")
-    assert "hold() held" in cell.stderr
+    assert "hold() blocked" in cell.stderr
     assert cell.stdout == "settled\nNone\n"
 
 

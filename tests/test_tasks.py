@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import pytest
@@ -70,7 +71,7 @@ def test_a_failure_that_somebody_looks_at_is_not_told(shared: Kernel, code: str)
 def test_many_that_fail_alike_are_one_traceback_and_a_number(shared: Kernel) -> None:
     shared.ok(BOOM)
     cell = shared.ok("for _ in range(50): asyncio.create_task(boom(released))\nreleased.set()")
-    wait_for_stderr(shared, cell, "and 49 more that failed the same way")
+    wait_for_stderr(shared, cell, "49 more failed the same way")
     assert cell.stderr.count("return 1 / 0") == 1
 
 
@@ -93,7 +94,7 @@ ERRORS = {
                "Future exception was never retrieved"),
     "generator": ("async def g():\n    try: yield 1\n    finally: 1 / 0\na = g(); await anext(a); del a\n"
                   "import gc; gc.collect(); await asyncio.sleep(0)", "1 / 0"),
-    "exit": ("import sys\nasync def leave(): sys.exit(3)\nt = asyncio.create_task(leave())", "it does not end the kernel"),
+    "exit": ("import sys\nasync def leave(): sys.exit(3)\nt = asyncio.create_task(leave())", "ended the task, and not the kernel"),
     "interrupt": ("async def stop(): raise KeyboardInterrupt\nt = asyncio.create_task(stop())", "raise KeyboardInterrupt"),
 }  # fmt: skip
 
@@ -205,13 +206,17 @@ def test_tasks_are_cancelled_by_number_name_and_all(shared: Kernel) -> None:
     shared.ok(WORK)
     shared.ok("ts = [asyncio.create_task(work(event), name=n) for n in ('a', 'b', 'c', 'd')]")
     number = shared.ok("import ipyrunner; ipyrunner.tasks()[0].number").value
-    shared.ok(f"%atasks cancel {number} b")
+    assert shared.ok(f"%atasks cancel {number} b").stdout == "cancelling 2 tasks (a, b)\n"
     assert shared.ok("await asyncio.sleep(0); [t.cancelled() for t in ts]").value == "[True, True, False, False]"
     ended = shared.ok("%atasks -a").value
     assert ended is not None
     assert ended.count("cancelled") == 2
-    shared.ok("%atasks cancel all")
+    assert shared.ok("%atasks cancel all").stdout == "cancelling 2 tasks (c, d)\n"
     assert shared.ok("await asyncio.sleep(0); [t.cancelled() for t in ts]").value == "[True, True, True, True]"
+    assert shared.ok("%atasks cancel all").stdout == "no tasks to cancel\n"
+    assert "already ended. %atasks show b says how" in shared.run("%atasks cancel b").stderr
+    assert "b (task " in (said := shared.ok("%atasks show b").stdout)
+    assert " was cancelled after " in said
     assert shared.ok("%atasks").value == "no tasks"
 
 
@@ -230,10 +235,11 @@ def test_wait_blocks_until_the_tasks_have_ended(shared: Kernel) -> None:
     shared.ok("t = asyncio.create_task(work(event), name='w')")
     late = shared.run("%atasks wait w --timeout 0.05")
     assert late.ename == "TimeoutError"
-    assert "still running: w" in late.traceback
+    assert "still running after 0.05 seconds: w" in late.traceback
     shared.ok("asyncio.get_event_loop().call_later(0.05, event.set)")
-    assert shared.ok("%atasks wait w --timeout 20").stdout == "w: done\n"
-    assert shared.ok("%atasks wait w").stdout == "w: done\n"  # it has ended by now
+    assert shared.ok("%atasks wait w --timeout 20").stdout == "w ended without an error\n"
+    ended = shared.ok("%atasks wait w").stdout  # it has ended by now
+    assert re.fullmatch(r"w \(task \d+, started in In\[\d+\]\) ended without an error after .* s, .* s ago\n", ended)
     shared.ok("t = asyncio.create_task(asyncio.sleep(60), name='long'); print('up')")
     waiting = shared.begin("print('go')\n%atasks wait long")
     shared.interrupted(waiting, "go")
@@ -246,7 +252,7 @@ WRONG = {
     "cancel": "needs numbers or names",
     "cancel nobody": "there is no task 'nobody'",
     "stop 1": "invalid choice",
-    "--timeout 3": "belongs to wait",
+    "--timeout 3": "is an option of wait",
 }
 
 
@@ -256,7 +262,7 @@ def test_what_is_wrong_with_a_line_is_said(shared: Kernel, line: str, text: str)
     assert cell.ename == "UsageError"
     assert text in cell.stderr
     assert (
-        "blocks, and this cell runs"
+        "blocks, so it cannot be used in a cell with await"
         in shared.run("t = asyncio.create_task(asyncio.sleep(1), name='x')\n%atasks wait x\nawait t").stderr
     )
 

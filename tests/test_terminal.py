@@ -154,3 +154,16 @@ def test_the_end_waits_no_longer_than_shutdown_timeout(terminal: Terminal) -> No
 def test_sigterm_and_sighup_end_it_on_the_spot_as_without_the_extension(terminal: Terminal, number: int) -> None:
     os.kill(terminal.pid, number)
     assert os.WTERMSIG(terminal.wait_for_exit()) == number
+
+
+def test_tab_completes_the_lines_of_magics(terminal: Terminal) -> None:
+    terminal.run("crawl = asyncio.create_task(asyncio.sleep(60), name='crawl_of_pages'); await asyncio.sleep(0);")
+    terminal.type("%atasks canc")
+    terminal.wait_for("%atasks canc")
+    terminal.type("\t")
+    terminal.wait_for("%atasks cancel")
+    terminal.type(" crawl_o")
+    terminal.wait_for("%atasks cancel crawl_o")
+    terminal.type("\t")
+    terminal.wait_for("%atasks cancel crawl_of_pages")
+    assert "cancelling 1 task (crawl_of_pages)" in terminal.run("")

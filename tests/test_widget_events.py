@@ -127,7 +127,7 @@ def test_the_ways_out_of_an_iteration() -> None:
         assert await anext(kept) == 4
         waits = asyncio.ensure_future(anext(kept))
         await asyncio.sleep(0)
-        with pytest.raises(RuntimeError, match=r"another task iterates.* ipyrunner\.changes\(\) of its own"):
+        with pytest.raises(RuntimeError, match=r"another task is already iterating.* ipyrunner\.changes\(\) once"):
             await anext(kept)
         await kept.aclose()
         await kept.aclose()
@@ -164,7 +164,7 @@ def test_a_widget_that_is_closed() -> None:
         slider.close()
         assert await future == 3
         assert [value async for value in changes] == [3]  # what came before is read, then it ends
-        with pytest.raises(RuntimeError, match="this IntSlider was closed: its 'max' cannot be awaited any more"):
+        with pytest.raises(RuntimeError, match="this IntSlider was closed, so its 'max' will not come"):
             await click
         for closed in (ipyrunner.event, ipyrunner.changes):
             with pytest.raises(RuntimeError, match=r"this IntSlider is closed, .* make a new one"):
@@ -208,10 +208,10 @@ def test_mistakes() -> None:
         for source, name, error, message in (
             (object(), "value", TypeError, "has no traits to watch: pass a widget"),
             (asyncio.sleep, None, TypeError, "has no traits to watch"),
-            (ipywidgets.IntSlider, "value", TypeError, "IntSlider is a class: pass an object"),
+            (ipywidgets.IntSlider, "value", TypeError, "IntSlider is a class: pass an instance"),
             (Thing(), 5, TypeError, "is a string, not 5"),
-            (Thing(), "nunber", ValueError, "Thing has no trait 'nunber': it has number, text$"),
-            (Thing(), None, ValueError, "Thing has no trait 'value': it has number, text$"),
+            (Thing(), "nunber", ValueError, "Thing has no trait or event 'nunber'. Its traits: number, text$"),
+            (Thing(), None, ValueError, "Thing has no trait or event 'value'. Its traits: number, text$"),
             (
                 ipywidgets.Button(),
                 "klick",

@@ -72,9 +72,10 @@ def rows(action: Any) -> Iterator[str]:
         )
     elif action.choices:
         for part in action.help.split("; "):
-            word, _, text = part.partition(": ")
+            words, _, text = part.partition(": ")
+            word, _, default = words.partition(" ")  # "(default)"
             if word in action.choices:
-                yield row(f"`{word}`", text)
+                yield row(f"`{word}` {default}".rstrip(), text)
             else:  # the text before it has a semicolon
                 raise ValueError(f"the help of {word!r}: {action.help}")
     else:

@@ -1,19 +1,19 @@
-"""ipyrunner: one persistent asyncio.Runner per notebook.
+"""ipyrunner: gives a notebook its own asyncio event loop, which lives as long as the kernel.
 
 ``%load_ext ipyrunner`` loads the extension; :func:`get_runner` returns the notebook's runner. :class:`Runner` and
-:func:`run` are asyncio's own as of Python 3.14, on 3.11 and later, without IPython.
+:func:`run` are those of asyncio in Python 3.14, also for Python 3.11 to 3.13. They do not need IPython.
 
 The layers, each of which knows only those after it:
 
 * ``kernel``: ipykernel's kernel with the extension loaded, and its kernelspec.
 * ``extension``: puts the parts in place on one shell, and takes them back.
 * ``terminal``: the prompt of the IPython terminal.
-* ``ipython``: the way of a cell: source, run, traceback; the magics.
+* ``ipython``: how a cell is read, run and reported; the magics.
 * ``cells``: the first cell, cells inside cells, notes on mistakes.
 * ``ipykernel``: requests, signals, output, comms.
 * ``installation``: what a part of the extension gets.
 * ``notebook``: ``NotebookRunner``, what one notebook keeps.
-* ``audience``: who looks at what is printed after its cell.
+* ``audience``: whether somebody sees what is printed after its cell.
 * ``settings``: the settings of a notebook's runner.
 * ``log_handler``: a handler of ``logging``.
 * ``aio``: asyncio alone.
@@ -65,10 +65,14 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def get_runner() -> NotebookRunner:
-    """Return the notebook's runner.
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
-    RuntimeError outside IPython, before ``%load_ext ipyrunner``, and on threads other than the main one.
+
+def get_runner() -> NotebookRunner:
+    """Return the notebook's runner: its event loop, its ContextVars, and its settings.
+
+    RuntimeError outside IPython, before ``%load_ext ipyrunner``, and in threads other than the main one.
     """
     from .extension import get_runner
 
@@ -76,13 +80,15 @@ def get_runner() -> NotebookRunner:
 
 
 def await_(awaitable: Awaitable[_T]) -> _T:
-    """Wait for *awaitable* in code that is not async; return its result, or raise its exception. As ``%arun`` does.
+    """Wait for *awaitable* in code that is not async, as ``%arun`` does; return its result or raise its exception.
 
-    In a cell without ``await``, and in the functions that it calls, the notebook's loop runs until it is done; SIGINT
-    cancels it. In a cell that awaits, and in tasks, it works where the task has a portal of greenback (``await
-    greenback.ensure_portal()``: once for all cells, which share a task), or with ``NotebookRunner.nested``; the loop
-    and other tasks go on meanwhile. Else RuntimeError; also outside IPython, before ``%load_ext ipyrunner``, and on
-    threads other than the main one. TypeError for what cannot be awaited.
+    Works in cells without ``await`` and in the functions that they call: the notebook's loop runs until *awaitable* is
+    done. An interrupt cancels it. In cells with ``await``, and in tasks, it works after ``await
+    greenback.ensure_portal()`` (once is enough for all cells, which share one task), or with ``%config
+    NotebookRunner.nested = True``. The loop and other tasks go on in the meantime.
+
+    RuntimeError in a cell with ``await`` otherwise, outside IPython, before ``%load_ext ipyrunner``, and in threads
+    other than the main one. TypeError for what cannot be awaited.
     """
     from .extension import await_
 
@@ -90,14 +96,15 @@ def await_(awaitable: Awaitable[_T]) -> _T:
 
 
 async def input(prompt: object = "", *, password: bool = False) -> str:
-    """Ask the user, as the builtin ``input`` does (for a *password*, ``getpass``), and let the loop go on meanwhile.
+    """Ask the user and return the answer, as the builtin ``input`` does; background tasks go on in the meantime.
 
-    Any *prompt* is shown by its ``str()``. One question after the other. Cancelling ends the waiting; the front end may
-    go on showing the question. EOFError at the end of the input; StdinNotImplementedError where nobody can be asked
-    (papermill, ``jupyter execute``).
-    RuntimeError in a task whose cell has ended, outside IPython, before ``%load_ext ipyrunner``, and on threads other
-    than the main one: from there ``asyncio.run_coroutine_threadsafe(ipyrunner.input(...), loop).result()``. In a
-    terminal a *password* is asked for by ``getpass``, which blocks the loop.
+    With *password* the answer is not shown, as with ``getpass``. In a terminal this blocks the loop. The prompt is
+    ``str(prompt)``. Questions are asked one after the other. If the call is cancelled it stops waiting, but the front
+    end may still show the question.
+
+    EOFError at the end of the input; StdinNotImplementedError where nobody can be asked (papermill, ``jupyter
+    execute``). RuntimeError in a task whose cell has ended, outside IPython, before ``%load_ext ipyrunner``, and in
+    threads other than the main one: there use ``asyncio.run_coroutine_threadsafe(ipyrunner.input(...), loop)``.
     """
     from .extension import ask
 
@@ -105,10 +112,10 @@ async def input(prompt: object = "", *, password: bool = False) -> str:
 
 
 def tasks(*, ended: bool = False) -> TaskTable:
-    """Return the tasks of the notebook's loop, what ``%atasks`` shows; with *ended* also the last that have ended.
+    """Return the tasks of the notebook's loop, as ``%atasks`` shows them; with *ended* also those that ended last.
 
     A sequence of objects with ``number``, ``name``, ``state``, ``cell``, ``age`` (seconds), ``function``, ``waits_for``
-    and ``task``. RuntimeError outside IPython, before ``%load_ext ipyrunner``, and on threads other than the main one.
+    and ``task``. RuntimeError outside IPython, before ``%load_ext ipyrunner``, and in threads other than the main one.
     """
     from .extension import tasks
 
@@ -116,15 +123,17 @@ def tasks(*, ended: bool = False) -> TaskTable:
 
 
 def event(source: Any, name: str | None = None) -> asyncio.Future[Any]:
-    """Return a future for what happens next to *source*, a widget or another object with traits: ``await`` it.
+    """Return a future for the next change or event of *source*, a widget or another object with traits.
 
-    *name* is a trait, whose new value the future gets; by default ``"value"``. Or it is an event, which the widget has
-    a method ``on_NAME(callback, remove=False)`` for; by default ``"click"`` where there is ``on_click``. The future
-    then gets what the callback would: of a click the button, of ``"msg"`` the tuple ``(widget, content, buffers)``.
+    ``await ipyrunner.event(slider)`` waits for the next value, ``await ipyrunner.event(button)`` for the next click.
 
-    What happens after this call counts, whether or not the future is awaited yet. Cancelling it ends the watching.
-    RuntimeError if the widget is closed, now or while somebody waits, and where no event loop runs; TypeError for an
-    object without traits, ValueError for a name that it does not have.
+    *name* is a trait, whose new value is the result; the default is ``"value"``. Or it is an event for which the widget
+    has a method ``on_NAME(callback, remove=False)``; the default is ``"click"`` if there is ``on_click``. The result is
+    then what the callback is called with: the button for a click, ``(widget, content, buffers)`` for ``"msg"``.
+
+    What happens after this call counts, even before the future is awaited. To stop watching, cancel the future.
+    RuntimeError if the widget is closed, now or later, and where no event loop runs; TypeError for an object without
+    traits, ValueError for a name that it does not have.
     """
     from .ipykernel.widget_events import event
 
@@ -132,12 +141,11 @@ def event(source: Any, name: str | None = None) -> asyncio.Future[Any]:
 
 
 def changes(source: Any, name: str | None = None, *, latest: bool = False) -> Changes:
-    """Return an asynchronous iterator over what happens to *source* from now on: ``async for value in ...``.
+    """Return an asynchronous iterator over all changes or events of *source* from now on: ``async for value in ...``.
 
-    *source* and *name* are those of :func:`event`. Nothing is lost that happens between two steps; with *latest*, only
-    the last of that is kept. The iteration ends when the widget is closed. Watching ends with the iteration, with
-    ``aclose()``, at the end of an ``async with``, and when the iterator is let go: by ``break``, an exception, an
-    interrupt.
+    *source* and *name* are as for :func:`event`. What happens between two steps is kept; with *latest* only the last
+    of it. The iteration ends when the widget is closed. It stops watching when the iteration ends, also by ``break``,
+    an exception or an interrupt, with ``aclose()``, and at the end of an ``async with`` block.
     """
     from .ipykernel.widget_events import Changes
 
@@ -145,7 +153,7 @@ def changes(source: Any, name: str | None = None, *, latest: bool = False) -> Ch
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
-    """``%load_ext ipyrunner``: run the shell's cells in one loop and one Context. A second call does nothing."""
+    """``%load_ext ipyrunner``: give the notebook its own event loop. A second call does nothing."""
     from .extension import load
 
     load(shell)

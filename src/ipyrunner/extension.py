@@ -51,7 +51,7 @@ def load(shell: InteractiveShell) -> None:
     """Load the extension into *shell*; nothing if it is there. On the main thread, else RuntimeError."""
     if not on_main_thread():
         raise RuntimeError(
-            "ipyrunner belongs to the main thread, and this cell runs on another one, a subshell's: run "
+            "ipyrunner can only be loaded in the main thread, and this cell runs in another one (a subshell's): run "
             "`%load_ext ipyrunner` in a cell of the notebook itself"
         )
     if shell not in _extensions:
@@ -83,13 +83,16 @@ def _present() -> Extension:
 
     if not on_main_thread():
         raise RuntimeError(
-            "the notebook's runner belongs to the main thread, and this is another one: use "
-            "asyncio.run_coroutine_threadsafe(coro, loop) with the loop of a cell, or ipyrunner.run(coro) here"
+            "the notebook's event loop belongs to the main thread, and this code runs in another one. Use "
+            "asyncio.run_coroutine_threadsafe(coro, loop) with the loop of a cell, or asyncio.run(coro) here"
         )
     shell = get_ipython()
     extension = None if shell is None else _extensions.get(shell)
     if extension is None:
-        raise RuntimeError("no notebook has ipyrunner loaded: run `%load_ext ipyrunner` first, or use ipyrunner.Runner")
+        raise RuntimeError(
+            "ipyrunner is not loaded here: run `%load_ext ipyrunner` in a cell. Outside IPython use asyncio.run() "
+            "or ipyrunner.Runner"
+        )
     return extension
 
 
@@ -317,6 +320,7 @@ PARTS: tuple[Part, ...] = (
     _room("ipython.debugger"),
     _magics,
     _room("ipython.magics.timeit"),
+    _room("ipython.magics.completion"),
     _requests,
     _event_hooks,
 )

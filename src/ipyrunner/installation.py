@@ -37,14 +37,14 @@ class Installation:
 
     def undo(self, step: Callable[[], object]) -> None:
         """Let :meth:`restore` call *step*, before those of earlier changes."""
-        self._undo.callback(_tell_failure, step)
+        self._undo.callback(_report_failure, step)
 
     def replace(self, owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
         """Replace a method, see ``Replacement``, until :meth:`restore`."""
         self.undo(Replacement(owner, name, make).restore)
 
     def restore(self) -> None:
-        """Undo all changes. A step that fails is told, and keeps no other from being taken. Idempotent."""
+        """Undo all changes. A step that fails is reported, and the others are still taken. Idempotent."""
         self._undo.close()
 
     def in_charge(self) -> bool:
@@ -58,8 +58,11 @@ class Installation:
         )
 
 
-def _tell_failure(step: Callable[[], object]) -> None:
+def _report_failure(step: Callable[[], object]) -> None:
     try:
         step()
     except Exception as exc:
-        print(f"ipyrunner: something could not be restored: {describe(exc)}", file=sys.stderr)
+        print(
+            f"ipyrunner: %unload_ext could not undo one of its changes: {describe(exc)}. Restart the kernel to undo it",
+            file=sys.stderr,
+        )

@@ -25,7 +25,7 @@ from .aio.notices import Notice
 from .aio.persistent_runner import PersistentRunner
 from .aio.sigint.defer_sigint import Held
 from .aio.sigint.handlers import Outside, on_main_thread, signal_main_thread
-from .aio.tasks.safe_names import label_of, name_of, repr_of
+from .aio.tasks.safe_names import describe, label_of, name_of, repr_of, short
 from .settings import Settings, make_loop
 
 __all__ = ["NotebookRunner"]
@@ -34,10 +34,10 @@ _T = TypeVar("_T")
 
 
 class NotebookRunner(Settings):
-    """One event loop and one Context for all cells of a notebook. Get it by ``ipyrunner.get_runner()``.
+    """The event loop of a notebook, and the Context (the ContextVars) of its cells: ``ipyrunner.get_runner()``.
 
-    The loop is made on first use and stays until :meth:`restart` or :meth:`close`; after ``close`` the next use makes
-    a new one. Every method raises RuntimeError on threads other than the main one, whose loop this is.
+    The loop is made when it is first needed, and stays until :meth:`restart` or :meth:`close`. After ``close`` a new
+    one is made when it is needed. The loop belongs to the main thread: other threads may only call :meth:`interrupt`.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -67,7 +67,7 @@ class NotebookRunner(Settings):
     # -- the loop
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
-        """Return the notebook's loop, made now if there is none. A loop that was closed behind our back is replaced."""
+        """Return the notebook's loop, which is made now if there is none. One that somebody has closed is replaced."""
         return self.current.loop
 
     @property
@@ -77,13 +77,13 @@ class NotebookRunner(Settings):
         if self._current is not None and self._current.is_broken:
             state = "was closed" if self._current.loop.is_closed() else "cannot run any more"
             print(
-                f"ipyrunner: the notebook's loop {state}; a new one takes its place. The old loop's tasks are lost, "
-                "without clean-up."
+                f"ipyrunner: the notebook's event loop {state}, so a new one is used from now on. The tasks of the old "
+                "loop have stopped, without clean-up: start them again."
             )
             try:
                 self.close()
             except Exception as exc:
-                print(f"ipyrunner: its clean-up has failed: {type(exc).__name__}: {exc}")
+                print(f"ipyrunner: the clean-up of the old loop failed: {describe(exc)}")
         if self._current is None:
             try:
                 loop = self._make_loop()
@@ -92,8 +92,8 @@ class NotebookRunner(Settings):
                     raise
                 loop = new_loop()
                 print(
-                    f"ipyrunner: NotebookRunner.loop_factory failed ({type(exc).__name__}: {exc}); asyncio's own loop "
-                    "is used. Set loop_factory to one that works, then `%arunner restart`."
+                    f"ipyrunner: NotebookRunner.loop_factory failed ({describe(exc)}), so asyncio's own loop is used. "
+                    "Set loop_factory to one that works, then run `%arunner restart`."
                 )
             self._current = self._begin(loop)
         self._attach(self._current)
@@ -125,38 +125,38 @@ class NotebookRunner(Settings):
 
     @property
     def is_copy(self) -> bool:
-        """Whether this is a copy, in a child process that ``os.fork`` has made of the kernel."""
+        """Whether this is a copy of the kernel's, in a child process made by ``os.fork``."""
         return os.getpid() != self._pid
 
     @property
     def context(self) -> contextvars.Context:
-        """The Context of all cells."""
+        """The Context of all cells: the ContextVars that they have set."""
         return self.current.context
 
     @property
     def interrupts(self) -> int:
-        """How often SIGINT has come for what ran in the notebook's loops."""
+        """How many interrupts have come while the notebook's loop ran something."""
         return self._past_interrupts + (0 if self._current is None else self._current.interrupts.count)
 
     def user_variables(self) -> list[contextvars.ContextVar[Any]]:
-        """Return the ContextVars of the notebook's Context that the kernel has not set."""
+        """Return the ContextVars that cells have set, and not the kernel."""
         variables = self._current.context if self._current else ()
         return [v for v in variables if v not in self._kernel_context and not v.name.startswith("ipyrunner")]
 
     def run(self, awaitable: Awaitable[_T], *, context: contextvars.Context | None = None) -> _T:
         """Run *awaitable* on the notebook's loop, block until it is done, return its result or raise its exception.
 
-        For cells without ``await`` and for the functions they call. It runs in a copy of the caller's Context, whose
-        changes are carried back, or in *context*. SIGINT cancels it as it does a cell. TypeError for what cannot be
-        awaited, RuntimeError where a loop runs already.
+        For cells without ``await`` and for the functions they call. It runs with the caller's ContextVars, and the
+        caller sees those that it sets; or in *context*. An interrupt cancels it as it cancels a cell. TypeError for
+        what cannot be awaited, RuntimeError where a loop already runs.
         """
         return self.current.run(awaitable, context=context)
 
     def background(self, cell: str | asyncio.Task[Any]) -> None:
-        """Send a cell that awaits to the background: it is replied to as ok, and goes on.
+        """Let a cell that awaits go on in the background, so that the next cell can run.
 
-        *cell* is its number (``"In[3]"``), the name of its task or the task. Its output and its failure still go where
-        it stands; interrupts are no longer for it. RuntimeError if no such cell awaits.
+        *cell* is its number (``"In[3]"``), the name of its task or the task. What it prints, and its error, still
+        appear below it. Interrupts no longer stop it. RuntimeError if no such cell awaits.
         """
         self._check_owner()
         runs = [] if self._current is None else self._current.interrupts.runs()
@@ -167,14 +167,16 @@ class NotebookRunner(Settings):
         origin = origin_of(contextvars.copy_context())
         if origin is not None and not origin.over and origin.label == cell:
             raise RuntimeError(
-                f"{cell} does not await: a cell without await blocks the kernel until it ends, and cannot be sent to "
-                "the background. Begin it with %%arun, or with %%arun --background"
+                f"{cell} is a cell without await. It blocks the kernel until it ends, so it cannot go on in the "
+                "background: begin it with %%arun --background"
             )
-        names = ", ".join(str(run.name) for run in runs) or "none"
-        raise RuntimeError(f"no cell {cell!r} awaits at this moment; those that do: {names}. %atasks lists all tasks")
+        names = short(", ".join(str(run.name) for run in runs) or "none", 200)
+        raise RuntimeError(
+            f"no cell {repr_of(cell)} is awaiting at the moment. Cells that are: {names}. %atasks lists all tasks"
+        )
 
     def interrupt(self) -> None:
-        """Do what the interrupt button does, by SIGINT to the main thread. From any thread."""
+        """Do what the interrupt button does: send SIGINT to the main thread. May be called in any thread."""
         signal_main_thread()
         current = self._current
         if current is not None:
@@ -183,9 +185,10 @@ class NotebookRunner(Settings):
                 current.loop.call_soon_threadsafe(current.interrupts.take_blocked)
 
     def restart(self) -> None:
-        """Close the loop and start anew with a fresh loop and Context; the notebook's variables stay.
+        """Close the loop as :meth:`close` does, and make a new one, without the ContextVars that cells have set.
 
-        As :meth:`close`. If the new loop cannot be made, ``loop_factory``'s error is raised and the old loop stays.
+        The notebook's variables stay. If ``loop_factory`` cannot make a new loop, its error is raised and the old loop
+        stays.
         """
         self.refuse_inside("restart")
         loop = self._make_loop()
@@ -194,30 +197,30 @@ class NotebookRunner(Settings):
         asyncio.set_event_loop(self.get_loop())
 
     def close(self) -> None:
-        """Cancel the tasks, run their clean-up, close the loop; the next use makes a new one. Idempotent.
+        """Cancel all tasks, wait for their clean-up and close the loop. A new one is made when it is needed.
 
-        Takes ``shutdown_timeout`` seconds at most for tasks, asynchronous generators and executor together, and names
-        the tasks that did not end; a callback that does not yield for half of that is interrupted. SIGINT ends the
-        waiting. RuntimeError while a cell runs in the loop.
+        Waits ``shutdown_timeout`` seconds at most, for tasks, asynchronous generators and the executor's threads
+        together, and prints which tasks did not end. A callback that blocks the loop for half of that time is
+        interrupted. An interrupt ends the waiting. Nothing if there is no loop; RuntimeError while a cell runs in it.
         """
         if self._current is not None:
             self.refuse_inside("close")
             self._close(self._current, print, self.shutdown_timeout)
 
     def leave(self) -> None:
-        """Give the cells that come another main task, in the same Context: what was entered is left behind.
+        """Run the next cells in a new main task, with the same Context.
 
-        For a task group, cancel scope or timeout that is cancelled, and that nothing holds any more. Its tasks go on.
-        RuntimeError while a cell runs in the loop.
+        For when a task group, cancel scope or timeout of an earlier cell is still open, cancels every cell, and no
+        variable refers to it any more. It stays open, and its tasks go on. RuntimeError while a cell runs in the loop.
         """
         self.refuse_inside("leave")
         if self._current is not None:
             self._current.renew_main()
 
     def shutdown(self, elapsed: float = 0.0) -> None:
-        """At the end of the process: as :meth:`close`. What goes wrong is logged, since no cell is there to show it.
+        """At the end of the process: as :meth:`close`. Errors are logged, since there is no cell to show them in.
 
-        *elapsed*: so many of the seconds have passed already. A quarter of them is left in any case.
+        *elapsed*: how many of the seconds have already passed. A quarter of ``shutdown_timeout`` is left in any case.
         """
         current = self._current
         if current is None or self.is_copy:
@@ -245,8 +248,8 @@ class NotebookRunner(Settings):
             self._left_behind += late  # with what clean-up has started
             for task in late:
                 say(
-                    f"ipyrunner: the task {label_of(task)} did not end before its loop was closed, and is left behind "
-                    f"(NotebookRunner.shutdown_timeout: {timeout:.3g} seconds; an interrupt ends the waiting at once): "
+                    f"ipyrunner: the task {label_of(task)} was cancelled, but did not end before its loop was closed "
+                    f"(NotebookRunner.shutdown_timeout: {timeout:.3g} seconds; an interrupt ends the waiting): "
                     f"{repr_of(task)}"
                 )
         finally:
@@ -259,13 +262,13 @@ class NotebookRunner(Settings):
     def _check_owner(self) -> None:
         if not on_main_thread():
             raise RuntimeError(
-                "the notebook's loop belongs to the main thread, and this is another one: use "
-                "asyncio.run_coroutine_threadsafe(coro, loop) with the loop of a cell, or ipyrunner.run(coro) here"
+                "the notebook's event loop belongs to the main thread, and this code runs in another one. Use "
+                "asyncio.run_coroutine_threadsafe(coro, loop) with the loop of a cell, or asyncio.run(coro) here"
             )
         if self.is_copy:
             raise RuntimeError(
-                "this is a child process that os.fork() has made, and the notebook's loop is its parent's: use "
-                "asyncio.run() or ipyrunner.run() here"
+                "this is a child process made by os.fork(), and the notebook's event loop belongs to its parent. Use "
+                "asyncio.run() here"
             )
 
     def refuse_inside(self, what: str) -> None:
@@ -274,7 +277,8 @@ class NotebookRunner(Settings):
         loop = None if self._current is None else self._current.loop
         if loop is not None and (running_loop() is loop or loop.is_running()):
             raise RuntimeError(
-                f"{what} cannot be called while the notebook's loop runs: call it in a cell of its own, without await"
+                f"{what} cannot be called while the notebook's event loop runs: call it in a cell of its own, without "
+                "await"
             )
 
     def _make_loop(self) -> asyncio.AbstractEventLoop:
@@ -301,7 +305,7 @@ class NotebookRunner(Settings):
                 allow(loop)
         except Exception as exc:  # a library that does not fit this Python: cells go on without it
             self.nested = is_applied()
-            print(f"ipyrunner: NotebookRunner.nested is off, its library failed: {type(exc).__name__}: {exc}")
+            print(f"ipyrunner: NotebookRunner.nested was turned off, because nest-asyncio failed: {describe(exc)}")
 
     # -- what the shell uses
 
@@ -392,4 +396,4 @@ class NotebookRunner(Settings):
         if self._is_first and not asyncio.all_tasks(self._current.loop):
             self.restart()
         else:
-            print(f"ipyrunner: {change['name']} takes effect at `%arunner restart`; the present loop stays until then.")
+            print(f"ipyrunner: {change['name']} takes effect when you run `%arunner restart`, which closes the loop.")

@@ -1,8 +1,9 @@
-"""The settings of a notebook's runner, and what they may be."""
+"""The settings of a notebook's runner, and which values are valid."""
 
 from __future__ import annotations
 
 import asyncio
+import difflib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -13,8 +14,11 @@ from traitlets.config import LoggingConfigurable
 from traitlets.utils.importstring import import_item
 
 from .aio.introspection.loop_class import new_loop
+from .aio.introspection.private_api import tasks_of
+from .aio.introspection.task_state import is_done
 from .aio.nested_runs import allow, is_applied, library
 from .aio.persistent_runner import PersistentRunner
+from .aio.tasks.safe_names import repr_of, short
 
 __all__ = ["Settings", "make_loop", "not_nested"]
 
@@ -30,9 +34,9 @@ def make_loop(
     """
     loop = new_loop() if factory is None else factory()
     if not isinstance(loop, asyncio.AbstractEventLoop):
-        raise TypeError(f"loop_factory returned {loop!r}, which is no event loop")
+        raise TypeError(f"loop_factory returned {repr_of(loop)}, which is not an event loop")
     if loop.is_closed() or loop.is_running() or loop is present:
-        state = "closed" if loop.is_closed() else "running already" if loop.is_running() else "the present one"
+        state = "closed" if loop.is_closed() else "already running" if loop.is_running() else "already the notebook's"
         raise ValueError(f"loop_factory returned a loop that is {state}: it has to make a new one each time")
     if nested and not isinstance(loop, asyncio.BaseEventLoop):
         loop.close()
@@ -43,9 +47,8 @@ def make_loop(
 def not_nested(loop: asyncio.AbstractEventLoop) -> str:
     """Return what is said of a loop that cannot have ``NotebookRunner.nested``."""
     return (
-        f"NotebookRunner.nested works with asyncio's own loops, and this is a {type(loop).__module__}."
-        f"{type(loop).__qualname__}, which cannot run inside itself: set NotebookRunner.loop_factory = None, then "
-        "`%arunner restart`"
+        f"NotebookRunner.nested works only with asyncio's own loops, and the notebook's is a {type(loop).__module__}."
+        f"{type(loop).__qualname__}. Run `%config NotebookRunner.loop_factory = None` and `%arunner restart` first"
     )
 
 
@@ -55,10 +58,11 @@ def _resolve_factory(value: Any) -> _Factory | None:
         try:
             value = import_item(value)
         except (ImportError, ValueError) as exc:
-            raise TraitError(f"loop_factory: cannot import {value!r}: {exc}") from exc
+            raise TraitError(f"loop_factory: cannot import {repr_of(value)}: {exc}") from exc
     if value is not None and not callable(value):
         raise TraitError(
-            f"loop_factory is a callable, an import string such as 'uvloop.new_event_loop', or None, not {value!r}"
+            "loop_factory has to be a callable, an import string such as 'uvloop.new_event_loop', or None, not "
+            f"{repr_of(value)}"
         )
     return value  # type: ignore[no-any-return]
 
@@ -74,50 +78,74 @@ class Settings(LoggingConfigurable):
         """What runs the present loop; None if there is none."""
         return None
 
+    def __repr__(self) -> str:
+        current = self.present
+        if current is None:
+            return "<NotebookRunner: no event loop yet, one is made when it is needed>"
+        kind = type(current.loop)
+        tasks = sum(not is_done(task) for task in tasks_of(current.loop))
+        state = "closed" if current.loop.is_closed() else f"{tasks} task{'' if tasks == 1 else 's'}"
+        return f"<NotebookRunner: {kind.__module__}.{kind.__qualname__}, {state}; %arunner shows more>"
+
     loop_factory = AnyTrait(
         None,
         allow_none=True,
-        help="What makes the loop: a callable or the import string of one ('uvloop.new_event_loop'); None for "
-        "asyncio's own. Takes effect at `%arunner restart`.",
+        help="The function that makes the event loop, or its import string, such as 'uvloop.new_event_loop'. None: "
+        "asyncio's own loop. Takes effect at `%arunner restart`.",
     ).tag(config=True)
     debug = Bool(
         None,
         allow_none=True,
-        help="asyncio's debug mode: True, False, or None for what PYTHONASYNCIODEBUG says. Takes effect at once.",
+        help="Whether asyncio's debug mode is on. None: as the environment variable PYTHONASYNCIODEBUG says. Takes "
+        "effect at once.",
     ).tag(config=True)
     interrupt_grace = Float(
         1.0,
-        help="Seconds that the loop has to answer the first interrupt before KeyboardInterrupt is forced into "
-        "the callback that blocks it.",
+        help="If code blocks the event loop for this many seconds after an interrupt, KeyboardInterrupt is raised in "
+        "that code.",
     ).tag(config=True)
     shutdown_timeout = Float(
         2.0,
-        help="Seconds that restart, close and the end of the process take at most: for tasks, asynchronous generators "
-        "and the default executor together.",
+        help="How many seconds `%arunner restart`, `%arunner close` and the end of the kernel wait at most until "
+        "cancelled tasks, asynchronous generators and the threads of asyncio.to_thread have ended.",
     ).tag(config=True)
     slow_callback = Float(
         0.0,
-        help="Seconds: a callback that holds the loop for longer is named on stderr, once for each function, with the "
-        "line that it was at, in the output of the cell that started it. 0: none is. Takes effect at once.",
+        help="Report code that blocks the event loop for more than this many seconds: once for each function, with "
+        "the line that took the time, in the output of the cell that started it. 0: report nothing. Takes effect at "
+        "once.",
     ).tag(config=True)
     poll = Bool(
         False,
-        help="Take turns with the kernel in short slices, as on loops without a pollable fd, even where there is "
-        "one. Takes effect at `%arunner restart`.",
+        help="Let the notebook's loop and the kernel's run by turns, in short slices. Loops without a file descriptor "
+        "that can be polled always run this way. Takes effect at `%arunner restart`.",
     ).tag(config=True)
 
     nested = Bool(
         False,
-        help="Whether asyncio.run() and loop.run_until_complete() work where the notebook's loop runs already, as in "
-        "what a cell with await calls. It patches asyncio for the whole process, by nest-asyncio, and makes tasks "
-        "slower; it works with asyncio's own loops alone, and lasts until the kernel restarts. Takes effect at once.",
+        help="Let asyncio.run() and loop.run_until_complete() work in cells with await, and in what they call. Patches "
+        "asyncio for the whole process with nest-asyncio, and makes tasks slower. Works only with asyncio's own loops, "
+        "and cannot be turned off until the kernel restarts. Takes effect at once.",
     ).tag(config=True)
 
     concurrent = Bool(
         False,
-        help="Whether each cell that awaits begins at once, though others await, as with `%%arun --concurrent`: a task "
-        "of its own, with a copy of the Context. Needs ipykernel 7 and IPython 9.8. Takes effect at the next cell.",
+        help="Let every cell with await start even if another cell is awaiting, as with `%%arun --concurrent`. Each of "
+        "them runs in its own task, with a copy of the ContextVars. Needs ipykernel 7 and IPython 9.8. Takes effect "
+        "at the next cell.",
     ).tag(config=True)
+
+    def update_config(self, config: Any) -> None:
+        """Take what ``%config NotebookRunner`` sets; TraitError, which IPython prints, for an unknown name."""
+        known = self.trait_names(config=True)
+        for name in config.get("NotebookRunner", {}):
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                raise TraitError(
+                    f"NotebookRunner has no setting {short(name)!r}.{f' Did you mean {near[0]!r}?' if near else ''} "
+                    "`%config NotebookRunner` lists the settings"
+                )
+        super().update_config(config)
 
     @validate("loop_factory")
     def _resolve_loop_factory(self, proposal: Any) -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -128,7 +156,7 @@ class Settings(LoggingConfigurable):
         seconds: float = proposal["value"]
         least = 0.05 if proposal["trait"].name == "interrupt_grace" else 0.0
         if not least <= seconds < math.inf:
-            raise TraitError(f"{proposal['trait'].name} is a number of seconds, {least} or more, not {seconds}")
+            raise TraitError(f"{proposal['trait'].name} has to be a number of seconds, {least} or more, not {seconds}")
         return seconds
 
     @default("nested")
@@ -140,7 +168,7 @@ class Settings(LoggingConfigurable):
         nested: bool = proposal["value"]
         loop = None if self.present is None else self.present.loop
         if not nested and is_applied():
-            raise TraitError("NotebookRunner.nested stays True: asyncio is patched until the kernel restarts")
+            raise TraitError("NotebookRunner.nested stays on: asyncio is patched until the kernel restarts")
         if nested and loop is not None and not isinstance(loop, asyncio.BaseEventLoop):
             raise TraitError(not_nested(loop))
         if nested:

@@ -48,7 +48,7 @@ def end_child(status: int) -> NoReturn:
 def refuse_copy() -> NoReturn:
     """Raise RuntimeError: in a child process, in the place of ``run_forever`` of the parent's loop."""
     raise RuntimeError(
-        "this is a child process that os.fork() has made, and the loop is its parent's: use asyncio.run() here"
+        "this is a child process made by os.fork(), and the event loop belongs to its parent: use asyncio.run() here"
     )
 
 

@@ -41,8 +41,8 @@ __all__ = ["Alone", "Detached", "Main", "Request", "Step"]
 # Seconds: how often a scope that repeats its request may do so while nothing runs.
 _PAUSE = 0.05
 _NEVER_ENDS = (
-    "this is the main task, which runs one coroutine after the other and never ends, so it cannot be waited for: leave "
-    "it out, as in [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]"
+    "this task runs all cells with await, one after the other, and never ends, so it cannot be waited for. Leave it "
+    "out: [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]"
 )
 # Frames of asyncio's and of libraries' from the call of cancel() on outwards, in which its cause may be.
 _DEPTH = 6

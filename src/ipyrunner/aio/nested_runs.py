@@ -45,7 +45,7 @@ def library() -> Any:
     for name in names:
         with suppress(ImportError):
             return importlib.import_module(name)
-    raise ImportError("runs inside runs need nest-asyncio2, which is not installed: %pip install 'ipyrunner[nested]'")
+    raise ImportError("this needs nest-asyncio2, which is not installed: run `%pip install 'ipyrunner[nested]'`")
 
 
 def is_allowed(loop: asyncio.AbstractEventLoop) -> bool:
@@ -92,8 +92,8 @@ def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None, loop_factor
     if loop_factory is not None:
         coro.close()
         raise RuntimeError(
-            "asyncio.run(loop_factory=...) makes another loop, and one runs here: leave loop_factory out, since with "
-            "NotebookRunner.nested it runs in the loop that runs; or call it in a cell without await"
+            "asyncio.run(loop_factory=...) would make another event loop while one runs here. Leave out loop_factory, "
+            "to use the loop that runs (NotebookRunner.nested is on), or call it in a cell without await"
         )
     before = loop.get_debug()
     if debug is not None:

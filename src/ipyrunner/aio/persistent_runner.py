@@ -229,9 +229,9 @@ class PersistentRunner:
     ) -> _T:
         """Run *awaitable* on the notebook's loop, block until it is done, return its result or raise its exception.
 
-        For cells without ``await`` and for the functions they call. It runs in a copy of the caller's Context, whose
-        changes are carried back, or in *context*. SIGINT cancels it as it does a cell. TypeError for what cannot be
-        awaited, RuntimeError where a loop runs already.
+        For cells without ``await`` and for the functions they call. It runs with the caller's ContextVars, and the
+        caller sees those that it sets; or in *context*. An interrupt cancels it as it cancels a cell. TypeError for
+        what cannot be awaited, RuntimeError where a loop already runs.
         """
         main = as_coroutine(awaitable)
         loop = self.loop
@@ -239,8 +239,8 @@ class PersistentRunner:
         if loop.is_running() or (running is not None and not is_left_running(running)):
             main.close()
             raise RuntimeError(
-                "this code already runs inside an event loop, and a loop cannot run inside itself: "
-                "write `await ...` instead, or use a cell without await"
+                "this code already runs inside an event loop, and a loop cannot run inside itself: write `await ...` "
+                "instead, or use a cell without await"
             )
         self.pause()
         copy = contextvars.copy_context() if context is None else context
@@ -319,7 +319,9 @@ class PersistentRunner:
                 self._leave_running(run)
                 raise Detached
             if not interrupt.abandoned:
-                raise RuntimeError("the notebook's loop ended before this run did; the next cell starts with a new one")
+                raise RuntimeError(
+                    "the notebook's event loop was stopped before this code ended. The next cell gets a new loop"
+                )
             self.given_up.add(run.task)
             self._leave_running(run)
             self._show(GivenUp(run.task))

@@ -49,7 +49,9 @@ else:
         TypeError for what cannot be awaited.
         """
         if running_loop() is not None:
-            raise RuntimeError("ipyrunner.run() is asyncio.run(): it cannot be called from a running event loop")
+            raise RuntimeError(
+                "ipyrunner.run() cannot be called from a running event loop: write `await main()` instead"
+            )
         with Runner(debug=debug, loop_factory=loop_factory) as runner:
             return runner.run(as_coroutine(main))
 

@@ -43,38 +43,36 @@ _OTHER_LOOP = (
 _MISSING = ("NoEventLoopError", "AsyncLibraryNotFoundError")
 
 IN_NOTEBOOK = (
-    "ipyrunner: this code already runs in the notebook's event loop, because the cell has a top-level await "
-    "(or begins with %%arun). Write `await main()` instead of `asyncio.run(main())`; or move the call to a cell "
-    "without await, where asyncio.run works."
+    "ipyrunner: this code already runs in the notebook's event loop, because its cell contains await or begins with "
+    "%%arun. Write `await main()` instead of `asyncio.run(main())`, or move the call to a cell without await, where "
+    "asyncio.run() works."
 )
-NOT_NESTED = " Where a library calls it: `%config NotebookRunner.nested = True`, which patches asyncio."
+NOT_NESTED = " If the call is in a library, `%config NotebookRunner.nested = True` lets it work; this patches asyncio."
 IN_KERNEL = (
-    "ipyrunner: this cell began before ipyrunner was loaded, and goes on in the kernel's event loop. Put `%load_ext "
-    "ipyrunner` in a cell of its own; in a later cell without await asyncio.run works."
+    "ipyrunner: this cell began before ipyrunner was loaded, so it runs in the kernel's event loop. Put `%load_ext "
+    "ipyrunner` in a cell of its own. In later cells without await asyncio.run() works."
 )
 IN_LEFT = (
-    "ipyrunner: a cell has left an event loop of its own running, as Playwright's sync API does until its `stop()`: "
-    "asyncio.run works again after that. Until then write `%arun main()`, or `await main()`."
+    "ipyrunner: some code has started another event loop here, which is still running, as Playwright's sync API does "
+    "until its `stop()`. After that asyncio.run() works again. Until then write `%arun main()` or `await main()`."
 )
-IN_OTHER = (
-    "ipyrunner: an event loop runs this code already. Write `await main()` in it instead of `asyncio.run(main())`."
-)
+IN_OTHER = "ipyrunner: this code already runs in an event loop. Write `await main()` instead of `asyncio.run(main())`."
 OTHER_LOOP = (
-    "ipyrunner: a Future, Task or lock works only in the event loop that it was made for. This one was "
-    "made in another loop (an asyncio.run(), %%arun --fresh, or the loop before `%arunner restart`): make it anew in "
+    "ipyrunner: a Future, Task or lock works only in the event loop that it was made for, and this one was made for "
+    "another loop: that of an asyncio.run() or %%arun --fresh, or the one before `%arunner restart`. Make a new one in "
     "this cell."
 )
 NO_LOOP = (
-    "ipyrunner: a cell without await has no running event loop, as in a script. Begin the cell with %%arun "
-    "to run all of it in the notebook's event loop."
+    "ipyrunner: in a cell without await no event loop is running, as in a script. Begin the cell with %%arun to run "
+    "all of it in the notebook's event loop."
 )
 CLOSED_BEFORE = (
-    "ipyrunner: what this code uses (a client, a session, a connection) belongs to the notebook's event loop of before "
-    "`%arunner restart` or `%arunner close`, which is closed. Make it anew."
+    "ipyrunner: this code uses a client, session or connection that belongs to an earlier event loop of the notebook, "
+    "which `%arunner restart` or `%arunner close` has closed. Make a new one."
 )
 CLOSED_OTHER = (
-    "ipyrunner: what this code uses (a client, a session, a connection) belongs to an event loop that is closed, as "
-    "that of an asyncio.run() is when it has ended. Make it anew in the loop that uses it."
+    "ipyrunner: this code uses a client, session or connection that belongs to a closed event loop, such as that of an "
+    "asyncio.run() that has ended. Make a new one in the loop that uses it."
 )
 
 

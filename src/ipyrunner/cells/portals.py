@@ -24,7 +24,7 @@ __all__ = ["wait_for"]
 
 _T = TypeVar("_T")
 NESTED = (
-    " Or `%config NotebookRunner.nested = True`, which patches asyncio: they, and asyncio.run(), run inside the loop"
+    " Or run `%config NotebookRunner.nested = True`, which patches asyncio, so that they and asyncio.run() work here."
 )
 
 
@@ -43,7 +43,7 @@ def wait_for(runner: NotebookRunner, awaitable: Awaitable[_T]) -> _T:
     as_coroutine(awaitable).close()
     raise RuntimeError(
         "this code already runs inside an event loop, and a loop cannot run inside itself: write `await ...` instead, "
-        "or use a cell without await. In a function that is not async: first `await greenback.ensure_portal()` in a "
-        "cell (%pip install 'ipyrunner[portal]'); from then on ipyrunner.await_() and %arun work in all cells."
+        "or use a cell without await. For a function that is not async, run `await greenback.ensure_portal()` in a "
+        "cell once (%pip install 'ipyrunner[portal]'); then ipyrunner.await_() and %arun work in all cells."
         + (NESTED if isinstance(running, asyncio.BaseEventLoop) else "")
     )

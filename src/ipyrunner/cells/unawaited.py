@@ -36,7 +36,7 @@ class Unawaited:
         """Return a note for each such call, once all statements of the cell have run."""
         names, self._names = dict.fromkeys(self._names or ()), []
         return [
-            f"ipyrunner: `{name}(...)` only makes a coroutine, and runs nothing of it: write `await {name}(...)`."
+            f"ipyrunner: `{name}(...)` only makes a coroutine and does not run it: write `await {name}(...)`."
             for name in names
             if type(function := namespace.get(name)) is FunctionType
             and function.__code__.co_flags & inspect.CO_COROUTINE

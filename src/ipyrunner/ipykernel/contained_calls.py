@@ -16,7 +16,7 @@ __all__ = ["contained"]
 
 
 def contained(call: Callable[[], Any], what: str) -> Any:
-    """Return ``call()``; what it raises that is no Exception is shown, and goes no further."""
+    """Return ``call()``; an exception that is no Exception, such as SystemExit, is shown and goes no further."""
     try:
         return call()
     except Exception:
@@ -26,5 +26,5 @@ def contained(call: Callable[[], Any], what: str) -> Any:
             raise
         with suppress(BaseException):
             print("".join(traceback.format_tb(traceback_of(exc))), end="", file=sys.stderr)
-        print(f"ipyrunner: {describe(exc)} in {what} does not end the kernel", file=sys.stderr)
+        print(f"ipyrunner: {describe(exc)} in {what} is ignored: it does not end the kernel", file=sys.stderr)
         return None

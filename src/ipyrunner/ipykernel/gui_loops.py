@@ -61,8 +61,8 @@ class Gui:
                 self._wait(hosting.host)
             else:
                 print(
-                    f"ipyrunner: the loop of {gui} runs in place of the notebook's until the next request: background "
-                    "tasks rest, and cells that await may not end. `%gui tk` and `%gui qt` do not block."
+                    f"ipyrunner: the event loop of {gui} blocks the notebook's until you run another cell. Meanwhile "
+                    "background tasks stop, and cells that await may not end. `%gui tk` and `%gui qt` do not block."
                 )
 
         return enable_gui
@@ -87,7 +87,8 @@ class Gui:
                     self._handle_events()
         except (SystemExit, KeyboardInterrupt) as exc:  # as with callbacks of the notebook's loop
             print(
-                f"ipyrunner: {type(exc).__name__} in a callback of the toolkit does not end the kernel", file=sys.stderr
+                f"ipyrunner: {type(exc).__name__} in a callback of the toolkit is ignored: it does not end the kernel",
+                file=sys.stderr,
             )
         finally:
             if self._handle_events is not None:

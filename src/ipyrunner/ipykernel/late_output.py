@@ -131,9 +131,7 @@ class Unwatched(Audience):
         kept, self._kept = self._kept, deque()
         dropped = self._take_dropped() + "\n" if self._dropped else ""
         if kept and self._active:
-            log.warning(
-                "ipyrunner: what came after the last cell:\n%s%s", dropped, "".join(k.text for k in kept).rstrip()
-            )
+            log.warning("ipyrunner: output after the last cell:\n%s%s", dropped, "".join(k.text for k in kept).rstrip())
 
     def restore(self) -> None:
         """Leave the streams and the publisher as they were."""
@@ -186,5 +184,6 @@ class Unwatched(Audience):
     def _take_dropped(self) -> str:
         dropped, self._dropped = self._dropped, 0
         return (
-            f"of the output between two cells the last pieces are kept ({_MOST} at most); {dropped} before them are not"
+            f"{dropped} pieces of output between two cells were dropped, those that came first: at most {_MOST} pieces "
+            f"and {_LARGEST:,} characters are kept"
         )

@@ -16,6 +16,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
+from ..aio.tasks.safe_names import repr_of
+
 __all__ = ["Changes", "comm_closed", "event"]
 
 # What is being watched, for comm_closed(); entered and read on any thread.
@@ -31,8 +33,8 @@ def event(source: Any, name: str | None = None) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
     except RuntimeError:
         raise RuntimeError(
-            "ipyrunner.event() belongs to a running event loop, and none runs here: write "
-            "`await ipyrunner.event(...)`, or begin the cell with %%arun"
+            "ipyrunner.event() needs a running event loop, and none runs here: write `await ipyrunner.event(...)`, or "
+            "begin the cell with %%arun"
         ) from None
     future: asyncio.Future[Any] = loop.create_future()
 
@@ -42,7 +44,7 @@ def event(source: Any, name: str | None = None) -> asyncio.Future[Any]:
 
     def fail(reason: str) -> None:
         if not future.done():
-            future.set_exception(RuntimeError(f"{reason}: its {watch.name!r} cannot be awaited any more"))
+            future.set_exception(RuntimeError(f"{reason}, so its {watch.name!r} will not come: make a new one"))
             future.exception()  # retrieved: a future that nobody awaits any more is no failure
 
     watch = _Watch(
@@ -66,7 +68,7 @@ class Changes:
 
     def __repr__(self) -> str:
         watch = self._watch
-        return f"<changes of {watch.name!r} of {watch.owner}, {len(self._inbox.values)} waiting>"
+        return f"<changes of {watch.name!r} of a {watch.owner}, {len(self._inbox.values)} not read yet>"
 
     def __aiter__(self) -> Changes:
         return self
@@ -122,7 +124,7 @@ class _Inbox:
     async def get(self) -> Any:
         if self._waiter is not None:
             raise RuntimeError(
-                "another task iterates over these changes already: give each task an ipyrunner.changes() of its own"
+                "another task is already iterating over these changes: call ipyrunner.changes() once for each task"
             )
         wake = asyncio.Event()
         self._waiter = asyncio.get_running_loop(), wake
@@ -153,7 +155,7 @@ class _Watch:
         # Of ipywidgets: Widget.close() sets it to None.
         self._has_comm = _has_trait(source, "comm")
         if self._has_comm and source.comm is None:
-            raise RuntimeError(f"this {self.owner} is closed, and nothing happens to it any more: make a new one")
+            raise RuntimeError(f"this {self.owner} is closed, so nothing can happen to it: make a new one")
         self._is_trait = _has_trait(source, self.name)
         if self._is_trait:
             source.observe(self._on_change, self.name)
@@ -221,20 +223,21 @@ def _has_traits(source: Any) -> bool:
 def _name(source: Any, name: str | None) -> str:
     """Return what is to be watched; TypeError and ValueError say what there is."""
     if isinstance(source, type):
-        raise TypeError(f"{source.__name__} is a class: pass an object of it, the widget that is displayed")
+        raise TypeError(f"{source.__name__} is a class: pass an instance, the widget that is displayed")
     traits = source.trait_names() if _has_traits(source) else []
     members = [member for member in dir(type(source)) if member.startswith("on_") and member not in _NO_EVENTS]
     events = [member[3:] for member in members if callable(getattr(type(source), member, None))]
     if not traits and not events:
         raise TypeError(
-            f"{source!r} has no traits to watch: pass a widget, or another object with traitlets (traitlets.HasTraits)"
+            f"{repr_of(source)} has no traits to watch: pass a widget, or another object with traits "
+            "(traitlets.HasTraits)"
         )
     if name is None:
         name = "click" if "click" in events else "value"
     elif not isinstance(name, str):
-        raise TypeError(f"the name of a trait or event is a string, not {name!r}")
+        raise TypeError(f"the name of a trait or event has to be a string, not {repr_of(name)}")
     if name not in traits and name not in events:
-        known = ", ".join(sorted(trait for trait in traits if not trait.startswith("_")))
-        also = f"; it has the events {', '.join(sorted(events))}" if events else ""
-        raise ValueError(f"{type(source).__name__} has no trait {name!r}: it has {known}{also}")
+        known = ", ".join(sorted(trait for trait in traits if not trait.startswith("_"))) or "none"
+        also = f"; its events: {', '.join(sorted(events))}" if events else ""
+        raise ValueError(f"{type(source).__name__} has no trait or event {name!r}. Its traits: {known}{also}")
     return name

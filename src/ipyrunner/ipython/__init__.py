@@ -3,7 +3,7 @@
 * :mod:`cell_kinds`: which cells need the loop, and which begin at once.
 * :mod:`needs_loop`: what a cell's source says about how it has to run.
 * :mod:`run_cell`: the two methods that every cell goes through.
-* :mod:`arun_options`: the options of ``%%arun``.
+* :mod:`arun_options`: the options of the magics, and those of ``%%arun``.
 * :mod:`top_level_await`: compile and run code with top-level ``await``.
 * :mod:`hook_errors`: hooks, transformers and user expressions, whatever they raise.
 * :mod:`tracebacks`: what the user sees of an exception: their own lines, and notes on mistakes.

@@ -1,14 +1,69 @@
-"""The options of ``%%arun``."""
+"""The options of the magics: their help, how they are parsed, what completion has to know; and those of ``%%arun``."""
 
 from __future__ import annotations
 
 import keyword
+import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from IPython.core.error import UsageError
-from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
+from IPython.core.magic_arguments import argument, kwds, magic_arguments, parse_argstring
 
-__all__ = ["ArunArguments", "arun_options", "seconds", "unquoted"]
+__all__ = ["ARUN", "ArunArguments", "MagicOptions", "seconds", "unquoted", "without_comment"]
+
+
+def without_comment(line: str) -> str:
+    """Return *line* up to a ``#`` that begins a word and is not in quotes."""
+    for match in re.finditer(r"(^|\s)#", line):
+        before = line[: match.start()]
+        if before.count('"') % 2 == before.count("'") % 2 == 0:
+            return before
+    return line
+
+
+class MagicOptions:
+    """The options of the magic *title*, such as ``%atasks``; *usage* is how it is called, a line for each way."""
+
+    def __init__(self, title: str, usage: Sequence[str], *arguments: Any) -> None:
+        self.title = title
+        # IPython puts one % in front, and argparse takes two for one.
+        self._usage = "\n  ".join(usage).replace("%", "%%").removeprefix("%%")
+        self._arguments = (
+            *arguments,
+            argument("-h", "--help", action="store_true", help="show this help and do nothing else"),
+        )
+
+    def __call__(self, function: Any) -> Any:
+        """Decorate the magic: it can be parsed, and its docstring gets the help."""
+        for each in reversed(self._arguments):
+            function = each(function)
+        return magic_arguments()(kwds(usage=self._usage)(function))
+
+    def parse(self, function: Any, line: str) -> Any:
+        """Return the arguments in the *line* of the magic, which was decorated; UsageError if it is wrong."""
+        try:
+            return parse_argstring(function, line)
+        except (UsageError, ValueError) as exc:  # ValueError of shlex: a quotation that is not closed
+            raise UsageError(f"{self.title} {line}: {exc}. {self.title} --help shows the options") from None
+
+    @staticmethod
+    def show_help(function: Any) -> None:
+        """Print the help of the magic."""
+        print(function.parser.format_help().removeprefix("::").strip("\n"))
+
+    @property
+    def names(self) -> list[str]:
+        """The options, the long names first."""
+        names = [name for each in self._arguments for name in each.args if name.startswith("-")]
+        return sorted(names, key=lambda name: not name.startswith("--"))
+
+    def values_of(self, option: str) -> list[str] | None:
+        """Return what may follow *option*; nothing is known of a free value, and None is for an option without one."""
+        for each in self._arguments:
+            if option in each.args and option.startswith("-") and each.kwds.get("action") != "store_true":
+                return list(each.kwds.get("choices", ()))
+        return None
 
 
 def seconds(text: str) -> float:
@@ -34,34 +89,31 @@ def unquoted(text: str) -> str:
 _variable.__name__ = "name of a variable"
 seconds.__name__ = "number of seconds"  # argparse: "invalid number of seconds value: 'abc'"
 
-_OPTIONS = (
-    argument("--timeout", type=seconds, metavar="SECONDS", help="raise TimeoutError after SECONDS; the main task is "
-             "cancelled and cleans up first"),
-    argument("--name", type=unquoted, metavar="NAME", help="name of the main task"),
-    argument("--debug", action="store_true", help="asyncio's debug mode for the length of the cell"),
-    argument("--context", choices=["copy"], help="'copy': the cell's ContextVar changes stay in the cell"),
-    argument("--fresh", action="store_true", help="a loop and a Context of the cell's own, closed at its end: exactly "
-             "asyncio.run"),
-    argument("--background", action="store_true", help="return at once: the cell goes on as a task, its output appears "
-             "where it stands, its value is a handle to await, cancel and ask"),
-    argument("--concurrent", action="store_true", help="begin at once, though another cell awaits, and let others "
-             "begin while this one awaits: a task of its own, with a copy of the Context (ipykernel 7, IPython 9.8)"),
-    argument("--scope", action="store_true", help="the cell ends when all tasks that it has started have ended; the "
-             "first failure cancels the others and is raised as an ExceptionGroup"),
-    argument("--progress", action="store_true", help="show, while the cell runs, the time and how many of its tasks "
-             "run, are done and have failed (needs tqdm)"),
-    argument("-o", "--output", type=_variable, metavar="VAR", help="assign the value to VAR and display nothing"),
+ARUN = MagicOptions(
+    "%%arun",
+    ("%arun EXPRESSION", "%%arun [options]"),
+    argument("--timeout", type=seconds, metavar="SECONDS", help="cancel the cell after SECONDS; it cleans up and ends "
+             "with TimeoutError"),
+    argument("--name", type=unquoted, metavar="NAME", help="name of the cell's task, as %%atasks shows it"),
+    argument("--debug", action="store_true", help="turn asyncio's debug mode on while the cell runs"),
+    argument("--context", choices=["copy"], help="'copy': ContextVars that the cell sets are not set in later cells"),
+    argument("--fresh", action="store_true", help="run the cell as asyncio.run() does: in a new event loop, which is "
+             "closed when the cell ends"),
+    argument("--background", action="store_true", help="return at once and go on as a background task. Its output "
+             "appears below this cell. The cell's value is an object to await, to cancel and to ask for the result"),
+    argument("--concurrent", action="store_true", help="start even if another cell is awaiting, and let other cells "
+             "start while this one awaits. The cell runs in its own task, with a copy of the ContextVars (needs "
+             "ipykernel 7 and IPython 9.8)"),
+    argument("--scope", action="store_true", help="wait for all tasks that the cell has started. If one fails, the "
+             "others are cancelled and the cell fails with an ExceptionGroup"),
+    argument("--progress", action="store_true", help="show a progress bar: how many tasks of the cell are running, "
+             "done and failed (needs tqdm)"),
+    argument("-o", "--output", type=_variable, metavar="VAR", help="assign the cell's value to VAR instead of "
+             "displaying it"),
 )  # fmt: skip
 
 
-def arun_options(function: Any) -> Any:
-    """Decorate a magic with the options; its docstring gets their help."""
-    for option in reversed(_OPTIONS):
-        function = option(function)
-    return magic_arguments()(function)
-
-
-@arun_options
+@ARUN
 def arun(self: object, line: str, cell: str) -> None:
     """Stand in for the magic where only its options are read."""
 
@@ -79,26 +131,32 @@ class ArunArguments(NamedTuple):
     scope: bool = False
     progress: bool = False
     output: str | None = None
+    help: bool = False
+
+    @property
+    def awaits(self) -> bool:
+        """Whether the notebook's loop runs the body while the cell waits for it."""
+        return not (self.fresh or self.background or self.help)
 
     @classmethod
     def parse(cls, line: str) -> ArunArguments:
         """Parse the line of ``%%arun``. UsageError if it is wrong."""
-        try:
-            arguments = cls(**vars(parse_argstring(arun, line)))
-            if arguments.fresh and (arguments.background or arguments.scope or arguments.progress):
-                raise UsageError(
-                    "%%arun --fresh has a loop of its own, closed at the end of the cell: leave out --fresh, or "
-                    "--background, --scope and --progress"
-                )
-            if arguments.concurrent and (arguments.fresh or arguments.background):
-                raise UsageError(
-                    "%%arun --concurrent is for a cell that awaits in the notebook's loop: leave it out, or --fresh "
-                    "and --background"
-                )
-            if arguments.background and arguments.debug:
-                raise UsageError("%%arun --debug lasts as long as its cell: `%config NotebookRunner.debug = True`")
-        except ValueError as exc:  # of shlex: a quotation that is not closed
-            raise UsageError(f"%%arun {line}: {exc}") from None
+        arguments = cls(**vars(ARUN.parse(arun, line)))
+        if arguments.fresh and (arguments.background or arguments.scope or arguments.progress):
+            raise UsageError(
+                "%%arun --fresh runs the cell in a loop of its own, which is closed when the cell ends. Leave out "
+                "--fresh, or leave out --background, --scope and --progress"
+            )
+        if arguments.concurrent and (arguments.fresh or arguments.background):
+            raise UsageError(
+                "%%arun --concurrent is for a cell that awaits in the notebook's loop. Leave out --concurrent, or "
+                "leave out --fresh and --background"
+            )
+        if arguments.background and arguments.debug:
+            raise UsageError(
+                "%%arun --debug ends with its cell, and cannot be combined with --background: leave it out, or turn "
+                "debug mode on for all cells with `%config NotebookRunner.debug = True`"
+            )
         return arguments
 
     @classmethod

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..installation import Installation
-from .arun_options import ArunArguments
+from .arun_options import ArunArguments, without_comment
 from .needs_loop import ArunCell, has_awaiting_statement, is_status_cell, names_running_loop, read_arun_cell
 
 __all__ = ["CellKinds"]
@@ -37,10 +37,9 @@ class CellKinds:
         arun = read_arun_cell(source)
         if arun is None:
             return names_running_loop(source) or has_awaiting_statement(source)
-        arguments = self.arguments(arun)
         # --background only starts a task, --fresh has a loop of its own, and an %%arun that nobody awaits is a blocking
         # run like %arun.
-        return awaited and not (arguments.fresh or arguments.background)
+        return awaited and self.arguments(arun).awaits
 
     def is_concurrent(self, arun: ArunCell | None) -> bool:
         """Return whether a cell that awaits, and begins with this *arun*, is to run beside others."""
@@ -67,7 +66,7 @@ class CellKinds:
             return False
         source = self._shell.transform_cell(code)  # raises what is said when the cell runs
         arun = read_arun_cell(source)
-        if arun is not None and (self.arguments(arun).fresh or self.arguments(arun).background):
+        if arun is not None and not self.arguments(arun).awaits:
             return False
         if awaits and is_status_cell(source, queued=queued):
             return True
@@ -77,7 +76,7 @@ class CellKinds:
         """Return the options of a cell that begins with ``%%arun``."""
         if self._parsed[0] == arun:
             return self._parsed[1]
-        line = arun.line
+        line = without_comment(arun.line)
         if "$" in line or "{" in line:
             with suppress(BaseException):  # the user's code; the magic will say so
                 # By their variables alone, and not by those of our frames: no frame is so deep.

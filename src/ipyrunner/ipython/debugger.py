@@ -86,15 +86,15 @@ def _debugger(shell: InteractiveShell, original: Callable[..., None]) -> Callabl
         last = getattr(sys, "last_value", None)
         raised = [exc for exc in _leaves(last) if traceback_of(exc) is not None]
         if last is not None and getattr(sys, "last_traceback", None) is None:
-            print(f"ipyrunner: there is no frame to look at: {describe(last)} comes from an interrupt, not from code")
+            print(f"ipyrunner: there is nothing to debug: {describe(last)} has no traceback, as after an interrupt")
             return
         if not is_a(last, BaseExceptionGroup) or not raised:
             original(force=force)
             return
         if len(raised) > 1:
             print(
-                f"ipyrunner: this is where the first of {len(raised)} exceptions was raised, {describe(raised[0])}. "
-                "For another one: `raise sys.last_value.exceptions[1]` in a cell of its own, then %debug"
+                f"ipyrunner: this is the first of {len(raised)} exceptions, {describe(raised[0])}. To debug another "
+                "one, run `raise sys.last_value.exceptions[1]` in a cell, then %debug"
             )
         tb = traceback_of(raised[0])
         # IPython drops the first entry, which is its own.

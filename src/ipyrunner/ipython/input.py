@@ -61,7 +61,8 @@ class Asking:
         # Private: what the request of the last cell has allowed, since IPython 1.
         if not kernel._allow_stdin:
             raise StdinNotImplementedError(
-                "ipyrunner.input was called, but this frontend does not support input requests."
+                "ipyrunner.input() was called, but this front end cannot ask the user, as in papermill and nbconvert: "
+                "set the value in a cell instead"
             )
         session, socket = kernel.session, kernel.stdin_socket
         for stream in (sys.stdout, sys.stderr):
@@ -101,8 +102,8 @@ class Asking:
 def _refuse_ended(origin: Origin | None) -> None:
     if origin is not None and origin.over:
         raise RuntimeError(
-            f"{origin.label} has ended, and no question of a cell that has ended is shown: ask in a cell "
-            "that still runs (`await` this task in it), and hand the answer over"
+            f"{origin.label} has ended, and front ends show no questions of a cell that has ended. Ask in a cell that "
+            "still runs, for example by awaiting this task there"
         )
 
 

@@ -50,21 +50,21 @@ class Reports:
                 print(forced_note(notice))
             case GivenUp(task):
                 print(
-                    f"ipyrunner: the task of {label_of(task)} ignored its cancellation and still runs. "
-                    "`%atasks` lists it; `%arunner restart` ends it, with the loop and all other tasks; variables stay."
+                    f"ipyrunner: the task of {label_of(task)} ignored its cancellation and still runs. `%atasks` lists "
+                    "it. `%arunner restart` stops it, together with all other tasks; the variables stay."
                 )
             case Cancelled(request):
                 print(kept_notice(request), file=sys.stderr)
             case ChildEnds():
                 print(
-                    "ipyrunner: this is the child process of os.fork(), and ends here: the event loop is its parent's. "
-                    "Use asyncio.run() in it, or the multiprocessing module."
+                    "ipyrunner: this child process, made by os.fork(), ends here, because its cell awaits and the "
+                    "event loop belongs to the parent. Use asyncio.run() in the child, or the multiprocessing module."
                 )
             case Slow():
-                name = "the cell" if notice.function is None else f"{notice.function}()"
+                name = "the cell" if notice.function is None else f"{short(notice.function)}()"
                 print(
-                    f"ipyrunner: {name} held the event loop for {notice.seconds:.2f} s, and nothing else ran: "
-                    f"{notice.line}  ({name_file(self._shell, notice.filename)}, line {notice.number}; "
+                    f"ipyrunner: {name} blocked the event loop for {notice.seconds:.2f} s, so that nothing else ran: "
+                    f"{short(notice.line, 200)}  ({name_file(self._shell, notice.filename)}, line {notice.number}; "
                     f"NotebookRunner.slow_callback: {notice.limit:g} s)",
                     file=sys.stderr,
                 )
@@ -80,7 +80,9 @@ class Reports:
         tb = without_machinery(exc)
         lines += format_exception(self._shell, exc, tb, tb_offset=0)
         if failure.more:
-            lines.append(f"ipyrunner: and {failure.more} more that failed the same way at the same line: %atasks -a")
+            lines.append(
+                f"ipyrunner: {failure.more} more failed the same way at the same line. `%atasks -a` lists the last ones"
+            )
         print("\n".join(lines), file=sys.stderr, flush=True)
 
     def _headline(self, report: dict[str, Any], exc: BaseException) -> str:
@@ -94,6 +96,6 @@ class Reports:
         if message != "Task exception was never retrieved":
             return f"ipyrunner: {message}: the task {label_of(task)}{of} ({short(function_of(task))})"
         if is_a(exc, SystemExit):
-            return f"ipyrunner: SystemExit in the task {label_of(task)}{of}: it does not end the kernel"
+            return f"ipyrunner: SystemExit in the task {label_of(task)}{of} ended the task, and not the kernel"
         failed = f"the task {label_of(task)}{of} ({short(function_of(task))}) failed"
         return f"ipyrunner: {failed}, and nobody awaits it ({message})"

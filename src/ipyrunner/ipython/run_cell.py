@@ -226,8 +226,8 @@ class Cells:
         if source is not None and self.kinds.needs_loop(stock(call.raw_cell, transformed_cell=source), source):
             coro.close()
             raise RuntimeError(
-                f"the notebook's event loop cannot be made ({error}): close files or connections in a cell without "
-                "await, which runs without it, and run this cell again"
+                f"the notebook's event loop cannot be made ({error}). Close files or connections in a cell without "
+                "await, which needs no loop, and run this cell again"
             ) from error
         return _run_through(coro)
 
@@ -353,7 +353,7 @@ def _run_through(coro: _CellCoroutine) -> ExecutionResult:
         result: ExecutionResult = stop.value
         return result
     coro.close()
-    raise RuntimeError("this cell awaits, but did not look like it: begin it with %%arun")
+    raise RuntimeError("this cell awaits, which its source did not show: begin it with %%arun")
 
 
 def _exit_status(error: BaseException | None) -> int:

@@ -28,6 +28,7 @@ from ..aio.introspection.private_api import is_await_of_future
 from ..aio.introspection.running_loop import running_loop
 from ..aio.notices import Forced
 from ..aio.replacements import Override
+from ..aio.tasks.safe_names import short
 from ..cells.cancelled_scopes import cancelled_note
 from ..cells.inner_cells import InnerCells
 from ..cells.mistake_notes import hint
@@ -212,8 +213,11 @@ class Tracebacks:
 
 def forced_note(forced: Forced) -> str:
     """Return what is said of an interrupt that was forced."""
+    place = "the cell" if forced.function is None else f"{short(forced.function)}()"
+    time = "" if forced.seconds is None else f" for {forced.seconds:.2f} s"
     return (
-        f"ipyrunner: the interrupt was forced into {forced.function or 'the cell'}, which did not yield: {forced.line}"
+        f"ipyrunner: KeyboardInterrupt was raised in {place}, which did not return to the event loop{time}: "
+        f"{short(forced.line, 200)}"
     )
 
 

@@ -35,7 +35,7 @@ _INTERRUPT_MODE = "message" if os.name == "nt" else "signal"
 
 
 class KernelSpecError(Exception):
-    """What keeps a kernelspec from being installed or uninstalled."""
+    """A kernelspec cannot be installed or uninstalled; the message says why, and what to do."""
 
 
 def install(
@@ -47,16 +47,17 @@ def install(
     loop_factory: str | None = None,
     interrupt_mode: str = _INTERRUPT_MODE,
 ) -> Path:
-    """Install a kernelspec that starts the kernel by this Python; return its folder.
+    """Install a kernelspec that starts the kernel with this Python; return its folder.
 
-    System-wide, or for the *user*, or below *prefix*. Replaces one of ours, and of nobody else. KernelSpecError for a
-    name that is none, a *loop_factory* that makes no loop here, and a place that cannot be written.
+    System-wide, or for the *user*, or below *prefix*. Replaces an earlier one of ipyrunner, but none of another kernel.
+    KernelSpecError for an invalid name, for a *loop_factory* that makes no loop here, and for a place that cannot be
+    written.
     """
     folder = _folder(name, user=user, prefix=prefix)
     if os.path.lexists(folder) and not _is_ours(folder):
         raise KernelSpecError(
-            f"{folder} is there, and is no kernelspec of ipyrunner's: choose another --name, or remove it by "
-            f"`jupyter kernelspec uninstall {folder.name}`"
+            f"{folder} already exists and does not belong to ipyrunner. Choose another name with --name, or delete the "
+            "folder first"
         )
     arguments = [_KERNEL_CLASS]
     if loop_factory is not None:
@@ -74,8 +75,7 @@ def install(
         (folder / "kernel.json").write_text(json.dumps(spec, indent=1) + "\n", encoding="utf-8")
     except OSError as exc:
         raise KernelSpecError(
-            f"cannot write {folder} ({exc.strerror or exc}): install for yourself with --user, into this environment "
-            "with --sys-prefix, or elsewhere with --prefix"
+            f"cannot write {folder} ({exc.strerror or exc}): {_elsewhere(user=user, prefix=prefix)}"
         ) from exc
     return folder
 
@@ -87,11 +87,9 @@ def uninstall(*, user: bool = False, prefix: str | None = None, name: str = NAME
     """
     folder = _folder(name, user=user, prefix=prefix)
     if not os.path.lexists(folder):
-        raise KernelSpecError(f"there is no kernelspec {folder.name} in {folder.parent}: {_where_instead(folder.name)}")
+        raise KernelSpecError(f"there is no kernelspec {folder.name} in {folder.parent}. {_where_instead(folder.name)}")
     if not _is_ours(folder):
-        raise KernelSpecError(
-            f"{folder} is no kernelspec of ipyrunner's: `jupyter kernelspec uninstall {folder.name}` removes any"
-        )
+        raise KernelSpecError(f"{folder} does not belong to ipyrunner. To remove it all the same, delete the folder")
     try:
         if folder.is_symlink():
             folder.unlink()
@@ -99,7 +97,7 @@ def uninstall(*, user: bool = False, prefix: str | None = None, name: str = NAME
             shutil.rmtree(folder)
     except OSError as exc:
         raise KernelSpecError(
-            f"cannot remove {folder} ({exc.strerror or exc}): call this as its owner, or delete the folder"
+            f"cannot remove {folder} ({exc.strerror or exc}): run this command as the owner of the folder"
         ) from exc
     return folder
 
@@ -107,8 +105,8 @@ def uninstall(*, user: bool = False, prefix: str | None = None, name: str = NAME
 def _folder(name: str, *, user: bool, prefix: str | None) -> Path:
     if not _VALID_NAME.fullmatch(name.lower()):
         raise KernelSpecError(
-            f"{name!r} is no name for a kernel: --name takes letters and digits of ASCII, and `-`, `.` and `_` after "
-            "the first; what is shown to people is --display-name"
+            f"{name!r} is not a valid name for a kernel: --name takes ASCII letters and digits, and `-`, `.` and `_` "
+            "after the first character. Use --display-name for the name that people see"
         )
     if user:
         kernels = Path(jupyter_data_dir()) / "kernels"
@@ -129,8 +127,15 @@ def _is_ours(folder: Path) -> bool:
 def _where_instead(name: str) -> str:
     for option, user, prefix in (("--user", True, None), ("--sys-prefix", False, sys.prefix)):
         if _is_ours(_folder(name, user=user, prefix=prefix)):
-            return f"there is one where {option} puts it, so call this with {option}"
-    return "`jupyter kernelspec list` shows which there are"
+            return f"There is one for {option}: run this command with {option}"
+    return "`jupyter kernelspec list` lists those that there are"
+
+
+def _elsewhere(*, user: bool, prefix: str | None) -> str:
+    """Return what to try where a place cannot be written: not the same place again."""
+    places = [("--user", "for yourself", user), ("--sys-prefix", "into this environment", prefix == sys.prefix)]
+    others = [f"{text} with {option}" for option, text, tried in places if not tried]
+    return f"install {', '.join(others)}, or into another place with --prefix"
 
 
 def _check(loop_factory: str) -> None:
@@ -141,8 +146,8 @@ def _check(loop_factory: str) -> None:
     except Exception as exc:  # the user's code: anything
         cause = str(exc) if isinstance(exc, TraitError) else f"{type(exc).__name__}: {exc}"
         raise KernelSpecError(
-            f"--loop-factory {loop_factory} makes no loop in {sys.executable} ({cause}): install its package there, or "
-            "name another, such as uvloop.new_event_loop"
+            f"--loop-factory {loop_factory} cannot make an event loop in {sys.executable} ({cause}). Install its "
+            "package there, name another function, or leave out --loop-factory for asyncio's own loop"
         ) from exc
     runner.close()
 
@@ -167,8 +172,8 @@ def main(argv: list[str] | None = None) -> int:
     print(f"Installed kernelspec {folder.name} in {folder}")
     if str(folder.parent) not in jupyter_path("kernels"):
         print(
-            f"Jupyter does not look there yet: set JUPYTER_PATH={folder.parent.parent} for it, or use the one of that "
-            "prefix."
+            f"Jupyter does not look for kernels there. Start it with JUPYTER_PATH={folder.parent.parent}, or start the "
+            "Jupyter of that prefix."
         )
     return 0
 
@@ -176,42 +181,44 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m ipyrunner",
-        description="Install and uninstall the kernelspec of ipyrunner, a Python kernel whose cells run in one asyncio "
-        "loop. `pip install` has put one into the environment; these are for other places, names and settings.",
+        description="Install and uninstall ipyrunner's kernelspec: a Python kernel that gives each notebook its own "
+        "asyncio event loop. `pip install` has already put one into this environment. Use these commands for other "
+        "places, names and settings.",
     )
     parser.add_argument("--version", action="version", version=f"ipyrunner {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="{install,uninstall}")
     for command, does in (
-        ("install", "Install a kernelspec that starts the kernel by this Python, system-wide by default."),
-        ("uninstall", "Remove a kernelspec from where `install` with the same options puts it."),
+        ("install", "Install a kernelspec that starts the kernel with this Python, system-wide by default."),
+        ("uninstall", "Remove the kernelspec that `install` with the same options has installed."),
     ):
         sub = commands.add_parser(command, help=does, description=does)
         place = sub.add_mutually_exclusive_group()
-        place.add_argument("--user", action="store_true", help="For the current user instead of system-wide.")
-        place.add_argument("--prefix", help="Below this prefix, such as another environment's.")
+        place.add_argument("--user", action="store_true", help="For the current user only.")
+        place.add_argument("--prefix", help="Into the environment with this prefix.")
         place.add_argument(
             "--sys-prefix",
             action="store_const",
             const=sys.prefix,
             dest="prefix",
-            help="In this Python's environment. Shorthand for --prefix='{}'.".format(sys.prefix.replace("%", "%%")),
+            help="Into this Python's environment. Shorthand for --prefix='{}'.".format(sys.prefix.replace("%", "%%")),
         )
         sub.add_argument(
-            "--name", default=NAME, help="Name of the kernelspec: each kernel has its own. (default: %(default)s)"
+            "--name", default=NAME, help="Name of the kernelspec; two kernels need two names. (default: %(default)s)"
         )
         if command == "install":
             sub.add_argument(
-                "--display-name", help=f"What front ends show. (default: {DISPLAY_NAME}, or the name of your own)"
+                "--display-name", help=f"Name that front ends show. (default: {DISPLAY_NAME}, or that of --name)"
             )
             sub.add_argument(
                 "--loop-factory",
-                help="Import string of what makes the loop, such as uvloop.new_event_loop. (default: asyncio's own)",
+                help="Import string of the function that makes the event loop, such as uvloop.new_event_loop. "
+                "(default: asyncio's own loop)",
             )
             sub.add_argument(
                 "--interrupt-mode",
                 choices=["signal", "message"],
                 default=_INTERRUPT_MODE,
-                help="How front ends interrupt: message is for where they cannot send signals, on Windows or remotely. "
-                "(default here: %(default)s)",
+                help="How front ends interrupt the kernel. Use message where they cannot send signals: on Windows, or "
+                "if the kernel runs on another machine. (default here: %(default)s)",
             )
     return parser

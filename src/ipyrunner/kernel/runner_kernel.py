@@ -10,6 +10,7 @@ from typing import Any
 from ipykernel.ipkernel import IPythonKernel
 
 from .. import __version__
+from ..aio.tasks.safe_names import describe
 from ..extension import runner_of
 from ..ipykernel.kernel_loop import kernel_loop
 from ..ipykernel.sigterm import CLEAN_UP, interrupt_until_idle
@@ -23,13 +24,13 @@ _HELP = {
 
 
 class RunnerKernel(IPythonKernel):
-    """The kernel of a notebook whose cells run in one persistent ``asyncio.Runner``.
+    """ipykernel's kernel with the extension loaded: it gives a notebook its own asyncio event loop.
 
     The extension is loaded before the first cell. If that fails, this is ipykernel's plain kernel, and the first cell
-    says why; so it is after ``%unload_ext ipyrunner``, until ``%load_ext ipyrunner``.
+    says why. It is also the plain kernel between ``%unload_ext ipyrunner`` and ``%load_ext ipyrunner``.
 
-    Interrupts work by message (``"interrupt_mode": "message"`` in the kernelspec) as by signal: this is what Windows
-    and remote kernels need. A shutdown interrupts what is stuck, so that tasks are cleaned up; it takes
+    Interrupts work by signal and by message (``"interrupt_mode": "message"`` in the kernelspec), which Windows and
+    remote kernels need. A shutdown interrupts code that is stuck, so that tasks are cleaned up; it takes
     ``NotebookRunner.shutdown_timeout`` seconds at most.
     """
 
@@ -42,7 +43,7 @@ class RunnerKernel(IPythonKernel):
         self.help_links: list[dict[str, str]] = [*self.help_links, _HELP]
         try:
             self.shell.extension_manager.load_extension("ipyrunner")
-        except Exception as exc:  # most likely a setting that cannot be: a kernel that died of it could not tell
+        except Exception as exc:  # most likely an invalid setting: a kernel that dies of it cannot report it
             self._do_without(exc)
 
     @property
@@ -51,7 +52,7 @@ class RunnerKernel(IPythonKernel):
         banner: str = super().banner
         if runner_of(self.shell) is None:
             return banner
-        return f"{banner}ipyrunner {__version__} -- One asyncio loop for all cells: `%arunner` shows it.\n"
+        return f"{banner}ipyrunner {__version__} -- All cells share one asyncio event loop: `%arunner` shows it.\n"
 
     async def interrupt_request(self, stream: Any, ident: Any, parent: Any) -> None:
         """Interrupt what runs. On the control thread.
@@ -79,8 +80,8 @@ class RunnerKernel(IPythonKernel):
 
     def _do_without(self, exc: Exception) -> None:
         text = (
-            f"ipyrunner: the extension could not be loaded ({type(exc).__name__}: {exc}). Cells run as in a plain "
-            "Python kernel. Mend the cause and restart the kernel; `%load_ext ipyrunner` tries again here."
+            f"ipyrunner: the extension could not be loaded ({describe(exc)}). Cells run as in a plain Python kernel. "
+            "Fix the cause and restart the kernel; or run `%load_ext ipyrunner` to try again in this one."
         )
         self.log.error(text, exc_info=exc)
         events = self.shell.events

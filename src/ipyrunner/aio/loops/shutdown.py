@@ -55,7 +55,7 @@ async def wind_up(timeout: float, late: _Tasks) -> None:
     generators = asyncio.Task(loop.shutdown_asyncgens(), loop=loop)
     pending = await _wait(seen, late, begin + timeout * _GENERATORS)
     if generators in pending:
-        warnings.warn("asynchronous generators did not close in time", RuntimeWarning, stacklevel=2)
+        warnings.warn("asynchronous generators did not end before their loop was closed", RuntimeWarning, stacklevel=2)
     _cancel(pending)
     late |= await _wait(seen, late, begin + timeout * _CANCELLED) - {generators}
     _report_errors(loop, set(unseen(seen - late)))

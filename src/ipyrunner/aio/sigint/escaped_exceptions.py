@@ -38,7 +38,7 @@ def settle_escaped(
     elif not is_a(exc, SystemExit):
         settle_signal(exc, loop, run)  # callbacks keep all others
     elif holder_of(exc) is None:  # else it is reported as any other failure of a task
-        _report("SystemExit in a callback of the notebook's loop does not end the kernel", exc, loop)
+        _report("SystemExit in a callback of the notebook's loop is ignored: it does not end the kernel", exc, loop)
 
 
 def settle_signal(exc: BaseException, loop: asyncio.AbstractEventLoop, run: Interrupt | None) -> None:
@@ -46,7 +46,7 @@ def settle_signal(exc: BaseException, loop: asyncio.AbstractEventLoop, run: Inte
     if run is not None and run.task is not None and not run.is_done:
         run.fail(exc)
     elif not is_a(exc, KeyboardInterrupt):
-        _report("an exception in the notebook's loop itself: of a signal handler, most likely", exc, loop)
+        _report("an exception in the notebook's event loop itself, most likely raised by a signal handler", exc, loop)
 
 
 def _report(message: str, exc: BaseException, loop: asyncio.AbstractEventLoop) -> None:

@@ -27,11 +27,15 @@ def is_forced(exc: BaseException | None) -> bool:
 
 
 class Forced(NamedTuple):
-    """The function that did not yield, the text of the line that it was at, and its Context. A cell has no function."""
+    """The function that did not return to the loop, the line that it was at, its Context, and how long, if known.
+
+    A cell has no function.
+    """
 
     function: str | None
     line: str
     context: contextvars.Context
+    seconds: float | None = None
 
     @classmethod
     def into(cls, frame: FrameType) -> Forced:

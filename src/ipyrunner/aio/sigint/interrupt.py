@@ -288,8 +288,8 @@ class Interrupt(MainTask):
             self._cancel_due()
         is_taken, self._due = self._due and dependent, self._due and not dependent
         self._forced.append(running)
+        self.forced = Forced.into(frame)._replace(seconds=held.seconds)
         since, held.since = held.since, time.monotonic()
-        self.forced = Forced.into(frame)
         forced = self._make_forced(running if dependent else None)
         given_back = [back for peer in self._peers() if (back := peer.take_forced(forced, running)) is not None]
 

@@ -139,7 +139,7 @@ class Scope:
         if cancelled is not None:
             # An interrupt stays one, and a timeout; what went wrong in the clean-up is told beside it.
             for error in self._errors:
-                report(self._loop, {"message": "an error of the scope's clean-up", "exception": error})
+                report(self._loop, {"message": "an error while a scope was cancelled", "exception": error})
             raise cancelled
         if self._errors:
             raise BaseExceptionGroup("unhandled errors in a scope", self._errors) from None

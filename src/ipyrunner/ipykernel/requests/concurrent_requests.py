@@ -175,7 +175,7 @@ class ConcurrentRequests:
         except Exception:
             kernel.log.error("Exception in message handler:", exc_info=True)
         except (KeyboardInterrupt, SystemExit) as exc:
-            kernel.log.error("ipyrunner: %s in a request does not end the kernel", describe(exc))
+            kernel.log.error("ipyrunner: %s in a request is ignored: it does not end the kernel", describe(exc))
 
     async def _answer(self, message: Any) -> None:
         """Do what ``Kernel.dispatch_shell`` does, but for its hooks: SIGINT is the cell's."""
@@ -202,7 +202,7 @@ class ConcurrentRequests:
         except Exception:
             kernel.log.error("Exception in message handler:", exc_info=True)
         except (KeyboardInterrupt, SystemExit) as exc:
-            kernel.log.error("ipyrunner: %s in a request does not end the kernel", describe(exc))
+            kernel.log.error("ipyrunner: %s in a request is ignored: it does not end the kernel", describe(exc))
         finally:
             # The kernel keeps the last parent, for threads that have none.
             kernel.set_parent(cell_idents, cell, channel="shell")
@@ -212,11 +212,11 @@ def missing(shell: InteractiveShell) -> str:
     """Return what cells need here to run side by side, as an error's message says it; empty if nothing is missing."""
     kernel = getattr(shell, "kernel", None)
     if kernel is None:
-        return "cells run side by side in a Jupyter kernel alone, and this is none"
+        return "cells can run side by side only in a Jupyter kernel, and this is a terminal. Run them one by one"
     if not hasattr(kernel, "shell_main"):
-        return f"cells run side by side with ipykernel 7 or later, and this is {ipykernel.__version__}"
+        return f"cells can run side by side only with ipykernel 7 or later: upgrade ipykernel {ipykernel.__version__}"
     if IPython.version_info < (9, 8):  # its run_cell_async is not to be entered twice
-        return f"cells run side by side with IPython 9.8 or later, and this is {IPython.__version__}"
+        return f"cells can run side by side only with IPython 9.8 or later: upgrade IPython {IPython.__version__}"
     return ""
 
 

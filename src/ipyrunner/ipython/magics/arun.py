@@ -11,7 +11,7 @@ from typing import Any
 
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, needs_local_scope, no_var_expand
-from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
+from IPython.core.magic_arguments import argument
 from IPython.display import display
 
 from ...aio.introspection.task_origin import origin_of
@@ -20,14 +20,31 @@ from ...aio.tasks.task_scope import Scope
 from ...audience import has_audience
 from ...cells.portals import wait_for
 from ...notebook import NotebookRunner
-from ..arun_options import ArunArguments, arun_options
+from ..arun_options import ARUN, ArunArguments, MagicOptions, without_comment
 from ..run_cell import Cells
 from ..top_level_await import Body, compile_body, compile_expression, evaluate, is_statement, run_body
 from .arunner_status import Status
 from .background_cell import BackgroundCell, show_figures
 from .progress_bar import Progress, require_tqdm
 
-__all__ = ["RunnerMagics"]
+__all__ = ["ACTIONS", "ARUNNER", "RunnerMagics"]
+
+ACTIONS = ("status", "restart", "close", "leave")
+ARUNNER = MagicOptions(
+    "%arunner",
+    ("%arunner [status|restart|close|leave]",),
+    argument(
+        "action",
+        nargs="?",
+        default="status",
+        choices=ACTIONS,
+        help="status (default): show the event loop, its tasks and its ContextVars; restart: cancel all tasks, wait "
+        "for their clean-up and make a new loop, without the ContextVars that cells have set; close: like restart, but "
+        "make the new loop only when a cell needs it; leave: run the next cells in a new main task. Use it if a task "
+        "group, cancel scope or timeout of an earlier cell is still open, cancels every cell, and no variable refers "
+        "to it any more",
+    ),
+)
 
 
 @magics_class
@@ -39,27 +56,34 @@ class RunnerMagics(Magics):
         self._runner = runner
         self._cells = cells
 
-    @arun_options
+    @ARUN
     @no_var_expand
     @needs_local_scope
     @line_cell_magic
     def arun(self, line: str, cell: str | None = None, local_ns: dict[str, Any] | None = None) -> Any:
-        """Run anything awaitable on the notebook's event loop.
+        """Run async code on the notebook's event loop.
 
-        `%arun EXPR` evaluates the expression, awaits it and returns the value; it blocks, and takes no options:
+        `%arun EXPRESSION` awaits the expression and returns the result. It takes no options:
 
             x = %arun fetch(url)
 
-        It works in cells without `await` and in the functions that they call; in cells with `await` where there is
-        a portal (`await greenback.ensure_portal()`), or with `%config NotebookRunner.nested = True`.
+        Use it in cells without `await`, and in functions that are not async and that such cells call. In a cell with
+        `await` it works after `await greenback.ensure_portal()`, or with `%config NotebookRunner.nested = True`.
 
-        `%%arun [options]` runs the cell's body as a coroutine, with a running event loop. The value of its last
-        expression, awaited if that is possible, is the value of the cell. IPython's own syntax (`!ls`, `%pwd`,
-        `name?`) works in the body.
+        `%%arun [options]` as the first line of a cell runs the whole cell in the event loop, so that code which needs
+        a running loop works there, with or without `await`. The value of the last line is displayed; a coroutine or a
+        task is awaited first. IPython's own syntax (`!ls`, `%pwd`, `name?`) works in the cell.
+
+            %%arun --timeout 10
+            pages = [fetch(url) for url in urls]
+            asyncio.gather(*pages)
         """
         if cell is None:
             return self._run_expression(line, local_ns)
-        arguments = ArunArguments.parse(self.shell.var_expand(line))
+        arguments = ArunArguments.parse(self.shell.var_expand(without_comment(line)))
+        if arguments.help:
+            ARUN.show_help(self.arun)
+            return None
         if arguments.concurrent and self._runner.why_not_concurrent:
             raise UsageError(f"%%arun --concurrent: {self._runner.why_not_concurrent}")
         body = compile_body(self.shell, f"%%arun {line}".rstrip(), cell)
@@ -72,21 +96,18 @@ class RunnerMagics(Magics):
         context = contextvars.copy_context() if arguments.context == "copy" or arguments.concurrent else None
         return self._runner.run(self._run_body(arguments, body), context=context)
 
-    @magic_arguments()
-    @argument(
-        "action",
-        nargs="?",
-        default="status",
-        choices=["status", "restart", "close", "leave"],
-        help="status: show the loop and what it does (default); restart: cancel the tasks, run their clean-up and "
-        "start anew with a fresh loop and Context; close: the same, and start anew when it is next needed; leave: give "
-        "the cells that come another main task, without the task groups, cancel scopes and timeouts that earlier cells "
-        "have entered and nothing can leave any more",
-    )
+    @ARUNNER
     @line_magic
     def arunner(self, line: str) -> Status | None:
-        """Show, restart or close the notebook's event loop, or leave its main task. The variables stay in any case."""
-        action = parse_argstring(self.arunner, line).action
+        """Show, restart or close the notebook's event loop.
+
+        The variables of the notebook stay in any case.
+        """
+        arguments = ARUNNER.parse(self.arunner, without_comment(line))
+        if arguments.help:
+            ARUNNER.show_help(self.arunner)
+            return None
+        action = arguments.action
         if action == "status":
             return Status.of(self._runner)
         if action == "restart":
@@ -94,25 +115,31 @@ class RunnerMagics(Magics):
         elif action == "leave":
             self._runner.leave()
             print(
-                "ipyrunner: the next cell runs in a new main task. Groups entered before stay open; their tasks go on."
+                "ipyrunner: the next cell runs in a new main task. Task groups that earlier cells have entered stay "
+                "open, and their tasks go on."
             )
         else:
             self._runner.close()
         return None
 
     def _run_expression(self, line: str, local_ns: dict[str, Any] | None) -> Any:
+        if line.strip() in ("-h", "--help"):
+            ARUN.show_help(self.arun)
+            return None
         if not line.strip():
-            raise UsageError("%arun needs an expression: %arun fetch(url). For a whole cell: %%arun")
+            raise UsageError(
+                "%arun needs an expression, such as %arun fetch(url). To run a whole cell, begin it with %%arun"
+            )
         if line.lstrip().startswith("--"):
-            raise UsageError("%arun takes an expression and no options; they belong to %%arun, see %arun?")
+            raise UsageError("%arun takes an expression and no options. To use options, begin the cell with %%arun")
         expression = line.strip().rstrip(";")
         try:
             code = compile_expression(self.shell, expression)
         except SyntaxError:
             if is_statement(expression):
                 raise UsageError(
-                    "%arun takes one expression: for an assignment write `x = %arun EXPR`, for statements begin the "
-                    "cell with %%arun"
+                    "%arun takes one expression. For an assignment write `x = %arun EXPRESSION`; for statements begin "
+                    "the cell with %%arun"
                 ) from None
             raise
         namespace = self.shell.user_global_ns
@@ -125,8 +152,8 @@ class RunnerMagics(Magics):
                 return value
             if not inspect.isawaitable(value):
                 raise TypeError(
-                    f"%arun awaits the value of its expression, and {type(value).__name__!r} cannot be awaited: "
-                    "give it a coroutine (call the async function), a Task, a Future or another awaitable"
+                    f"%arun awaits the value of its expression, but {type(value).__name__!r} cannot be awaited. "
+                    "Pass a coroutine (the call of an async function), a Task, a Future or another awaitable"
                 )
             return await value
 
@@ -147,7 +174,7 @@ class RunnerMagics(Magics):
                     value = await run_body(body, self.shell.user_ns)
         except TimeoutError as exc:
             if timeout.expired():
-                message = f"the cell did not end within {arguments.timeout} seconds and was cancelled"
+                message = f"the cell was cancelled because it did not end within {arguments.timeout:g} seconds"
                 raise TimeoutError(message) from exc.__cause__
             raise
         finally:

@@ -13,7 +13,7 @@ from typing import Any
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_magic, magics_class
-from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
+from IPython.core.magic_arguments import argument
 
 from ...aio.introspection.private_api import is_task, waits_for
 from ...aio.introspection.running_loop import running_loop
@@ -21,12 +21,26 @@ from ...aio.introspection.wait_graph import awaits
 from ...aio.tasks.safe_names import label_of, name_of, repr_of, short
 from ...aio.tasks.task_records import Ended, Started
 from ...notebook import NotebookRunner
-from ..arun_options import seconds, unquoted
+from ..arun_options import MagicOptions, seconds, unquoted, without_comment
 from ..loop_reports import name_file
 from ..tracebacks import MACHINERY
-from .tasks_table import TaskInfo, TaskTable, states
+from .tasks_table import TaskInfo, TaskTable, age, ending, few
 
-__all__ = ["TaskMagics", "table"]
+__all__ = ["ACTIONS", "ATASKS", "TaskMagics", "table"]
+
+ACTIONS = ("show", "cancel", "wait", "background")
+ATASKS = MagicOptions(
+    "%atasks",
+    ("%atasks [-a]", "%atasks show|cancel|background TASK ...", "%atasks wait [--timeout SECONDS] TASK ..."),
+    argument("-a", "--all", action="store_true", help="also list the last 200 tasks that have ended"),
+    argument("--timeout", type=seconds, metavar="SECONDS", help="for wait: raise TimeoutError after SECONDS. The "
+             "tasks are not cancelled"),
+    argument("action", nargs="?", choices=ACTIONS, help="show: where the task waits, call by call; cancel: cancel "
+             "tasks, or cells that await; wait: block until the tasks have ended; background: let a cell that awaits "
+             "go on in the background, so that the next cell can run"),
+    argument("tasks", nargs="*", type=unquoted, metavar="TASK", help="number or name of a task, In[N] for a cell that "
+             "awaits, or all, which leaves out the task of the cell itself"),
+)  # fmt: skip
 
 
 def table(shell: InteractiveShell, runner: NotebookRunner, *, ended: bool = False) -> TaskTable:
@@ -46,26 +60,13 @@ class TaskMagics(Magics):
         super().__init__(shell)
         self._runner = runner
 
-    @magic_arguments()
-    @argument("-a", "--all", action="store_true", help="also the last 200 tasks that have ended")
-    @argument("--timeout", type=seconds, metavar="SECONDS", help="for wait: raise TimeoutError after SECONDS; the "
-              "tasks go on")  # fmt: skip
-    @argument("action", nargs="?", choices=["show", "cancel", "wait", "background"], help="show: what one task awaits, "
-              "down to the innermost call; cancel: cancel tasks, or cells; wait: block until they have ended; "
-              "background: let cells that await go on in the background")  # fmt: skip
-    @argument(
-        "tasks",
-        nargs="*",
-        type=unquoted,
-        metavar="N|NAME|In[N]|all",
-        help="numbers or names of tasks, cells that await; 'all' but the cell's own",
-    )
+    @ATASKS
     @line_magic
     def atasks(self, line: str) -> TaskTable | None:
-        """List, show, cancel and wait for the tasks of the notebook's event loop.
+        """List the tasks of the notebook's event loop; show, cancel or wait for some of them.
 
-        `%atasks` is a table: number, name, state, the cell that started the task, its age in seconds, and the innermost
-        line of your own code that it waits in. `ipyrunner.tasks()` returns the same as a list.
+        `%atasks` shows a table: each task's number, name and state, the cell that started it, its age, and the line of
+        your code where it waits. `ipyrunner.tasks()` returns the same as a list.
 
             %atasks -a
             %atasks show 3
@@ -73,16 +74,21 @@ class TaskMagics(Magics):
             %atasks wait 4 5 --timeout 10
             %atasks background In[6]
 
-        Alone in a cell it is answered at once, also while another cell awaits (not `wait`, which blocks; with
-        ipykernel 7 and IPython 9.8).
+        With ipykernel 7 and IPython 9.8 it is answered at once even while another cell awaits, if it is alone in its
+        cell. `%atasks wait` is not: it blocks.
         """
-        arguments = parse_argstring(self.atasks, line)
+        arguments = ATASKS.parse(self.atasks, without_comment(line))
+        if arguments.help:
+            ATASKS.show_help(self.atasks)
+            return None
         if arguments.timeout is not None and arguments.action != "wait":
-            raise UsageError("%atasks: --timeout belongs to wait: %atasks wait 3 --timeout 10")
+            raise UsageError("%atasks: --timeout is an option of wait, as in %atasks wait 3 --timeout 10")
         if arguments.action is None:
             return table(self.shell, self._runner, ended=arguments.all)
         if not arguments.tasks:
-            raise UsageError(f"%atasks {arguments.action} needs numbers or names of tasks, or all: see %atasks")
+            raise UsageError(
+                f"%atasks {arguments.action} needs numbers or names of tasks, or all. %atasks lists the tasks"
+            )
         if arguments.action == "show":
             for word in arguments.tasks:
                 for info in self._find(word, ended=True):
@@ -94,7 +100,7 @@ class TaskMagics(Magics):
         tasks = [info.task for info in found.values() if info.task is not None]
         for info in found.values():
             if info.task is None:
-                print(f"{short(info.name)}: {info.state}")
+                print(info.ending)
         if arguments.action == "cancel":
             self._cancel(tasks)
             return None
@@ -117,10 +123,11 @@ class TaskMagics(Magics):
             and not ended
             and any(word in (str(i.number), i.name) for i in table(self.shell, self._runner, ended=True))
         ):
-            raise UsageError(f"%atasks: the task {word} has ended already: %atasks -a lists it")
+            raise UsageError(f"%atasks: the task {short(word)} has already ended. %atasks show {short(word)} says how")
         if not found:
             raise UsageError(
-                f"%atasks: there is no task {word!r}: %atasks lists numbers and names, -a also what has ended"
+                f"%atasks: there is no task {short(word)!r}. %atasks lists the tasks that run, %atasks -a also those "
+                "that have ended"
             )
         return found
 
@@ -130,40 +137,51 @@ class TaskMagics(Magics):
                 self._runner.background(task)
             except RuntimeError:
                 raise UsageError(
-                    f"%atasks background is for cells that await, and {label_of(task)} is none: it runs in the "
-                    "background already"
+                    f"%atasks background is for cells that await. {label_of(task)} is a task that already runs in the "
+                    "background"
                 ) from None
             print(f"{label_of(task)} goes on in the background; %atasks lists it")
 
     @staticmethod
     def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
+        cancelled = []
         for task in tasks:
             try:
                 task.cancel()
+                cancelled.append(label_of(task))
             except Exception as exc:  # RecursionError: tasks that wait for each other in a circle
-                print(f"{label_of(task)} cannot be cancelled ({type(exc).__name__}); `%arunner restart` ends it")
+                print(
+                    f"{label_of(task)} cannot be cancelled ({type(exc).__name__}). `%arunner restart` closes the loop "
+                    "without it"
+                )
+        if cancelled:
+            print(f"cancelling {len(cancelled)} task{'s' if len(cancelled) > 1 else ''}{few(cancelled)}")
+        elif not tasks:
+            print("no tasks to cancel")
 
     def _wait(self, tasks: list[asyncio.Task[Any]], timeout: float | None) -> None:
         if running_loop() is not None:
             raise UsageError(
-                "%atasks wait blocks, and this cell runs in the notebook's loop: put it into a cell without await, or "
-                "write `await asyncio.wait([task])`"
+                "%atasks wait blocks, so it cannot be used in a cell with await: put it into a cell without await, or "
+                "write `await asyncio.wait([task])` here"
             )
         if tasks:
             done, late = self._runner.run(asyncio.wait(tasks, timeout=timeout), context=contextvars.copy_context())
             for task in sorted(done, key=name_of):
-                print(f"{label_of(task)}: {states(task)}")
+                print(f"{label_of(task)} {ending(task)}")
             if late:
                 names = ", ".join(sorted(map(label_of, late)))
-                raise TimeoutError(f"after {timeout} seconds still running: {names}. They go on; see %atasks")
+                raise TimeoutError(
+                    f"still running after {timeout:g} seconds: {short(names, 1000)}. They go on; %atasks lists them"
+                )
 
     def _show(self, info: TaskInfo) -> None:
-        print(repr(info))
         task = info.task
         if task is None:
-            print(f"  {info.waits_for or info.state}")
+            print(info.ending)
             return
-        print("  awaits, outermost first:")
+        print(f"{short(info.name)} (task {info.number}, {info.place_of_start}) is {info.state}, {age(info.age)} old")
+        print("  It is in these calls, the outermost first:")
         for step in awaits(task):
             if not step.filename.startswith(MACHINERY):
                 print(f"    {info.place(step)}")

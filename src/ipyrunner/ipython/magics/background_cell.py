@@ -28,10 +28,10 @@ def show_figures(shell: InteractiveShell) -> None:
 
 
 class BackgroundCell:
-    """A cell that runs in the background: ``await`` it, ``cancel()`` it, ask for ``result()`` and ``exception()``.
+    """A cell that runs in the background: ``await`` it, ``cancel()`` it, ask for its ``result()`` or ``exception()``.
 
-    Awaiting gives the cell's value, or raises its exception; whoever awaits may be interrupted or cancelled, and the
-    cell goes on. ``task`` is the task itself. Displayed, it shows its state, which changes with the state.
+    ``await`` returns the cell's value, or raises its exception. If the code that awaits it is interrupted or cancelled,
+    the cell goes on. ``task`` is the task itself. What is displayed of it is updated when the cell ends.
     """
 
     def __init__(self, task: asyncio.Task[Any], *, live: bool) -> None:
@@ -50,7 +50,7 @@ class BackgroundCell:
 
     @property
     def state(self) -> str:
-        """Where it is: waiting, ready, running or cancelling; done, cancelled or failed, with the error."""
+        """The state: waiting, ready, running or cancelling; done, cancelled or failed, with the error."""
         return states(self.task)
 
     def done(self) -> bool:
@@ -62,7 +62,7 @@ class BackgroundCell:
         return self.task.cancelled()
 
     def cancel(self, msg: str | None = None) -> bool:
-        """Cancel the cell, which cleans up first; return False if it has ended already."""
+        """Cancel the cell, which can clean up; return False if it has already ended."""
         return self.task.cancel(msg)
 
     def result(self) -> Any:
@@ -98,11 +98,12 @@ class BackgroundCell:
             return self.task.result()
         if loop.is_closed():
             raise RuntimeError(
-                f"{self.name} did not end before its loop was closed, and never will: run its cell again"
+                f"{short(self.name)} did not end before its event loop was closed, and cannot go on: run its cell again"
             )
         if asyncio.get_running_loop() is not loop:
             raise RuntimeError(
-                f"{self.name} runs in the notebook's loop, and this is another one: await it in a cell with await"
+                f"{short(self.name)} runs in the notebook's event loop, but this code runs in another one: await it "
+                "directly in a cell"
             )
         # Not the task itself: who cancels the waiting does not mean the cell.
         await asyncio.wait([self.task])
@@ -115,11 +116,11 @@ class BackgroundCell:
         self._displays.clear()
 
     def __repr__(self) -> str:
-        state = states(self.task) if self.task.done() else "running"
+        state, _, error = (states(self.task) if self.task.done() else "running").partition(": ")
         if not self.task.done() and self.task.get_loop().is_closed():
-            state = "gone with its loop"
+            state = "did not end before its loop was closed"
         took = "" if self._took is None else f" after {age(self._took)}"
-        return f"<{short(self.name)}: {state}{took}>"
+        return f"<{short(self.name)} {state}{took}{': ' if error else ''}{error}>"
 
     def _bundle(self) -> dict[str, str]:
         return {"text/plain": repr(self), "text/html": f"<code>{html.escape(repr(self)[1:-1])}</code>"}

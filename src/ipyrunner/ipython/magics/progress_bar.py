@@ -27,7 +27,7 @@ def require_tqdm() -> Any:
             from tqdm.auto import tqdm
     except ImportError:
         raise UsageError(
-            "%%arun --progress needs tqdm: %pip install tqdm (or ipyrunner[progress]), or leave the option out"
+            "%%arun --progress needs tqdm, which is not installed: run `%pip install tqdm`, or leave out --progress"
         ) from None
     return tqdm
 

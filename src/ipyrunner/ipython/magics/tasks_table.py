@@ -19,7 +19,7 @@ from ...aio.introspection.wait_graph import Step, awaits, innermost
 from ...aio.tasks.safe_names import describe, function_of, name_of, short
 from ...aio.tasks.task_records import Ended, Started, state_of
 
-__all__ = ["TaskInfo", "TaskTable", "age", "states"]
+__all__ = ["TaskInfo", "TaskTable", "age", "ending", "few", "states"]
 
 # So many rows are shown, and so many of one kind: those that are alike are counted.
 _ROWS = 20
@@ -28,15 +28,17 @@ _ALIKE = 5
 _LINE = 200
 # The interesting ones first.
 _ORDER = ("failed", "cancelling", "running", "ready", "waiting", "cancelled", "done")
+_ENDINGS = {"done": "ended without an error", "cancelled": "was cancelled"}
 _HEADS = ("no.", "name", "state", "cell", "age", "waits for, or error")
 
 
 class TaskInfo:
-    """One task of the notebook's loop as it was when it was asked for; ``task`` is None if it had ended by then.
+    """A task of the notebook's loop, as it was when ``ipyrunner.tasks()`` or ``%atasks`` looked at it.
 
-    ``number`` (in the order of starting), ``name``, ``state`` (waiting, ready, running, cancelling; done, failed,
-    cancelled), ``cell`` ("In[3]", or None), ``age`` in seconds, ``function``, ``waits_for``: the innermost line of the
-    user's own that it waits in, or its error.
+    ``number``: in the order of starting. ``name``. ``state``: waiting, ready, running or cancelling; done, failed or
+    cancelled once it has ended. ``cell``: the cell that started it, such as "In[3]", or None. ``age``: in seconds.
+    ``function``: the function that it runs. ``waits_for``: the line of your code where it waits, or its error.
+    ``task``: the task itself, or None if it had already ended.
     """
 
     def __init__(self, entry: Started | Ended, name_file: Callable[[str], str], now: float) -> None:
@@ -44,10 +46,12 @@ class TaskInfo:
         self.number = entry.number
         self.task: asyncio.Task[Any] | None = None
         self._error = ""
+        self._ended = now
+        self._now = now
         if isinstance(entry, Ended):
             self.name, self.state, self.cell, self.function = entry.name, entry.state, entry.origin, entry.function
             self.age = entry.ended - entry.started
-            self._error = entry.error
+            self._error, self._ended = entry.error, entry.ended
         else:
             task = self.task = entry.task
             origin = origin_of(task_context(task))
@@ -60,6 +64,19 @@ class TaskInfo:
         """Where the task is at this moment: cell or file, line, function, text of the line."""
         step = None if self.task is None or self.state == "running" else innermost(awaits(self.task))
         return self._error if step is None else self.place(step)
+
+    @property
+    def place_of_start(self) -> str:
+        """Which cell has started it, in words."""
+        return "started in no cell" if self.cell is None else f"started in {self.cell}"
+
+    @property
+    def ending(self) -> str:
+        """How and when a task that has ended did so, in words."""
+        how = _ENDINGS.get(self.state, self.state)
+        when = f"after {age(self.age)}, {age(self._now - self._ended)} ago"
+        error = f": {self._error}" if self._error else ""
+        return f"{short(self.name)} (task {self.number}, {self.place_of_start}) {how} {when}{error}"
 
     def place(self, step: Step) -> str:
         """Return a step of the chain on one line."""
@@ -144,6 +161,12 @@ def states(task: asyncio.Task[Any]) -> str:
     return state if exc is None else f"failed: {describe(exc)}"
 
 
+def ending(task: asyncio.Task[Any]) -> str:
+    """Return in words how *task* has ended."""
+    state = states(task)
+    return _ENDINGS.get(state, state)
+
+
 def _cells_error(task: asyncio.Task[Any]) -> BaseException | None:
     """Return what the code of a cell, which *task* has run, has failed with: IPython puts it into the cell's result."""
     with suppress(BaseException):  # a task of the user's, which may be anything
@@ -152,6 +175,11 @@ def _cells_error(task: asyncio.Task[Any]) -> BaseException | None:
             error: BaseException | None = result.error_in_exec or result.error_before_exec
             return error
     return None
+
+
+def few(names: Sequence[str]) -> str:
+    """Return the first of *names* in brackets, to be put behind their number."""
+    return f" ({', '.join(sorted(names)[:5])}{', ...' if len(names) > 5 else ''})" if names else ""
 
 
 def age(seconds: float) -> str:
