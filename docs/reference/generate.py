@@ -84,6 +84,7 @@ def rows(action: Any) -> Iterator[str]:
 
 def row(name: str, text: str) -> str:
     """Return a row of a table."""
+    text = text.replace("%%", "%")  # argparse's
     return f"| {name.replace('|', chr(92) + '|')} | {text} |"
 
 
