@@ -73,7 +73,7 @@ def test_tasks_go_on_and_print_above_the_prompt(start: Callable[..., Terminal], 
 
 
 def test_logging_that_asks_for_stderr_each_time(terminal: Terminal) -> None:
-    page = (Path(__file__).parent.parent / "docs" / "terminal.md").read_text()
+    page = (Path(__file__).parent.parent / "docs" / "frontends" / "terminal.md").read_text()
     terminal.run(page.split("```python\n")[1].split("```")[0])
     terminal.run("h = loop.call_later(0.5, logging.warning, 'a warning')")
     terminal.type(HALF)
