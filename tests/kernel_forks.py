@@ -7,6 +7,7 @@ imported before. On Linux; elsewhere, and where the environment is for Python it
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -168,6 +169,8 @@ if __name__ == "__main__":
     for module in MODULES:
         importlib.import_module(module)
     sys.path.insert(0, "")
+    gc.collect()
+    gc.freeze()  # a collection in a kernel need not look at the modules
     request = serve(socket.socket(fileno=int(sys.argv[1])))
     begin(request)
     runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
