@@ -13,7 +13,7 @@ from pathlib import Path
 
 import nbformat
 
-# Seconds that a command may take; four run at a time.
+# Seconds that a command may take.
 DEADLINE = 100.0
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 OWN, STOCK = "ipyrunner", "python3"
@@ -165,6 +165,8 @@ def run(
 ) -> Run:
     """Write the notebook, run the command to its end. *stop*: send it this when the notebook has left "begun"."""
     directory.mkdir(parents=True)
+    # jupyter execute and nbconvert are asked to wait for the end of a kernel before they kill it, longer than five seconds.
+    (directory / "jupyter_config.json").write_text('{"KernelManager": {"shutdown_wait_time": 60}}')
     nbformat.write(made, directory / ("saved.ipynb" if tool == "nbmake" else "given.ipynb"))
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
     env.update(

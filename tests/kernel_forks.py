@@ -34,7 +34,10 @@ def use_forks(manager: Any) -> None:
         KernelProvisionerFactory.instance().provisioners[NAME] = EntryPoint(
             NAME, f"{__name__}:Provisioner", KernelProvisionerFactory.GROUP_NAME
         )
-        manager.kernel_spec.metadata = {**manager.kernel_spec.metadata, "kernel_provisioner": {"provisioner_name": NAME}}
+        manager.kernel_spec.metadata = {
+            **manager.kernel_spec.metadata,
+            "kernel_provisioner": {"provisioner_name": NAME},
+        }
 
 
 class Provisioner(LocalProvisioner):

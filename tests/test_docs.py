@@ -31,7 +31,9 @@ def test_the_readmes_snippets_run_as_printed(stock: Kernel) -> None:
             assert cell.stdout + (cell.value or "") == expected.rstrip("\n"), code
 
 
-@pytest.mark.parametrize("page", ["explanation/main.md", "howto/nesting.md", pytest.param("howto/concurrent.md", marks=concurrent_only)])
+@pytest.mark.parametrize(
+    "page", ["explanation/main.md", "howto/nesting.md", pytest.param("howto/concurrent.md", marks=concurrent_only)]
+)
 def test_the_snippets_run_as_printed(fresh: Kernel, page: str) -> None:
     for code, expected in SNIPPET.findall((ROOT / "docs" / page).read_text()):
         assert fresh.ok(code.rstrip("\n")).value == (expected.rstrip("\n") or None)
