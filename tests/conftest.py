@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,9 @@ pytest.register_assert_rewrite("kernels", "loops", "setups", "side_by_side", "te
 
 # In a job that a shell has started in the background SIGINT is ignored, and so it would be in every child.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# jsonschema looks for it when a notebook is checked, and it takes more than a second to import: no notebook has what it is for.
+sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
 
 from ipyrunner import NotebookRunner
 from ipyrunner.aio.introspection.loop_class import new_loop

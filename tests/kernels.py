@@ -18,7 +18,7 @@ from jupyter_client.manager import KernelManager
 
 from kernel_forks import use_forks
 
-DEADLINE = 30.0
+DEADLINE = 60.0
 # Whether cells can run side by side.
 CONCURRENT = ipykernel.version_info >= (7,) and IPython.version_info >= (9, 8)
 # A process that starts imports a thousand modules.
