@@ -200,7 +200,8 @@ class Debugger:
 
 @pytest.fixture(params=["extension", "kernel"])
 def attached(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    with kernel(tmp_path, *([RUNNER_KERNEL] if request.param == "kernel" else [])) as started:
+    # debugpy would show what a fork comes from.
+    with kernel(tmp_path, *([RUNNER_KERNEL] if request.param == "kernel" else []), forked=False) as started:
         debugger = Debugger(started)
         debugger.attach()
         yield started, debugger
