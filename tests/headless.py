@@ -13,6 +13,8 @@ from pathlib import Path
 
 import nbformat
 
+from quick import quick_path
+
 # Seconds that a command may take.
 DEADLINE = 100.0
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -167,17 +169,13 @@ def run(
     directory.mkdir(parents=True)
     # jupyter execute and nbconvert are asked to wait for the end of a kernel before they kill it, longer than five seconds.
     (directory / "jupyter_config.json").write_text('{"KernelManager": {"shutdown_wait_time": 60}}')
-    # As in conftest.py.
-    without = directory / "without"
-    without.mkdir()
-    (without / "rfc3987_syntax.py").write_text("raise ImportError")
     nbformat.write(made, directory / ("saved.ipynb" if tool == "nbmake" else "given.ipynb"))
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
     env.update(
         JUPYTER_DATA_DIR=str(directory / "data"),
         IPYTHONDIR=str(directory / "ipython"),
         JUPYTER_CONFIG_DIR=str(directory),
-        PYTHONPATH=os.pathsep.join(filter(None, [str(without), env.get("PYTHONPATH")])),
+        PYTHONPATH=quick_path(),
     )
     process = subprocess.Popen(
         command(tool, made.metadata.kernelspec.name, *options),
