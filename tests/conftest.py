@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,10 @@ pytest.register_assert_rewrite("kernels", "loops", "setups", "side_by_side", "te
 
 # In a job that a shell has started in the background SIGINT is ignored, and so it would be in every child.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# jedi's cache is not for processes that write at the same time: a kernel that reads half a file completes nothing.
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    os.environ["XDG_CACHE_HOME"] = str(Path(__file__).parent.parent / ".pytest_cache" / "workers" / worker)
 
 # jsonschema looks for it when a notebook is checked, and it takes more than a second to import: no notebook has what it is for.
 sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]

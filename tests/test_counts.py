@@ -90,7 +90,7 @@ async def spawn(number: int) -> None:
 def test_function_calls_of_a_thousand_tasks(
     spawns: Callable[[bool], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The first look at new tasks comes after a while, which is soon on a slow machine.
+    # The first look at new tasks comes after a while, which is soon on a slow machine, and others with collections.
     monkeypatch.setattr(young_tasks, "_PAUSE", 60.0)
 
     def calls(kept: bool) -> int:
@@ -101,11 +101,13 @@ def test_function_calls_of_a_thousand_tasks(
             count += event == "call"
 
         loop.run_until_complete(spawn(10))
+        gc.disable()
         sys.setprofile(profile)
         try:
             loop.run_until_complete(spawn(1000))
         finally:
             sys.setprofile(None)
+            gc.enable()
         return count
 
     # asyncio's create_task calls one function more than ours.
