@@ -20,7 +20,7 @@ demo: $(VENV)/installed-demo
 	@$(BIN)/python notebooks/run.py notebooks/quickstart.ipynb
 
 test: $(VENV)/installed-$(GROUP)
-	@echo "==> running the tests on $$($(BIN)/python -V) with $$($(BIN)/python -c 'import ipykernel, IPython; print("ipykernel", ipykernel.__version__, "and IPython", IPython.__version__)'), $(WORKERS) at a time (about MINUTES minutes on two cores)"
+	@echo "==> running the tests on $$($(BIN)/python -V) with $$($(BIN)/python -c 'import ipykernel, IPython; print("ipykernel", ipykernel.__version__, "and IPython", IPython.__version__)'), $(WORKERS) at a time (about six minutes on two cores with nothing else to do)"
 	@TEST_GROUP=$(GROUP) $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 16 --dist worksteal $(ARGS)
 	@[ $(GROUP) != test ] || tests/programs.sh --look
 
