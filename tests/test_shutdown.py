@@ -33,8 +33,8 @@ await anext(g)
 await asyncio.to_thread(str)
 """
 ALL = ["generator", "task"]
-# Seconds: two or three where nothing else runs. What is not ended would go on for sixty.
-SOON = 15
+# Seconds: two or three where nothing else runs, or half of the time until the front end kills, when it sends SIGTERM.
+SOON = 18
 
 
 def prepared(k: Kernel, tmp_path: Path) -> Kernel:
@@ -61,8 +61,8 @@ def left(k: Kernel) -> list[str]:
 
 
 def ask(k: Kernel) -> float:
-    """Shut down as a front end does, which kills after five seconds, and here after sixty; return the seconds that took."""
-    k.manager.shutdown_wait_time = 60
+    """Shut down as a front end does, which kills after five seconds, here after twenty; return the seconds that took."""
+    k.manager.shutdown_wait_time = 20
     began = time.monotonic()
     k.manager.shutdown_kernel()
     return time.monotonic() - began
