@@ -1,4 +1,5 @@
-# make demo: run notebooks/quickstart.ipynb on a real kernel. make test: all tests. make check: format, lint, types.
+# make demo: run notebooks/quickstart.ipynb on a real kernel. make check: format, lint, types.
+# make test: the tests; those of JupyterLab and of windows where Chromium and Xvfb are. make test-all: installs both first.
 # make docs: the documentation site, in docs/_build/html; the tutorial is executed by a real kernel.
 # make bench: speed, against plain asyncio and the stock kernel (ARGS=--quick: in two minutes). make soak: thousands of random interrupts.
 # make package: sdist and wheel in dist/, checked; the demo again, with the wheel in an environment of its own.
@@ -10,22 +11,25 @@ VENV ?= .venv
 GROUP ?= test
 # For pytest: make test ARGS='-k interrupts'.
 ARGS ?=
+# Tests that run at a time: they wait half of their time. WORKERS=0: one after the other, in one process.
+WORKERS ?= $(shell expr 2 '*' "$$(getconf _NPROCESSORS_ONLN)")
 BIN := $(VENV)/bin
 
-.PHONY: demo test check docs bench soak package clean programs-test programs-base programs-oldest
+.PHONY: demo test test-all check docs bench soak package clean
 
 demo: $(VENV)/installed-demo
 	@echo "==> executing notebooks/quickstart.ipynb on a real kernel"
 	@$(BIN)/python notebooks/run.py notebooks/quickstart.ipynb
 
-test: $(VENV)/installed-$(GROUP) programs-$(GROUP)
-	@echo "==> running the tests on $$($(BIN)/python -V) with $$($(BIN)/python -c 'import ipykernel, IPython; print("ipykernel", ipykernel.__version__, "and IPython", IPython.__version__)') (about fifteen minutes)"
-	@TEST_GROUP=$(GROUP) $(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/installed-$(GROUP)
+	@echo "==> running the tests on $$($(BIN)/python -V) with $$($(BIN)/python -c 'import ipykernel, IPython; print("ipykernel", ipykernel.__version__, "and IPython", IPython.__version__)'), $(WORKERS) at a time (about six minutes on two cores with nothing else to do)"
+	@TEST_GROUP=$(GROUP) $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 16 --dist worksteal $(ARGS)
+	@[ $(GROUP) != test ] || tests/programs.sh --look
 
-# Chromium and Xvfb, where they are missing and can be had. The other groups have no JupyterLab to look at.
-programs-test:
+# With Chromium and Xvfb, which apt-get installs where they are missing (as root).
+test-all:
 	@tests/programs.sh
-programs-base programs-oldest:
+	@$(MAKE) --no-print-directory test
 
 check: $(VENV)/installed-check
 	@echo "==> format, lint and types"

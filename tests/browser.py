@@ -22,6 +22,8 @@ from urllib.parse import quote
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from quick import quick_path
+
 BROWSERS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
 INSTALL = "apt-get install chromium"
 # Playwright adds --no-sandbox, without which Chromium refuses root.
@@ -120,7 +122,9 @@ def serving(root: Path, application: str = "jupyterlab", timeout: float = 60) ->
     options = "--no-browser", "--ip=127.0.0.1", "--port=0", "--allow-root", "--expose-app-in-browser"
     process = subprocess.Popen(
         [sys.executable, "-m", application, *options, f"--ServerApp.root_dir={root}"],
-        env=os.environ | {name: str(root / name) for name in DIRECTORIES} | {"JUPYTER_TOKEN": token},
+        env=os.environ
+        | {name: str(root / name) for name in DIRECTORIES}
+        | {"JUPYTER_TOKEN": token, "PYTHONPATH": quick_path()},
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,  # Ctrl-C is for this process, which ends the server in good order

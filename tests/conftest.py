@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +16,13 @@ pytest.register_assert_rewrite("kernels", "loops", "setups", "side_by_side", "te
 # In a job that a shell has started in the background SIGINT is ignored, and so it would be in every child.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# jedi's cache is not for processes that write at the same time: a kernel that reads half a file completes nothing.
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    os.environ["XDG_CACHE_HOME"] = str(Path(__file__).parent.parent / ".pytest_cache" / "workers" / worker)
+
+# jsonschema looks for it when a notebook is checked, and it takes more than a second to import: no notebook has what it is for.
+sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
+
 from ipyrunner import NotebookRunner
 from ipyrunner.aio.introspection.loop_class import new_loop
 from ipyrunner.aio.tasks.registry import Tasks
@@ -22,6 +32,12 @@ from setups import SETUPS, kernel_on
 
 if TYPE_CHECKING:
     from terminals import Terminal
+
+
+def pytest_collection_finish() -> None:
+    """Let no collection look at what is there before the first test: a tenth of a second, some thousand times."""
+    gc.collect()
+    gc.freeze()
 
 
 def renewed(used: Kernel) -> Kernel:

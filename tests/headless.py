@@ -13,7 +13,9 @@ from pathlib import Path
 
 import nbformat
 
-# Seconds that a command may take; four run at a time.
+from quick import quick_path
+
+# Seconds that a command may take.
 DEADLINE = 100.0
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 OWN, STOCK = "ipyrunner", "python3"
@@ -165,12 +167,15 @@ def run(
 ) -> Run:
     """Write the notebook, run the command to its end. *stop*: send it this when the notebook has left "begun"."""
     directory.mkdir(parents=True)
+    # jupyter execute and nbconvert are asked to wait for the end of a kernel before they kill it, longer than five seconds.
+    (directory / "jupyter_config.json").write_text('{"KernelManager": {"shutdown_wait_time": 60}}')
     nbformat.write(made, directory / ("saved.ipynb" if tool == "nbmake" else "given.ipynb"))
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
     env.update(
         JUPYTER_DATA_DIR=str(directory / "data"),
         IPYTHONDIR=str(directory / "ipython"),
         JUPYTER_CONFIG_DIR=str(directory),
+        PYTHONPATH=quick_path(),
     )
     process = subprocess.Popen(
         command(tool, made.metadata.kernelspec.name, *options),

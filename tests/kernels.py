@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import queue
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -14,9 +13,12 @@ from typing import Any
 
 import ipykernel
 import IPython
+import zmq
 from jupyter_client.manager import KernelManager
 
-DEADLINE = 30.0
+from kernel_forks import use_forks
+
+DEADLINE = 60.0
 # Whether cells can run side by side.
 CONCURRENT = ipykernel.version_info >= (7,) and IPython.version_info >= (9, 8)
 # A process that starts imports a thousand modules.
@@ -83,11 +85,14 @@ class Kernel:
         self.client = manager.blocking_client()
         self.client.start_channels()
         self.client.wait_for_ready(timeout=START_DEADLINE)
+        self._channels = zmq.Poller()
+        for channel in self.client.iopub_channel, self.client.shell_channel, self.client.stdin_channel:
+            self._channels.register(channel.socket, zmq.POLLIN)
         self._cells: dict[str, Cell] = {}
         # What the front end's debugger is told, which belongs to no cell.
         self.debug_events: list[dict[str, Any]] = []
-        # Seconds per look at the output channel; the reply channel is looked at in between.
-        self.poll = 0.005
+        # Seconds after which a condition that no message brings about is looked at again.
+        self.poll = 0.02
 
     def begin(self, code: str, **options: Any) -> Cell:
         """Send a cell and do not wait for it.
@@ -118,10 +123,8 @@ class Kernel:
     def look(self, seconds: float) -> None:
         """Take in what arrives within so many seconds."""
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            self._receive(self.client.get_iopub_msg, self.poll)
-            self._receive(self.client.get_shell_msg, 0)
-            self._receive(self.client.get_stdin_msg, 0)
+        while (left := end - time.monotonic()) > 0:
+            self._receive(left)
 
     def forget(self) -> None:
         """Let go of the cells so far."""
@@ -226,21 +229,22 @@ class Kernel:
         while self.manager.is_alive():
             if time.monotonic() > deadline:
                 raise TimeoutError("the kernel did not end")
+            self.look(0.02)
 
     def _pump(self, done: Any, timeout: float, what: Callable[[], str]) -> None:
         deadline = time.monotonic() + timeout
         while not done():
             if time.monotonic() > deadline:
                 raise TimeoutError(f"waited {timeout} s for {what()}")
-            self._receive(self.client.get_iopub_msg, self.poll)
-            self._receive(self.client.get_shell_msg, 0)
-            self._receive(self.client.get_stdin_msg, 0)
+            self._receive(self.poll)
 
-    def _receive(self, get: Any, timeout: float) -> None:
-        try:
-            message = get(timeout=timeout)
-        except queue.Empty:
-            return
+    def _receive(self, timeout: float) -> None:
+        """Take in what is there, or arrives first within so many seconds."""
+        for socket, _ in self._channels.poll(timeout * 1000):
+            _, parts = self.client.session.feed_identities(socket.recv_multipart())
+            self._take_in(self.client.session.deserialize(parts))
+
+    def _take_in(self, message: dict[str, Any]) -> None:
         if message["msg_type"] == "debug_event":
             self.debug_events.append(message["content"])
             return
@@ -283,13 +287,19 @@ def kernel(
     env: dict[str, str] | None = None,
     by_message: bool = False,
     name: str = "python3",
+    forked: bool = True,
 ) -> Iterator[Kernel]:
-    """A fresh kernel with the extension loaded; *by_message* interrupts it by message; *name* is its kernelspec's."""
+    """A fresh kernel with the extension loaded; *by_message* interrupts it by message; *name* is its kernelspec's.
+
+    *forked*: faster, and no other for its cells; see kernel_forks.py.
+    """
     # Not by TCP: a port that is free when the manager looks may be another test's when the kernel binds it.
     sockets = {} if os.name == "nt" else {"transport": "ipc", "ip": str(Path(tmp_path) / "kernel")}
     manager = KernelManager(kernel_name=name, **sockets)
     if by_message:
         manager.kernel_spec.interrupt_mode = "message"
+    if forked:
+        use_forks(manager)
     log = Path(tmp_path) / "kernel.log"
     with log.open("wb") as stderr:
         manager.start_kernel(

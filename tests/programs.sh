@@ -1,6 +1,6 @@
 #!/bin/sh
-# Bring what some tests look at, where it is missing and apt-get can bring it (as root on Debian and its kin): Chromium for
-# test_lab.py, Xvfb for test_gui.py. Elsewhere say what to do; these tests are skipped then, and say so.
+# Install what some tests look at, where it is missing and apt-get can (as root on Debian and its kin): Chromium for
+# test_lab.py, Xvfb for test_gui.py. Elsewhere say what to do; these tests are skipped then. With --look: only say it.
 has() {
   for name in "$@"; do
     command -v "$name" >/dev/null && return 0
@@ -9,8 +9,12 @@ has() {
 }
 missing=""
 has chromium chromium-browser google-chrome google-chrome-stable || missing="chromium"
-has Xvfb || missing="$missing xvfb"
+has Xvfb || missing="${missing:+$missing }xvfb"
 [ -n "$missing" ] || exit 0
+if [ "$1" = --look ]; then
+  echo "==> skipped for want of $missing: JupyterLab in a browser (chromium), windows (xvfb). 'make test-all' installs them by apt-get"
+  exit 0
+fi
 if [ "$(id -u)" = 0 ] && has apt-get; then
   echo "==> installing what tests look at: $missing (apt-get)"
   export DEBIAN_FRONTEND=noninteractive
@@ -18,4 +22,4 @@ if [ "$(id -u)" = 0 ] && has apt-get; then
   { apt-get -qq -o Acquire::Retries=2 update && apt-get -qq install --no-install-recommends $missing; } >/dev/null && exit 0
   echo "apt-get could not install $missing, see above" >&2
 fi
-echo "==> not tested for want of $missing, JupyterLab or windows: 'apt-get install $missing' (as root) brings it" >&2
+echo "==> not tested for want of $missing: JupyterLab or windows. 'apt-get install $missing' (as root) installs it" >&2

@@ -17,7 +17,7 @@ from typing import Any
 
 import pyte
 
-DEADLINE = 30.0
+DEADLINE = 60.0
 ROWS, COLUMNS = 60, 110
 CONTROL_C, CONTROL_D, ESCAPE_ENTER = "\x03", "\x04", "\x1b\r"
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from ipyrunner.aio.introspection.loop_class import new_loop
+from ipyrunner.aio.tasks import young_tasks
 from ipyrunner.aio.tasks.registry import Tasks
 from kernels import Kernel, kernel
 
@@ -86,7 +87,12 @@ async def spawn(number: int) -> None:
     await asyncio.gather(*[asyncio.create_task(nothing()) for _ in range(number)])
 
 
-def test_function_calls_of_a_thousand_tasks(spawns: Callable[[bool], asyncio.AbstractEventLoop]) -> None:
+def test_function_calls_of_a_thousand_tasks(
+    spawns: Callable[[bool], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The first look at new tasks comes after a while, which is soon on a slow machine, and others with collections.
+    monkeypatch.setattr(young_tasks, "_PAUSE", 60.0)
+
     def calls(kept: bool) -> int:
         loop, count = spawns(kept), 0
 
@@ -95,15 +101,19 @@ def test_function_calls_of_a_thousand_tasks(spawns: Callable[[bool], asyncio.Abs
             count += event == "call"
 
         loop.run_until_complete(spawn(10))
+        gc.disable()
         sys.setprofile(profile)
         try:
             loop.run_until_complete(spawn(1000))
         finally:
             sys.setprofile(None)
+            gc.enable()
         return count
 
     # asyncio's create_task calls one function more than ours.
-    assert calls(kept=True) <= calls(kept=False)
+    ours, plain = calls(kept=True), calls(kept=False)
+    print(f"{ours} calls, by asyncio alone {plain}")
+    assert ours <= plain
 
 
 def test_allocated_blocks_of_a_thousand_tasks(spawns: Callable[[bool], asyncio.AbstractEventLoop]) -> None:

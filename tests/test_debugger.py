@@ -200,7 +200,8 @@ class Debugger:
 
 @pytest.fixture(params=["extension", "kernel"])
 def attached(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    with kernel(tmp_path, *([RUNNER_KERNEL] if request.param == "kernel" else [])) as started:
+    # debugpy would show what a fork comes from.
+    with kernel(tmp_path, *([RUNNER_KERNEL] if request.param == "kernel" else []), forked=False) as started:
         debugger = Debugger(started)
         debugger.attach()
         yield started, debugger
@@ -257,7 +258,7 @@ def test_an_interrupt_while_stopped_ends_the_cell_when_it_goes_on(attached: tupl
         "print('go')\nasync def stuck():\n    while True: pass\nawait stuck()",
     ]:
         cell = started.begin(code)
-        assert started.interrupted(cell, "go") < 5
+        assert started.interrupted(cell, "go") < 20
         assert cell.ename == "KeyboardInterrupt", cell.traceback
         started.expect_alive()
     debugger.break_at(CELL, 5)

@@ -1,15 +1,11 @@
-"""``jupyter execute``, ``jupyter nbconvert --execute``, papermill and ``pytest --nbmake``: nothing is lost.
-
-All commands begin with the first test that wants one, four at a time; each has a notebook and a directory of its own.
-"""
+"""``jupyter execute``, ``jupyter nbconvert --execute``, papermill and ``pytest --nbmake``: nothing is lost."""
 
 from __future__ import annotations
 
 import importlib.util
 import re
 import signal
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,7 +34,7 @@ TOOLS = [
 ]
 
 
-GOOD_RUNS = [pytest.param(*p.values, GOOD_ON[p.values[0]][0], marks=p.marks) for p in TOOLS] + [("execute", OWN)]
+GOOD_RUNS = [*((tool, on[0]) for tool, on in GOOD_ON.items()), ("execute", OWN)]
 
 
 RESULTS = [
@@ -94,44 +90,25 @@ TIMEOUTS = {
 }
 
 
-Runs = Callable[..., Run]
+def run_in(
+    directory: Path, tool: str, kernel: str, cells: list[str], *options: str, parameters: str = "", **more: Any
+) -> Run:
+    return run(tool, notebook(kernel, *cells, parameters=parameters), directory / "run", *options, **more)
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
-    begun: dict[tuple[str, ...], Future[Run]] = {}
-    tools = [tool for tool, module in MODULES.items() if importlib.util.find_spec(module)]
-    with ThreadPoolExecutor(4) as pool:
-
-        def begin(
-            tool: str, kernel: str, what: str, cells: list[str], *options: str, parameters: str = "", **more: Any
-        ) -> None:
-            made = notebook(kernel, *cells, parameters=parameters)
-            directory = tmp_path_factory.mktemp("runs") / f"{tool}-{kernel}-{what}"
-            begun[tool, kernel, what] = pool.submit(run, tool, made, directory, *options, **more)
-
-        for tool in tools:
-            good, other = GOOD_ON[tool]
-            begin(tool, good, "good", GOOD, *(["-p", "x", "3"] if tool == "papermill" else []), parameters="x = 1")
-            begin(tool, other, "failing", FAILING)
-            begin(tool, good, "timeout", SLEEPING, *TIMEOUTS[tool])
-        begin("execute", OWN, "good", GOOD, parameters="x = 1")
-        begin("execute", STOCK, "stopped", STOPPED, stop=signal.SIGTERM)
-        if "nbconvert" in tools:
-            begin("nbconvert", OWN, "stopped", STOPPED, stop=signal.SIGINT)
-            begin("nbconvert", STOCK, "killed", [SETUP], "--ExecutePreprocessor.shutdown_kernel=immediate")
-        try:
-            yield lambda *key: begun[key].result(100)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+@pytest.fixture(scope="module", params=GOOD_RUNS, ids=lambda values: "-".join(values))
+def good(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Run]:
+    """The tool, and what has come of its run of a notebook that ends well, with failures in the background."""
+    tool, kernel = request.param
+    if importlib.util.find_spec(MODULES[tool]) is None:
+        pytest.skip(f"{tool} is not installed")
+    options = ["-p", "x", "3"] if tool == "papermill" else []
+    return tool, run_in(tmp_path_factory.mktemp("good"), tool, kernel, GOOD, *options, parameters="x = 1")
 
 
-@pytest.mark.parametrize(("tool", "kernel"), GOOD_RUNS)
 class TestGood:
-    """A notebook that ends well, with failures in the background."""
-
-    def test_results_are_saved(self, runs: Runs, tool: str, kernel: str) -> None:
-        done = runs(tool, kernel, "good")
+    def test_results_are_saved(self, good: tuple[str, Run]) -> None:
+        tool, done = good
         assert done.code == 0, done
         saved = done.saved
         assert saved is not None
@@ -140,9 +117,12 @@ class TestGood:
         assert [saved.output(code, "stderr") for code in RESULTS] == [""] * len(RESULTS)
         values = [saved.output(code, "execute_result") for code in CONCURRENT_RESULTS]
         assert values == [*CONCURRENT_RESULTS.values()]
+        if tool == "papermill":
+            bar = done.stderr.split("\r")[-1]
+            assert re.search(r"Executing: 100%\|█+\| (\d+)/\1 \[", bar), done.stderr
 
-    def test_background_failures_are_in_the_notebook(self, runs: Runs, tool: str, kernel: str) -> None:
-        saved = runs(tool, kernel, "good").saved
+    def test_background_failures_are_in_the_notebook(self, good: tuple[str, Run]) -> None:
+        saved = good[1].saved
         assert saved is not None
         starts = saved.number("# starts")
         own = saved.output("# starts", "stderr")
@@ -153,14 +133,14 @@ class TestGood:
         assert f"the task task c of In[{starts}] (fail) failed" in saved.output("told(tasks['c'])", "stderr")
         assert all(str(saved.notebook).count(f"ValueError: kind {kind}") <= 1 for kind in "abcd")
 
-    def test_output_of_tasks_is_in_the_notebook(self, runs: Runs, tool: str, kernel: str) -> None:
-        saved = runs(tool, kernel, "good").saved
+    def test_output_of_tasks_is_in_the_notebook(self, good: tuple[str, Run]) -> None:
+        saved = good[1].saved
         assert saved is not None
         assert saved.output("events['b'].set()") == "printed late\nand more\n"
         assert saved.output("events['b'].set()", "display_data") == "shown late"
 
-    def test_failures_after_the_last_cell_are_on_stderr(self, runs: Runs, tool: str, kernel: str) -> None:
-        done = runs(tool, kernel, "good")
+    def test_failures_after_the_last_cell_are_on_stderr(self, good: tuple[str, Run]) -> None:
+        tool, done = good
         assert done.saved is not None
         # pytest captures it.
         log = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout) if tool == "nbmake" else done.stderr
@@ -171,13 +151,13 @@ class TestGood:
         assert log.count("KeyError: 'kind e'") == 1
         assert not re.search("kind [abc]", log)
 
-    def test_tasks_are_cleaned_up(self, runs: Runs, tool: str, kernel: str) -> None:
-        assert runs(tool, kernel, "good").left == ["generator", "task"]
+    def test_tasks_are_cleaned_up(self, good: tuple[str, Run]) -> None:
+        assert good[1].left == ["generator", "task"]
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_a_failing_cell_fails_the_run(runs: Runs, tool: str) -> None:
-    done = runs(tool, GOOD_ON[tool][1], "failing")
+def test_a_failing_cell_fails_the_run(tmp_path: Path, tool: str) -> None:
+    done = run_in(tmp_path, tool, GOOD_ON[tool][1], FAILING)
     assert done.code == 1
     assert "ZeroDivisionError" in done.stdout + done.stderr
     assert done.left == ["generator", "task"]
@@ -188,31 +168,24 @@ def test_a_failing_cell_fails_the_run(runs: Runs, tool: str) -> None:
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_a_timeout_fails_the_run_and_cleans_up(runs: Runs, tool: str) -> None:
-    done = runs(tool, GOOD_ON[tool][0], "timeout")
+def test_a_timeout_fails_the_run_and_cleans_up(tmp_path: Path, tool: str) -> None:
+    done = run_in(tmp_path, tool, GOOD_ON[tool][0], SLEEPING, *TIMEOUTS[tool])
     assert done.code == 1
     assert "A cell timed out while it was being executed" in done.stdout + done.stderr
     assert done.left == ["cell", "generator", "task"]
 
 
 @pytest.mark.parametrize("tool", [p for p in TOOLS if p.values == ("nbconvert",)])
-def test_a_kernel_that_is_killed_cleans_nothing_up(runs: Runs, tool: str) -> None:
-    done = runs(tool, STOCK, "killed")
+def test_a_kernel_that_is_killed_cleans_nothing_up(tmp_path: Path, tool: str) -> None:
+    done = run_in(tmp_path, tool, STOCK, [SETUP], "--ExecutePreprocessor.shutdown_kernel=immediate")
     assert done.code == 0
     assert done.left == []
 
 
-@pytest.mark.parametrize(
-    ("tool", "kernel"), [pytest.param(*p.values, GOOD_ON[p.values[0]][0], marks=p.marks) for p in TOOLS[:2]]
-)
-def test_a_command_that_is_stopped_cleans_up(runs: Runs, tool: str, kernel: str) -> None:
-    done = runs(tool, kernel, "stopped")
+@pytest.mark.parametrize(("tool", "signum"), [("execute", signal.SIGTERM), ("nbconvert", signal.SIGINT)])
+def test_a_command_that_is_stopped_cleans_up(tmp_path: Path, tool: str, signum: signal.Signals) -> None:
+    if importlib.util.find_spec(MODULES[tool]) is None:
+        pytest.skip(f"{tool} is not installed")
+    done = run_in(tmp_path, tool, GOOD_ON[tool][0], STOPPED, stop=signum)
     assert done.code != 0
     assert done.left == ["begun", "cell", "generator", "task"]
-
-
-@pytest.mark.parametrize("tool", [p for p in TOOLS if p.values == ("papermill",)])
-def test_the_bar_of_papermill_is_whole(runs: Runs, tool: str) -> None:
-    done = runs(tool, STOCK, "good")
-    last = done.stderr.split("\r")[-1]
-    assert re.search(r"Executing: 100%\|█+\| (\d+)/\1 \[", last), done.stderr

@@ -18,7 +18,8 @@ REFUSALS = ["RuntimeError", "SystemExit", "KeyboardInterrupt"]
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
-    with kernel(tmp_path_factory.mktemp("ipython")) as started:
+    # Thousands of cells: a third of their time would be the history's.
+    with kernel(tmp_path_factory.mktemp("ipython"), "--HistoryManager.enabled=False") as started:
         yield started
 
 

@@ -58,7 +58,7 @@ def test_a_kernel_with_a_loop_of_ones_own(tmp_path: Path, kernels: Path, monkeyp
     spec = KernelSpecManager().get_kernel_spec("fast")
     assert spec.display_name == "Fast loop"
     assert spec.argv[0] == sys.executable
-    with kernel(tmp_path, name="fast") as k:
+    with kernel(tmp_path, name="fast", forked=False) as k:
         assert k.ok("type(asyncio.get_running_loop()).__module__, await asyncio.sleep(0, 1)").value == "('uvloop', 1)"
         assert k.ok("%config NotebookRunner.interrupt_grace").value == "1.0"
         k.expect_alive()

@@ -266,7 +266,7 @@ def test_a_name_is_shortened_and_escaped_wherever_it_is_shown(shared: Kernel, na
     shared.interrupt()
     shared.interrupted(cell, "no")
     check(cell.stdout, f"the task of {shown} ignored its cancellation")
-    check(shared.ok("%arunner restart").stdout, f"the task {shown} did not end")
+    check(shared.ok("%arunner restart").stdout, f"the task {shown} was cancelled, but did not end")
 
 
 def test_a_name_is_found_as_it_is(shared: Kernel) -> None:

@@ -77,7 +77,7 @@ def test_control_c_twice_ends_a_cell_that_swallows_the_first(terminal: Terminal)
     pressed = time.monotonic()
     terminal.type(CONTROL_C)
     output = terminal.finish()
-    assert time.monotonic() - pressed < 5
+    assert time.monotonic() - pressed < 20
     assert "KeyboardInterrupt" in output
     assert "still runs" in output
     expect_alive(terminal)
@@ -146,8 +146,8 @@ def test_the_end_waits_no_longer_than_shutdown_timeout(terminal: Terminal) -> No
     began = time.monotonic()
     terminal.type("exit\r")
     assert terminal.wait_for_exit() == 0
-    assert time.monotonic() - began < 5
-    assert "the task stubborn did not end before its loop was closed" in terminal.text
+    assert time.monotonic() - began < 20
+    assert "the task stubborn was cancelled, but did not end before its loop was closed" in terminal.text
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

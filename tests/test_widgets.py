@@ -16,7 +16,7 @@ from kernels import DEADLINE, Cell, Kernel, kernel
 SHELLS = ["shell", "subshell"]
 
 
-PAGE = Path(__file__).parent.parent / "docs" / "widgets.md"
+PAGE = Path(__file__).parent.parent / "docs" / "howto" / "widgets.md"
 
 
 # Stock behaviour, read from the kernel itself: since 7.4 comm messages do not wait for the cell's lock.
