@@ -49,7 +49,7 @@ class Contestants:
 
     def kernel(self, *, load: bool = True, setup: str = "") -> Kernel:
         """Start a kernel, with ipyrunner or (*load* false) without."""
-        started = self._stack.enter_context(kernel(tempfile.mkdtemp(), load=load))
+        started = self._stack.enter_context(kernel(tempfile.mkdtemp(), load=load, forked=False))
         started.ok(PREPARE)
         if setup:
             started.ok(setup)
