@@ -14,12 +14,13 @@ ARGS ?=
 # Tests that run at a time: they wait half of their time. WORKERS=0: one after the other, in one process.
 WORKERS ?= $(shell expr 2 '*' "$$(getconf _NPROCESSORS_ONLN)")
 BIN := $(VENV)/bin
+TAKES_demo := about a minute
 
 .PHONY: demo test test-all check docs bench soak package clean
 
 demo: $(VENV)/installed-demo
-	@echo "==> executing notebooks/quickstart.ipynb on a real kernel"
-	@$(BIN)/python notebooks/run.py notebooks/quickstart.ipynb
+	@echo "==> executing notebooks/quickstart.ipynb on a real kernel (a few seconds)"
+	@$(BIN)/python notebooks/run.py notebooks/quickstart.ipynb --next "Now try it yourself: $(BIN)/pip install jupyterlab, then $(BIN)/jupyter lab docs/tutorial.ipynb, and choose the kernel Python 3 (ipyrunner)."
 
 test: $(VENV)/installed-$(GROUP)
 	@echo "==> running the tests on $$($(BIN)/python -V) with $$($(BIN)/python -c 'import ipykernel, IPython; print("ipykernel", ipykernel.__version__, "and IPython", IPython.__version__)'), $(WORKERS) at a time (about six minutes on two cores with nothing else to do)"
@@ -65,7 +66,7 @@ package: $(VENV)/installed-package
 	@$(VENV)-wheel/bin/python notebooks/run.py notebooks/quickstart.ipynb
 
 $(VENV)/installed-%: pyproject.toml | $(BIN)/python
-	@echo "==> installing ipyrunner and what '$*' needs into $(VENV)"
+	@echo "==> installing ipyrunner and what '$*' needs into $(VENV) ($(or $(TAKES_$*),about three minutes))"
 	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	@$(BIN)/python -m pip install --quiet --editable . --group $*
 	@touch $@

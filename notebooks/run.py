@@ -93,6 +93,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("notebook", type=Path)
     parser.add_argument("--timeout", type=float, default=60, help="seconds that a cell may be silent (default: 60)")
+    parser.add_argument("--next", metavar="TEXT", help="printed when all went well")
     options = parser.parse_args()
     cells = json.loads(options.notebook.read_text())["cells"]
     run = Run(options.timeout)
@@ -106,11 +107,13 @@ def main() -> int:
             number += 1
             expected = "raises-exception" in cell["metadata"].get("tags", [])
             if run.code(number, source) is expected:
-                print(f"\ncell {number} {'did not fail, and was to' if expected else 'failed'}", file=sys.stderr)
+                print(f"\ncell {number} {'should have failed, and did not' if expected else 'failed'}", file=sys.stderr)
                 return 1
     finally:
         run.close()
-    print(f"\nAll {number} cells of {options.notebook.name} did what they were to do.")
+    print(f"\nAll {number} cells of {options.notebook.name} ran as they should.")
+    if options.next:
+        print(f"\n{options.next}")
     return 0
 
 

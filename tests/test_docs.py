@@ -89,7 +89,7 @@ def test_the_demo_prints_cell_by_cell(tmp_path: Path, monkeypatch: pytest.Monkey
     assert re.search(r"Out \[(\d+)\], while cell (?!\1)\d+ runs:\n    \d+ requests served", done.stdout)
     assert "cleaned up, with an await" in done.stdout
     assert done.stdout.count("\n    KeyboardInterrupt: ") == 2
-    assert "did what they were to do" in done.stdout
+    assert "ran as they should" in done.stdout
 
 
 def test_the_house_names_files_that_are_there() -> None:
