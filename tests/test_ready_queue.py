@@ -6,6 +6,7 @@ import asyncio
 import signal
 import sys
 import threading
+from typing import Any
 
 import pytest
 import uvloop
@@ -186,3 +187,34 @@ def test_a_queue_is_not_looked_through_for_tasks_that_wait(monkeypatch: pytest.M
         asleep.cancel()
 
     asyncio.run(main())
+
+
+def test_what_another_thread_schedules_while_a_filler_is_made_is_not_lost() -> None:
+    # uvloop alone makes its handles: one is scheduled, and taken out of the queue again.
+    loop = uvloop.new_event_loop()
+    called: list[str] = []
+
+    class Between:
+        """The loop, where another thread has its turn after ``call_soon``."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(loop, name)
+
+        def call_soon(self, *args: Any, **options: Any) -> object:
+            handle = loop.call_soon(*args, **options)
+            thread = threading.Thread(target=loop.call_soon_threadsafe, args=(called.append, "another thread's"))
+            thread.start()
+            thread.join()
+            return handle
+
+    def main() -> None:
+        loop.call_soon(called.append, "ours")
+        queue = ReadyQueue(loop)
+        queue._loop = Between()  # type: ignore[assignment]
+        queue._get_filler()
+        loop.call_soon(loop.call_soon, loop.stop)
+
+    loop.call_soon(main)
+    loop.run_forever()
+    loop.close()
+    assert called == ["ours", "another thread's"]

@@ -120,7 +120,7 @@ class ReadyQueue:
         elif self._filler is None and self._queue is not None:
             self._filler = self._loop.call_soon(_nothing, context=self._context)  # uvloop's are made by it alone
             self._filler.cancel()
-            self._queue.pop()
+            self._queue.remove(self._filler)  # other threads may have appended since
         return self._filler
 
     def put_back(self) -> None:
