@@ -162,7 +162,7 @@ def test_gui_asyncio_changes_nothing(shared: Kernel) -> None:
 
 def test_another_toolkit_is_left_to_the_kernel_and_said(shared: Kernel) -> None:
     # It is not installed: the kernel logs that its loop cannot begin.
-    assert "the loop of gtk3 runs in place of the notebook's" in shared.ok("%gui gtk3").stdout
+    assert "the event loop of gtk3 blocks the notebook's" in shared.ok("%gui gtk3").stdout
     shared.ok("%gui")
     assert shared.run("%gui nonsense").ename is None  # a UsageError, on stderr
     shared.expect_alive()

@@ -166,7 +166,7 @@ def test_what_is_printed_before_the_code_of_a_cell_is_in_the_notebook_once(clien
         assert told
         assert len(set(told)) == len(told)
         assert "".join(told).replace("told ", "") == shown
-    assert saved.output("'after'").count("the notebook's loop was closed") == 1
+    assert saved.output("'after'").count("event loop was closed, so a new one") == 1
 
 
 @pytest.mark.parametrize(
