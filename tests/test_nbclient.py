@@ -80,7 +80,7 @@ def test_output_between_cells_is_in_the_next_one(client: Any, tmp_path: Path) ->
     printed = saved.output("'next'")
     assert printed.lstrip("x") == "line 0\nline 1\nline 2\nof a thread\nnext\n"
     assert 900 < printed.count("x") < 1000  # a thousand pieces are kept
-    assert "the last pieces are kept (1000 at most)" in saved.output("'next'", "stderr")
+    assert "those that came first: at most 1000 pieces" in saved.output("'next'", "stderr")
     assert saved.output("'next'", "display_data") == "shown"
     starts = saved.number("# starts")
     assert f"the task task c of In[{starts}] (fail) failed" in saved.output("'next'", "stderr")
