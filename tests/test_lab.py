@@ -229,7 +229,7 @@ print("the first", "goes on")
     tasks = notebook.run("%atasks").expect_end()
     first_name, cancelled_name = named(tasks, "later.wait()"), named(tasks, 'sleep(600, "third")')
 
-    notebook.run(f"%atasks cancel {cancelled_name}").expect_end().expect_outputs()
+    notebook.run(f"%atasks cancel {cancelled_name}").expect_end().expect("cancelling 1 task")
     cancelled.expect("third waits", "third cleaned up", "CancelledError").expect_end()
     expect(cancelled.prompt).to_have_text(f"{cancelled_name[2:]}:")
     queued.expect_running()

@@ -209,7 +209,7 @@ def test_mistakes() -> None:
             (object(), "value", TypeError, "has no traits to watch: pass a widget"),
             (asyncio.sleep, None, TypeError, "has no traits to watch"),
             (ipywidgets.IntSlider, "value", TypeError, "IntSlider is a class: pass an instance"),
-            (Thing(), 5, TypeError, "is a string, not 5"),
+            (Thing(), 5, TypeError, "has to be a string, not 5"),
             (Thing(), "nunber", ValueError, "Thing has no trait or event 'nunber'. Its traits: number, text$"),
             (Thing(), None, ValueError, "Thing has no trait or event 'value'. Its traits: number, text$"),
             (
