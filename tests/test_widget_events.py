@@ -216,7 +216,7 @@ def test_mistakes() -> None:
                 ipywidgets.Button(),
                 "klick",
                 ValueError,
-                "no trait 'klick': it has .*disabled.*; it has the events click",
+                "no trait or event 'klick'. Its traits: .*disabled.*; its events: click",
             ),
         ):
             for call in (ipyrunner.event, ipyrunner.changes):
