@@ -32,7 +32,13 @@ def test_the_readmes_snippets_run_as_printed(stock: Kernel) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["explanation/main.md", "explanation/contexts.md", "howto/nesting.md", pytest.param("howto/concurrent.md", marks=concurrent_only)]
+    "page",
+    [
+        "explanation/main.md",
+        "explanation/contexts.md",
+        "howto/nesting.md",
+        pytest.param("howto/concurrent.md", marks=concurrent_only),
+    ],
 )
 def test_the_snippets_run_as_printed(fresh: Kernel, page: str) -> None:
     for code, expected in SNIPPET.findall((ROOT / "docs" / page).read_text()):

@@ -548,7 +548,9 @@ def test_it_needs_a_loop_of_asyncio(fresh: Kernel) -> None:
         "import asyncio\nget_ipython().run_line_magic('config', 'NotebookRunner.loop_factory = \"uvloop.new_event_loop\"')\n%arunner restart"
     )
     cell = fresh.ok(SETTING)
-    assert "NotebookRunner.nested works only with asyncio's own loops, and the notebook's is a uvloop.Loop" in cell.stderr
+    assert (
+        "NotebookRunner.nested works only with asyncio's own loops, and the notebook's is a uvloop.Loop" in cell.stderr
+    )
     fresh.ok(BEFORE)
     fresh.expect_alive()
     fresh.ok("%config NotebookRunner.loop_factory = None\n%arunner restart")
