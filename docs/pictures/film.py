@@ -26,11 +26,14 @@ except ImportError as error:
     sys.exit(f"{error.name} is not installed for {sys.executable}: pip install --group test")
 
 # Milliseconds that a frame is seen.
-BRIEF, LONG, LAST = 900, 2600, 5000
-SIZE = {"width": 920, "height": 640}
+BRIEF, LONG, LAST = 700, 2000, 4000
+SIZE = {"width": 990, "height": 640}
 STYLE = """.jp-cell-toolbar, .jp-Notebook-footer, .Toastify, .jp-LabShell > .jp-SideBar, #jp-top-panel, #jp-menu-panel,
     #jp-bottom-panel { display: none !important }"""
 BUTTON = "[data-command='notebook:interrupt-kernel']"
+# JavaScript: a traceback's paths without the place where this machine keeps Python.
+PATHS = r"""() => document.querySelectorAll(".jp-OutputArea-output pre span:not(:has(*))").forEach(span => {
+    span.textContent = span.textContent.replace(/[~/][\w./~-]*?\/(?=lib\/python3)/, ".../") })"""
 END = "document.querySelector('.jp-WindowedPanel-outer').scrollTop = 1e6"
 
 
@@ -43,6 +46,7 @@ class Film:
         self._durations: list[int] = []
 
     def take(self, duration: int) -> None:
+        self._page.evaluate(PATHS)
         self._page.evaluate(END)
         box: Any = self._page.locator(".jp-NotebookPanel").bounding_box()
         picture = Image.open(io.BytesIO(self._page.screenshot(clip=box)))
