@@ -21,7 +21,8 @@ PREPARE = f"import sys; sys.path.insert(0, {str(HERE)!r}); from shapes import ti
 TIMEOUT = 600
 
 INTERRUPTED = """
-import ast, asyncio, sys, time
+import ast, asyncio, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it runs in the background ignore it
 {setup}
 for line in sys.stdin:
     names = globals() | dict(code=compile(line, "<cell>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT))
