@@ -91,6 +91,8 @@ class Kernel:
         self._cells: dict[str, Cell] = {}
         # What the front end's debugger is told, which belongs to no cell.
         self.debug_events: list[dict[str, Any]] = []
+        # What widgets send, whichever cell they belong to.
+        self.comm_messages: list[dict[str, Any]] = []
         # Seconds after which a condition that no message brings about is looked at again.
         self.poll = 0.02
 
@@ -248,6 +250,8 @@ class Kernel:
         if message["msg_type"] == "debug_event":
             self.debug_events.append(message["content"])
             return
+        if message["msg_type"] == "comm_msg":
+            self.comm_messages.append(message["content"])
         cell = self._cells.get(message["parent_header"].get("msg_id"))
         if cell is None:
             return

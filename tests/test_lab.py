@@ -16,7 +16,7 @@ if (group := os.environ.get("TEST_GROUP", "test")) != "test":
     for needed in ("jupyterlab", "notebook", "playwright"):
         pytest.importorskip(needed, reason=f"{needed} is missing, as in the dependency group {group}: use group `test`")
 
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Locator, expect
 
 from browser import (
     BROWSERS,
@@ -349,6 +349,81 @@ def test_widgets_without_subshells(browser: Browser, serve: Callable[[str], Serv
     use_widgets(notebook)
     notebook.run(COUNT_SUBSHELLS).expect("subshells: 0")
     notebook.page.close()
+
+
+def live_row(live: Cell, name: str) -> Locator:
+    """Return the row of a task, or of a cell, in a live view."""
+    return live.outputs.locator("tr").filter(
+        has=live.outputs.page.locator("td:first-child", has_text=re.compile(f"^{name}$"))
+    )
+
+
+def test_the_live_view_while_a_cell_awaits(notebook: Notebook, tmp_path: Path) -> None:
+    end = tmp_path / "end"
+    notebook.page.set_viewport_size({"width": 1280, "height": 6000})  # what is scrolled away is not seen
+    notebook.run(f"""
+import os
+async def fetch():
+    await asyncio.sleep(600)
+def crunch():
+    while not os.path.exists({str(end)!r}): pass
+async def busy():
+    crunch()
+""").expect_end()
+    live = notebook.run("%atasks --live")
+    live.expect("no tasks").expect_end()
+    cell = notebook.run("""
+one, two = asyncio.create_task(fetch(), name="one"), asyncio.create_task(fetch(), name="<i>two</i>")
+done, _ = await asyncio.wait([one, two], return_when="FIRST_COMPLETED")
+print("ended:", [task.get_name() for task in done])
+await two
+""")
+    expect(live_row(live, "one").locator(".ipyrunner-state")).to_have_text("waiting")
+    expect(live_row(live, "one").locator(".ipyrunner-where")).to_contain_text("in fetch: await asyncio.sleep(600)")
+    cell.expect_running()
+    # By the keyboard: a button keeps the focus while the view is drawn again.
+    button = live.outputs.get_by_role("button", name="cancel: one")
+    button.focus()
+    age = live_row(live, "one").locator(".ipyrunner-age")
+    before = age.inner_text()
+    expect(age).not_to_have_text(before)
+    expect(button).to_be_focused()
+    notebook.page.keyboard.press("Enter")
+    cell.expect("ended: ['one']")
+    expect(live_row(live, "one")).to_have_count(0)
+    live.outputs.get_by_role("button", name=re.compile(r"^to the background: In")).click()
+    cell.expect_end()
+    live.outputs.get_by_role("button", name="cancel: <i>two</i>").click()
+    expect(live_row(live, "<i>two</i>")).to_have_count(0)
+    waiting = notebook.run("await asyncio.sleep(600)")
+    live.outputs.get_by_role("button", name=re.compile(r"^cancel: In\[")).click()
+    waiting.expect("CancelledError").expect_end()
+    blocking = notebook.run("await asyncio.create_task(busy())")
+    try:
+        expect(live.outputs.locator(".ipyrunner-blocked")).to_have_text(
+            re.compile(r"blocked for \d+ s in crunch\(\), In\[\d+\]:5")
+        )
+    finally:
+        end.touch()
+    blocking.expect_end()
+    expect(live.outputs.locator(".ipyrunner-blocked")).to_have_count(0)
+    notebook.page.set_viewport_size({"width": 1280, "height": 720})
+    expect_alive(notebook)
+
+
+def test_the_live_view_costs_nothing_while_it_is_not_seen(notebook: Notebook) -> None:
+    live = notebook.run("%atasks --live")
+    watching = "await asyncio.sleep(0); print('watching:', [t.name for t in threading.enumerate() if 'live' in t.name])"
+    live.expect("no tasks").expect_end()
+    notebook.run(f"import threading\n{watching}").expect("watching: ['ipyrunner: live view']").expect_end()
+    live.seen.locator(".jp-OutputCollapser, .jp-OutputPrompt").first.click()
+    deadline = time.monotonic() + DEADLINE
+    while True:
+        cell = notebook.run(watching)
+        cell.expect("watching:").expect_end()
+        if "watching: []" in cell.outputs.inner_text():
+            break
+        assert time.monotonic() < deadline
 
 
 def test_the_restart_button_lets_tasks_clean_up(notebook: Notebook, tmp_path: Path) -> None:

@@ -237,7 +237,9 @@ def _cells(extension: Extension) -> None:
 def _magics(extension: Extension) -> None:
     shell, runner = extension.shell, extension.runner
     extension.append("configurables", runner)
-    for magics in (RunnerMagics(shell, runner, extension.cells), TaskMagics(shell, runner)):
+    tasks = TaskMagics(shell, runner)
+    extension.undo(tasks.close)
+    for magics in (RunnerMagics(shell, runner, extension.cells), tasks):
         extension.undo(partial(extension.remove, "configurables", magics))  # Magics register themselves
         before = {kind: dict(present) for kind, present in shell.magics_manager.magics.items()}
         shell.register_magics(magics)

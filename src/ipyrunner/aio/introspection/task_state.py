@@ -1,7 +1,7 @@
 """What a task or future is, past what its class makes of being asked: a task factory of the user's may make anything.
 
 A class that is derived from asyncio's is asked by asyncio's own methods, which run no code of the user's. Any other is
-asked as it is, and what it raises counts as "cannot tell". Nothing here raises.
+asked as it is, and what it raises counts as "cannot tell". Nothing here raises but an interrupt.
 """
 
 from __future__ import annotations
@@ -10,7 +10,17 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-__all__ = ["cancelling", "coro_of", "is_cancelled", "is_done", "loop_of", "own_context", "own_name", "retrieve"]
+__all__ = [
+    "cancel",
+    "cancelling",
+    "coro_of",
+    "is_cancelled",
+    "is_done",
+    "loop_of",
+    "own_context",
+    "own_name",
+    "retrieve",
+]
 
 # Where asyncio's own classes are, the C and the Python ones.
 _ASYNCIO = ("_asyncio", "asyncio.tasks", "asyncio.futures")
@@ -43,6 +53,17 @@ def is_done(future: Any) -> bool:
 def is_cancelled(future: object) -> bool:
     """Return whether it has ended by being cancelled."""
     return _ask(future, "cancelled", bool, default=False)
+
+
+def cancel(task: asyncio.Task[Any]) -> BaseException | None:
+    """Cancel it; return what is raised instead: by its class, or because tasks wait for each other in a circle."""
+    try:
+        task.cancel()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as exc:
+        return exc
+    return None
 
 
 def cancelling(task: object) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 from ..introspection.exceptions import is_a
 from ..introspection.frames import uninterruptible
 from ..introspection.private_api import tasks_of, unseen
-from ..introspection.task_state import cancelling, is_cancelled, is_done, retrieve
+from ..introspection.task_state import cancel, cancelling, is_cancelled, is_done, retrieve
 from ..tasks.exception_handler import report
 
 __all__ = ["wind_up"]
@@ -64,9 +64,7 @@ async def wind_up(timeout: float, late: _Tasks) -> None:
 
 def _cancel(tasks: _Tasks) -> None:
     for task in tasks:
-        # RecursionError: tasks that wait for each other in a circle; those of the user's own: anything.
-        with suppress(Exception):
-            task.cancel()
+        cancel(task)
 
 
 def _others() -> _Tasks:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..introspection.exceptions import is_a
 from ..introspection.private_api import exception_of, unseen
-from ..introspection.task_state import cancelling, retrieve
+from ..introspection.task_state import cancel, cancelling, retrieve
 from ..introspection.wait_graph import awaited
 from .exception_handler import report
 
@@ -188,9 +188,6 @@ class Scope:
 
     def _abort(self) -> None:
         for task in tuple(self._brood.running):
-            if not self._closing or not cancelling(task):
-                try:
-                    task.cancel()
-                except Exception:  # tasks that wait for each other in a circle, or the user's own: they may never end
-                    self._brood.running.discard(task)
+            if (not self._closing or not cancelling(task)) and cancel(task) is not None:  # it may never end
+                self._brood.running.discard(task)
         self._closing = True

@@ -17,6 +17,7 @@ from IPython.core.magic_arguments import argument
 
 from ...aio.introspection.private_api import is_task, waits_for
 from ...aio.introspection.running_loop import running_loop
+from ...aio.introspection.task_state import cancel
 from ...aio.introspection.wait_graph import awaits
 from ...aio.tasks.safe_names import label_of, name_of, repr_of, short
 from ...aio.tasks.task_records import Ended, Started
@@ -31,8 +32,10 @@ __all__ = ["ACTIONS", "ATASKS", "TaskMagics", "table"]
 ACTIONS = ("show", "cancel", "wait", "background")
 ATASKS = MagicOptions(
     "%atasks",
-    ("%atasks [-a]", "%atasks show|cancel|background TASK ...", "%atasks wait [--timeout SECONDS] TASK ..."),
+    ("%atasks [-a | --live]", "%atasks show|cancel|background TASK ...", "%atasks wait [--timeout SECONDS] TASK ..."),
     argument("-a", "--all", action="store_true", help="also list the last 200 tasks that have ended"),
+    argument("--live", action="store_true", help="show the tasks as they are at the moment, as a tree with buttons, "
+             "also while a cell awaits (needs anywidget; in a terminal a table, which needs rich)"),
     argument("--timeout", type=seconds, metavar="SECONDS", help="for wait: raise TimeoutError after SECONDS. The "
              "tasks are not cancelled"),
     argument("action", nargs="?", choices=ACTIONS, help="show: where the task waits, call by call; cancel: cancel "
@@ -59,16 +62,24 @@ class TaskMagics(Magics):
     def __init__(self, shell: Any, runner: NotebookRunner) -> None:
         super().__init__(shell)
         self._runner = runner
+        # The live view, if there is one: it can be displayed more than once.
+        self._view: Any = None
+
+    def close(self) -> None:
+        """End the live view."""
+        if self._view is not None:
+            self._view.close()
 
     @ATASKS
     @line_magic
-    def atasks(self, line: str) -> TaskTable | None:
+    def atasks(self, line: str) -> object:
         """List the tasks of the notebook's event loop; show, cancel or wait for some of them.
 
         `%atasks` shows a table: each task's number, name and state, the cell that started it, its age, and the line of
         your code where it waits. `ipyrunner.tasks()` returns the same as a list.
 
             %atasks -a
+            %atasks --live
             %atasks show 3
             %atasks cancel 3 ticker
             %atasks wait 4 5 --timeout 10
@@ -83,6 +94,10 @@ class TaskMagics(Magics):
             return None
         if arguments.timeout is not None and arguments.action != "wait":
             raise UsageError("%atasks: --timeout is an option of wait, as in %atasks wait 3 --timeout 10")
+        if arguments.live:
+            if arguments.action is not None or arguments.all:
+                raise UsageError("%atasks --live stands alone: leave out --live, or what stands beside it")
+            return self._show_live()
         if arguments.action is None:
             return table(self.shell, self._runner, ended=arguments.all)
         if not arguments.tasks:
@@ -109,6 +124,22 @@ class TaskMagics(Magics):
             return None
         self._wait(tasks, arguments.timeout)
         return None
+
+    def _show_live(self) -> object:
+        make_table = partial(table, self.shell, self._runner)
+        if not hasattr(self.shell, "kernel"):
+            from .live.terminal import show_live
+
+            return None if running_loop() is None and show_live(self._runner, make_table) else make_table()
+        try:
+            from .live.view import LiveView
+        except ImportError:
+            raise UsageError(
+                "%atasks --live needs anywidget, which is not installed: run `%pip install anywidget`, or use %atasks"
+            ) from None
+        if self._view is None or not self._view.is_open:
+            self._view = LiveView(self.shell, self._runner, make_table)
+        return self._view
 
     def _find(self, word: str, *, ended: bool) -> Sequence[TaskInfo]:
         infos = [*table(self.shell, self._runner, ended=ended)]
@@ -146,10 +177,9 @@ class TaskMagics(Magics):
     def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
         cancelled = []
         for task in tasks:
-            try:
-                task.cancel()
+            if (exc := cancel(task)) is None:
                 cancelled.append(label_of(task))
-            except Exception as exc:  # RecursionError: tasks that wait for each other in a circle
+            else:
                 print(
                     f"{label_of(task)} cannot be cancelled ({type(exc).__name__}). `%arunner restart` closes the loop "
                     "without it"

@@ -19,7 +19,7 @@ from ...aio.introspection.wait_graph import Step, awaits, innermost
 from ...aio.tasks.safe_names import describe, function_of, name_of, short
 from ...aio.tasks.task_records import Ended, Started, state_of
 
-__all__ = ["TaskInfo", "TaskTable", "age", "ending", "few", "states"]
+__all__ = ["TaskInfo", "TaskTable", "age", "ending", "few", "quick_state", "states"]
 
 # So many rows are shown, and so many of one kind: those that are alike are counted.
 _ROWS = 20
@@ -199,6 +199,11 @@ def _state(task: asyncio.Task[Any]) -> str:
             return "running"
     except RuntimeError:  # no loop runs
         pass
+    return quick_state(task)
+
+
+def quick_state(task: asyncio.Task[Any]) -> str:
+    """Return the state of a task that has not ended and is not the one that runs."""
     if cancelling(task):
         return "cancelling"
     return "ready" if waits_for(task) is None else "waiting"

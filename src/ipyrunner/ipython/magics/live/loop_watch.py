@@ -1,0 +1,129 @@
+"""Ask a loop again and again; measure how long it takes to answer, and see what keeps it from answering.
+
+The problem: what blocks the loop's thread also keeps everything on it from saying so.
+
+The solution: a thread asks the loop by ``call_soon_threadsafe``. The time until the answer is the loop's lag. While
+there is no answer, the thread itself looks at the frames of the loop's thread, and says where it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NamedTuple
+
+from ....aio.introspection.frames import function_name, uninterruptible
+from ....aio.tasks.slow_callbacks import place_of
+
+__all__ = ["Blocked", "LoopWatch"]
+
+# Seconds between two questions, and until a loop that does not answer is said to be blocked.
+PERIOD = 0.5
+BLOCKED = 1.0
+# The part of the loop's time that answers may take: the next question waits so much longer.
+_SHARE = 20
+# Answers that are remembered: those of a minute.
+_MINUTE = int(60 / PERIOD)
+
+
+class Blocked(NamedTuple):
+    """A loop that has not answered for *seconds*, and the place in the user's code where its thread is, if known."""
+
+    seconds: float
+    function: str | None
+    filename: str | None
+    line: int
+
+
+class LoopWatch:
+    """Call *answer* in the loop twice a second, and *blocked* in a thread while the loop does not come to that.
+
+    *get_loop* returns the loop to ask, or None; *gone* is called in the thread where there is none. From :meth:`start`
+    to :meth:`stop`, which may be called in each of these. Made on the loop's thread.
+    """
+
+    def __init__(
+        self,
+        get_loop: Callable[[], asyncio.AbstractEventLoop | None],
+        *,
+        answer: Callable[[], object],
+        blocked: Callable[[Blocked], object],
+        gone: Callable[[], object],
+    ) -> None:
+        self._get_loop = get_loop
+        self._answer = answer
+        self._blocked = blocked
+        self._gone = gone
+        self._ident = threading.get_ident()
+        self._thread: threading.Thread | None = None
+        self._gate = threading.Event()
+        # The question that is not answered yet: the loop, and when it was asked.
+        self._asked: tuple[asyncio.AbstractEventLoop, float] | None = None
+        self._rest = 0.0
+        # Seconds from question to answer, of the last minute.
+        self.lags: deque[float] = deque(maxlen=_MINUTE)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the thread goes on. Not in a child process, which has no threads of its parent's."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self) -> None:
+        """Begin, if it has not; nothing where no thread can be started."""
+        if self.is_running and not self._gate.is_set():
+            return
+        self._gate, self._asked = threading.Event(), None
+        self._thread = threading.Thread(
+            target=self._watch, args=(self._gate,), name="ipyrunner: live view", daemon=True
+        )
+        # A front end's debugger stops all other threads at a breakpoint; ipykernel says this of its own.
+        self._thread.pydev_do_not_trace = self._thread.is_pydev_daemon_thread = True  # type: ignore[attr-defined]
+        with suppress(RuntimeError):  # no more threads, or an interpreter that exits
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End. Idempotent."""
+        self._gate.set()
+
+    def _watch(self, gate: threading.Event) -> None:
+        self._ask()
+        while not gate.wait(PERIOD):
+            self._ask()
+
+    def _ask(self) -> None:
+        loop, now = self._get_loop(), time.monotonic()
+        if loop is None or loop.is_closed():
+            self._asked = None
+            self._gone()
+        elif self._asked is None or self._asked[0] is not loop:
+            if now < self._rest:
+                return
+            self._asked = loop, now
+            with suppress(RuntimeError):  # closed since
+                loop.call_soon_threadsafe(self._reply, loop, now)
+        elif (seconds := now - self._asked[1]) >= BLOCKED:
+            self._blocked(self._look(seconds))
+
+    def _look(self, seconds: float) -> Blocked:
+        place = place_of(sys._current_frames().get(self._ident))
+        if place is None:
+            return Blocked(seconds, None, None, 0)
+        code, line = place
+        return Blocked(seconds, function_name(code), code.co_filename, line)
+
+    @uninterruptible
+    def _reply(self, loop: asyncio.AbstractEventLoop, asked: float) -> None:
+        """In the loop."""
+        if self._gate.is_set() or self._asked != (loop, asked):
+            return
+        begin = time.monotonic()
+        self.lags.append(begin - asked)
+        self._asked = None
+        self._answer()
+        end = time.monotonic()
+        self._rest = end + _SHARE * (end - begin)

@@ -1,0 +1,163 @@
+"""What the live view shows, as plain data: running cells and tasks, below those that started them or wait for them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypedDict
+
+from ....aio.introspection.private_api import is_task
+from ....aio.introspection.wait_graph import awaited
+from ....aio.tasks.safe_names import short
+from ....aio.tasks.task_records import Started
+from ..tasks_table import TaskInfo, quick_state
+
+__all__ = ["Row", "Snapshot", "snapshot"]
+
+# So many tasks are looked at closely, so many rows are shown, and so many below one other that are alike.
+_CLOSELY = 300
+_ROWS = 60
+_ALIKE = 5
+
+Parents = Callable[[asyncio.Task[Any]], "asyncio.Task[Any] | None"]
+
+
+class Row(TypedDict):
+    """A task, a cell that awaits, or one that has ended and started tasks (``past``). *age* is in seconds."""
+
+    kind: str
+    key: str
+    depth: int
+    number: int
+    name: str
+    state: str
+    age: float
+    where: str
+
+
+class Snapshot(TypedDict):
+    """All rows, and in words what is left out."""
+
+    rows: list[Row]
+    total: int
+    rest: str
+
+
+def snapshot(
+    entries: Sequence[Started],
+    *,
+    cells: Iterable[asyncio.Task[Any]],
+    parent_of: Parents,
+    name_file: Callable[[str], str],
+) -> Snapshot:
+    """Return *entries* as a tree: below each cell its tasks, each below the task that started it or waits for it.
+
+    *cells* are the tasks of cells that await at the moment. *parent_of* returns the task that has started another one,
+    where that is known. Of many tasks the interesting ones are shown, and the others are counted.
+    """
+    mains = [id(task) for task in cells]
+    chosen, left = _choose(entries, mains)
+    now = time.monotonic()
+    tree = _Tree([TaskInfo(entry, name_file, now) for entry in chosen], mains, parent_of)
+    left += tree.left
+    rest = ", ".join(f"{number:,} {state}" for state, number in left.most_common())
+    return Snapshot(rows=tree.rows, total=len(entries), rest=f"and {left.total():,} more: {rest}" if rest else "")
+
+
+def _choose(entries: Sequence[Started], mains: list[int]) -> tuple[list[Started], Counter[str]]:
+    if len(entries) <= _CLOSELY:
+        return list(entries), Counter()
+    by_state: defaultdict[str, list[Started]] = defaultdict(list)
+    for entry in entries:
+        by_state["running" if id(entry.task) in mains else quick_state(entry.task)].append(entry)
+    chosen: list[Started] = []
+    for state in ("running", "cancelling", "ready", "waiting"):
+        chosen += by_state[state][: _CLOSELY // 3]
+    left = Counter({state: len(those) for state, those in by_state.items()})
+    left.subtract("running" if id(entry.task) in mains else quick_state(entry.task) for entry in chosen)
+    return sorted(chosen, key=lambda entry: entry.number), +left
+
+
+class _Tree:
+    """The rows, depth first."""
+
+    def __init__(self, infos: list[TaskInfo], mains: list[int], parent_of: Parents) -> None:
+        self.rows: list[Row] = []
+        self.left: Counter[str] = Counter()
+        self._mains = mains
+        self._seen: set[int] = set()
+        self._below = self._nest(infos, parent_of)
+        cells: defaultdict[str | None, list[TaskInfo]] = defaultdict(list)
+        for info in infos:
+            cells[info.cell].append(info)
+        for cell, those in cells.items():
+            # Those of the cell that nothing else stands above; and then what only stands in a circle.
+            roots = [info for info in those if not self._is_below(info)] + those
+            running = next((info for info in roots if id(info.task) in mains), None)
+            if running is None:
+                self._add("past", f"cell {cell}", 0, name=cell or "no cell")
+                self._put(roots, 1)
+            else:
+                self._put([running], 0)
+                self._put(roots, 1)
+
+    def _nest(self, infos: list[TaskInfo], parent_of: Parents) -> dict[int, list[TaskInfo]]:
+        known = {id(info.task): info for info in infos}
+        waiters: dict[int, TaskInfo] = {}
+        for info in infos:
+            if info.task is not None:
+                for future in awaited([info.task]):
+                    if is_task(future) and future is not info.task:
+                        waiters.setdefault(id(future), info)
+        below: defaultdict[int, list[TaskInfo]] = defaultdict(list)
+        self._above: dict[int, TaskInfo] = {}
+        for info in infos:
+            if info.task is None or id(info.task) in self._mains:
+                continue
+            started_by = known.get(id(parent_of(info.task)))
+            # All cells run in one task: only what the present one has started is its own.
+            above = started_by if started_by is not None and started_by.cell == info.cell else None
+            above = above or waiters.get(id(info.task))
+            if above is not None and above is not info and above.cell == info.cell:
+                below[id(above.task)].append(info)
+                self._above[id(info.task)] = above
+        return below
+
+    def _is_below(self, info: TaskInfo) -> bool:
+        return id(info.task) in self._above
+
+    def _put(self, infos: list[TaskInfo], depth: int) -> None:
+        pending = [(info, depth) for info in reversed(infos)]
+        kinds: Counter[tuple[Any, ...]] = Counter()
+        while pending:
+            info, depth = pending.pop()
+            if id(info.task) in self._seen:
+                continue
+            self._seen.add(id(info.task))
+            above = self._above.get(id(info.task))
+            kind = (None if above is None else id(above.task), info.function, info.state)
+            kinds[kind] += 1
+            if kinds[kind] > _ALIKE or len(self.rows) >= _ROWS:
+                self.left[info.state] += 1
+            else:
+                self._add_task(info, depth)
+            pending += [(child, depth + 1) for child in reversed(self._below.get(id(info.task), []))]
+
+    def _add_task(self, info: TaskInfo, depth: int) -> None:
+        kind = "cell" if id(info.task) in self._mains else "task"
+        self._add(
+            kind,
+            f"task {info.number}",
+            depth,
+            number=info.number,
+            name=short(info.name),
+            state=info.state,
+            age=info.age,
+            where=short(info.waits_for, 120),
+        )
+
+    def _add(self, kind: str, key: str, depth: int, **cells: Any) -> None:
+        empty = Row(kind=kind, key=key, depth=depth, number=0, name="", state="", age=0.0, where="")
+        self.rows.append({**empty, **cells})  # type: ignore[typeddict-item]

@@ -1,0 +1,157 @@
+// The live view in the browser. It says that it is seen, and draws what the kernel sends.
+const AGAIN = 5000; // milliseconds: the kernel takes a view for seen for three times as long
+const LAGS = 120; // points of the line: one for each half second of the last minute
+const WIDTH = 120, HEIGHT = 18;
+
+function make(tag, attributes = {}, ...children) {
+  const svg = ["svg", "polyline", "line"].includes(tag);
+  const node = svg ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
+}
+
+function age(seconds) {
+  if (seconds < 60) return `${seconds.toFixed(1)} s`;
+  const minutes = Math.floor(seconds / 60), rest = String(Math.floor(seconds % 60)).padStart(2, "0");
+  if (minutes < 60) return `${minutes} min ${rest} s`;
+  return `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;
+}
+
+function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text; // else a selection in it would be lost
+}
+
+class Lag {
+  constructor() {
+    this.line = make("polyline");
+    this.label = make("span");
+    const svg = make("svg", { width: WIDTH, height: HEIGHT, "aria-hidden": "true" },
+      make("line", { x1: 0, x2: WIDTH, y1: HEIGHT - 0.5, y2: HEIGHT - 0.5 }), this.line);
+    this.node = make("div", { class: "ipyrunner-lag", title: "How long the event loop takes to answer: the last minute" },
+      this.label, svg);
+  }
+
+  draw(lags) {
+    this.node.hidden = !lags.length;
+    if (!lags.length) return;
+    const most = Math.max(...lags), top = Math.max(most, 20);
+    const x = (i) => WIDTH - (lags.length - 1 - i) * WIDTH / (LAGS - 1);
+    const y = (lag) => HEIGHT - 1.5 - (HEIGHT - 3) * lag / top;
+    this.line.setAttribute("points", lags.map((lag, i) => `${x(i).toFixed(1)},${y(lag).toFixed(1)}`).join(" "));
+    setText(this.label, `lag ${Math.round(lags.at(-1))} ms, at most ${Math.round(most)} ms`);
+  }
+}
+
+class Rows {
+  constructor(act) {
+    this.act = act;
+    this.body = make("tbody");
+    this.rows = new Map();
+    const heads = ["task", "state", "age", "waits for", "actions"].map((head) => make("th", { scope: "col" }, head));
+    this.node = make("table", { "aria-label": "tasks of the event loop" }, make("thead", {}, make("tr", {}, ...heads)), this.body);
+  }
+
+  make(row) {
+    const cells = ["name", "state", "age", "where", "actions"].map((name) => make("td", { class: `ipyrunner-${name}` }));
+    if (row.kind !== "past") {
+      const actions = row.kind === "cell" ? ["cancel", "background"] : ["cancel"];
+      for (const action of actions) {
+        const text = action === "background" ? "to the background" : action;
+        const button = make("button", { type: "button", "aria-label": `${text}: ${row.name}` }, text);
+        button.addEventListener("click", () => this.act(action, row.number));
+        cells[4].append(button);
+      }
+    }
+    return { node: make("tr", { "data-kind": row.kind }, ...cells), cells };
+  }
+
+  draw(rows) {
+    const keys = new Set(rows.map((row) => `${row.kind} ${row.key}`));
+    for (const [key, shown] of this.rows) {
+      if (!keys.has(key)) {
+        shown.node.remove();
+        this.rows.delete(key);
+      }
+    }
+    let before = null;
+    for (const row of rows) {
+      const key = `${row.kind} ${row.key}`;
+      if (!this.rows.has(key)) this.rows.set(key, this.make(row));
+      const { node, cells } = this.rows.get(key);
+      node.dataset.state = row.state;
+      cells[0].style.paddingLeft = `${16 * row.depth}px`;
+      setText(cells[0], row.name);
+      setText(cells[1], row.state);
+      setText(cells[2], row.kind === "past" ? "" : age(row.age));
+      setText(cells[3], row.where);
+      cells[3].title = row.where;
+      // Only what has moved: a button that is moved in the page loses the keyboard's focus.
+      const place = before ? before.nextSibling : this.body.firstChild;
+      if (place !== node) this.body.insertBefore(node, place);
+      before = node;
+    }
+  }
+}
+
+function render({ model, el }) {
+  const view = Math.random().toString(36).slice(2);
+  const act = (action, number) => model.send({ type: action, number });
+  const lag = new Lag(), rows = new Rows(act);
+  const status = make("span"), said = make("span", { class: "ipyrunner-said", role: "status" });
+  const rest = make("p", { class: "ipyrunner-rest" });
+  const table = make("pre", {}, model.get("table"));
+  const live = make("div", { class: "ipyrunner-scroll", hidden: "" }, rows.node, rest);
+  lag.node.hidden = true;
+  el.append(make("div", { class: "ipyrunner-live", role: "region", "aria-label": "asyncio tasks" },
+    make("div", { class: "ipyrunner-head" }, status, said, lag.node), table, live));
+
+  function sayBlocked({ seconds, where }) {
+    status.className = "ipyrunner-blocked";
+    live.classList.add("ipyrunner-old");
+    setText(status, `blocked for ${seconds} s${where}`);
+    setText(said, `the event loop is blocked${where}`); // read aloud once: it does not change
+  }
+
+  function onMessage(message) {
+    if (message.type === "blocked") {
+      sayBlocked(message);
+    } else if (message.type === "done") {
+      setText(said, message.text);
+    } else if (message.type === "tasks") {
+      if (status.className) setText(said, "the event loop runs again");
+      status.className = "";
+      live.classList.remove("ipyrunner-old");
+      setText(status, message.total === 1 ? "1 task" : message.total ? `${message.total.toLocaleString("en")} tasks` : "no tasks");
+      table.hidden = true;
+      live.hidden = false;
+      rows.draw(message.rows);
+      rows.node.hidden = !message.rows.length;
+      setText(rest, message.rest);
+      lag.draw(message.lags);
+    }
+  }
+
+  let seen = false;
+  const say = () => model.send({ type: "seen", view, seen: seen && document.visibilityState === "visible" });
+  const observer = new IntersectionObserver((entries) => {
+    seen = entries.at(-1).isIntersecting;
+    say();
+  });
+  const again = setInterval(() => {
+    if (seen && document.visibilityState === "visible") say();
+  }, AGAIN);
+  model.on("msg:custom", onMessage);
+  document.addEventListener("visibilitychange", say);
+  observer.observe(el);
+  return () => {
+    seen = false;
+    say();
+    observer.disconnect();
+    clearInterval(again);
+    document.removeEventListener("visibilitychange", say);
+    model.off("msg:custom", onMessage);
+  };
+}
+
+export default { render };

@@ -1,0 +1,171 @@
+"""The widget of ``%atasks --live``.
+
+The front end says which views can be seen, and says it again while they can. Only in that time the loop is asked, and
+what it answers is sent as messages: a view that nobody sees costs nothing, also when its page was closed without a
+word.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anywidget
+import traitlets
+
+from ....aio.introspection.frames import uninterruptible
+from ....aio.introspection.task_state import cancel
+from ....aio.sigint.handlers import on_main_thread
+from ....aio.tasks.safe_names import label_of, short
+from ....notebook import NotebookRunner
+from ...loop_reports import name_file
+from ..tasks_table import TaskTable
+from .loop_watch import Blocked, LoopWatch
+from .snapshot import snapshot
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from ....aio.persistent_runner import PersistentRunner
+
+__all__ = ["LiveView"]
+
+_HERE = Path(__file__).parent
+# Seconds that a view counts as seen; it says so every five.
+_SEEN = 15.0
+
+
+class LiveView(anywidget.AnyWidget):  # type: ignore[misc]
+    """The tasks of the notebook's loop, as they are at the moment, with buttons. ``close()`` ends it."""
+
+    _esm = (_HERE / "view.js").read_text(encoding="utf-8")
+    _css = (_HERE / "view.css").read_text(encoding="utf-8")
+    # What is shown where no kernel answers: the table, as it was when the view was displayed.
+    table = traitlets.Unicode().tag(sync=True)
+
+    def __init__(self, shell: InteractiveShell, runner: NotebookRunner, make_table: Callable[[], TaskTable]) -> None:
+        self._make_table = make_table
+        self._runner = runner
+        self._name_file = partial(name_file, shell)
+        self._seen: dict[str, float] = {}
+        self._starters: weakref.WeakKeyDictionary[Any, weakref.ref[Any]] = weakref.WeakKeyDictionary()
+        self._watched: PersistentRunner | None = None
+        self._unwatch: Callable[[], None] = lambda: None
+        self._loop_watch = LoopWatch(self._loop, answer=self._answer, blocked=self._say_blocked, gone=self._say_gone)
+        super().__init__()
+        self.on_msg(self._on_message)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        bundle: tuple[dict[str, Any], dict[str, Any]] | None = super()._repr_mimebundle_(**kwargs)
+        self.table = repr(self._make_table())
+        if bundle is not None:
+            bundle[0]["text/plain"] = self.table
+        return bundle
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can still be displayed."""
+        return self.comm is not None
+
+    def close(self) -> None:
+        """End the view, wherever it is displayed. Idempotent."""
+        self._seen.clear()
+        self._end()
+        super().close()
+
+    # -- what the loop is asked for
+
+    def _loop(self) -> asyncio.AbstractEventLoop | None:
+        present = self._runner.present
+        return None if present is None else present.loop
+
+    def _is_seen(self) -> bool:
+        now = time.monotonic()
+        for view in [view for view, until in tuple(self._seen.items()) if until < now]:
+            self._seen.pop(view, None)
+        return bool(self._seen) and self.is_open
+
+    def _answer(self) -> None:
+        """In the loop."""
+        present = self._runner.present
+        if present is None or not self._is_seen():
+            self._end()
+            return
+        if present is not self._watched:
+            self._unwatch()
+            self._watched, self._unwatch = present, present.tasks.watch(self._on_started)
+        cells = [run.task for run in present.interrupts.runs() if run.task is not None]
+        shown = snapshot(present.tasks.started(), cells=cells, parent_of=self._starter_of, name_file=self._name_file)
+        lags = [round(lag * 1000, 1) for lag in self._loop_watch.lags]
+        self._say(type="tasks", lags=lags, **shown)
+
+    @uninterruptible
+    def _on_started(self, task: asyncio.Task[Any], context: object) -> None:
+        with suppress(Exception):  # a task of the user's, which may be anything; or no task starts it
+            self._starters[task] = weakref.ref(asyncio.current_task())  # type: ignore[type-var]
+
+    def _starter_of(self, task: asyncio.Task[Any]) -> asyncio.Task[Any] | None:
+        with suppress(Exception):
+            return self._starters[task]()  # type: ignore[no-any-return]
+        return None
+
+    def _end(self) -> None:
+        """On the loop's thread: nobody looks any more."""
+        self._loop_watch.stop()
+        self._unwatch()
+        self._watched, self._unwatch = None, lambda: None
+
+    # -- in the thread
+
+    def _say_blocked(self, blocked: Blocked) -> None:
+        where = ""
+        if blocked.filename is not None:
+            function = "" if blocked.function is None else f"{short(blocked.function)}(), "
+            where = f" in {function}{self._name_file(blocked.filename)}:{blocked.line}"
+        self._say(type="blocked", seconds=int(blocked.seconds), where=where)
+
+    def _say_gone(self) -> None:
+        if self._is_seen():
+            self._say(type="tasks", lags=[], rows=[], total=0, rest="")
+        else:
+            self._loop_watch.stop()
+
+    # -- with the front end
+
+    def _say(self, **content: Any) -> None:
+        with suppress(Exception):  # closed since, or a kernel that ends
+            self.send(content)
+
+    def _on_message(self, _: object, content: Any, buffers: object) -> None:
+        match content:
+            case {"type": "seen", "view": str(view), "seen": bool(seen)}:
+                if seen:
+                    self._seen[view] = time.monotonic() + _SEEN
+                    self._loop_watch.start()
+                else:
+                    self._seen.pop(view, None)
+            case {"type": "cancel" | "background" as action, "number": int(number)}:
+                self._say(type="done", text=self._act(action, number))
+
+    def _act(self, action: str, number: int) -> str:
+        """Do what a button says; return it in words."""
+        present = self._runner.present
+        entries = [] if present is None or not on_main_thread() else present.tasks.started()
+        task = next((entry.task for entry in entries if entry.number == number), None)
+        if task is None:
+            return f"task {number} has ended"
+        label = label_of(task)
+        if action == "cancel":
+            exc = cancel(task)
+            return f"cancelling {label}" if exc is None else f"{label} cannot be cancelled ({type(exc).__name__})"
+        try:
+            self._runner.background(task)
+        except RuntimeError:
+            return f"{label} is no cell that awaits"
+        return f"{label} goes on in the background"

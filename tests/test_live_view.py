@@ -1,0 +1,381 @@
+"""``%atasks --live``: what the kernel sends to a view that is seen, and that it sends nothing to one that is not."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hostile import PRELUDE
+from kernels import BEFORE, CONCURRENT, DEADLINE, Kernel, kernel
+
+pytest.importorskip("anywidget")
+
+SETUP = """
+import asyncio, threading, time
+async def fetch(n):
+    await asyncio.sleep(1000)
+def watchers():
+    return [t.name for t in threading.enumerate() if t.name == "ipyrunner: live view"]
+"""
+needs_comms_in_cells = pytest.mark.skipif(not CONCURRENT, reason="this ipykernel queues comm messages behind a cell")
+
+
+class View:
+    """One view of the widget: the half of it that is in the browser."""
+
+    _numbers = itertools.count()
+
+    def __init__(self, kernel: Kernel, comm_id: str) -> None:
+        self.kernel = kernel
+        self.comm_id = comm_id
+        self.name = f"view {next(self._numbers)}"
+
+    def say(self, **content: Any) -> None:
+        self.kernel.send_comm("comm_msg", {"comm_id": self.comm_id, "data": {"method": "custom", "content": content}})
+
+    def see(self, seen: bool = True) -> None:
+        self.say(type="seen", view=self.name, seen=seen)
+
+    def received(self, kind: str) -> list[dict[str, Any]]:
+        contents = [m["data"].get("content", {}) for m in self.kernel.comm_messages if m["comm_id"] == self.comm_id]
+        return [content for content in contents if content.get("type") == kind]
+
+    def wait(self, kind: str, condition: Callable[[dict[str, Any]], bool] = lambda message: True) -> dict[str, Any]:
+        """Wait for a message that is not there yet and that meets the condition."""
+        self.kernel.comm_messages.clear()
+        self.kernel.wait_until(lambda: any(map(condition, self.received(kind))))
+        return next(filter(condition, self.received(kind)))
+
+    def wait_for_rows(self, *expected: tuple[int, str]) -> dict[str, Any]:
+        """Wait until these are the rows: how deep, and the name."""
+        return self.wait("tasks", lambda m: [(row["depth"], row["name"]) for row in m["rows"]] == [*expected])
+
+
+def display(kernel: Kernel) -> View:
+    cell = kernel.ok("%atasks --live")
+    data = next(m["content"]["data"] for m in cell.messages if m["msg_type"] == "execute_result")
+    return View(kernel, data["application/vnd.jupyter.widget-view+json"]["model_id"])
+
+
+@pytest.fixture(scope="module")
+def _kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
+    with kernel(tmp_path_factory.mktemp("live")) as started:
+        yield started
+
+
+@pytest.fixture
+def live(_kernel: Kernel) -> Iterator[Kernel]:
+    _kernel.ok(BEFORE + SETUP)
+    yield _kernel
+    _kernel.ok("get_ipython().magics_manager.registry['TaskMagics'].close()")
+    _kernel.ok("%reset -f")
+    _kernel.ok("%arunner restart")
+
+
+@pytest.fixture
+def end(live: Kernel, tmp_path: Path) -> Iterator[Path]:
+    """A file that is not there yet: what blocks the loop until it is."""
+    end = tmp_path / "end"
+    yield end
+    end.touch()
+
+
+def named(live: Kernel, prefix: str = "") -> str:
+    """Run a cell that does nothing, and return its name."""
+    return f"In[{live.ok(prefix + 'None').reply['execution_count']}]"  # type: ignore[index]
+
+
+def test_tasks_stand_below_their_cell_and_below_the_task_that_waits_for_them(live: Kernel) -> None:
+    view = display(live)
+    cell = named(live, "a = asyncio.create_task(fetch(1), name='a')\n"
+        "async def wait():\n    await a\n"
+        "b = asyncio.create_task(wait(), name='b'); await asyncio.sleep(0)\n")  # fmt: skip
+    view.see()
+    message = view.wait_for_rows((0, cell), (1, "b"), (2, "a"))
+    past, b, a = message["rows"]
+    assert (past["kind"], b["kind"], a["kind"]) == ("past", "task", "task")
+    assert (a["state"], b["state"], message["total"], message["rest"]) == ("waiting", "waiting", 2, "")
+    assert re.fullmatch(r"In\[\d+\]:\d+ in fetch: await asyncio.sleep\(1000\)", a["where"])
+    assert a["age"] >= 0
+    assert message["lags"]
+
+
+def test_tasks_stand_below_the_task_that_has_started_them(live: Kernel) -> None:
+    view = display(live)
+    view.see()
+    view.wait_for_rows()  # from here on it is known who starts whom
+    cell = named(
+        live,
+        """
+async def parent():
+    asyncio.create_task(fetch(1), name='child')
+    await asyncio.sleep(1000)
+p = asyncio.create_task(parent(), name='parent')
+await asyncio.sleep(0); await asyncio.sleep(0)
+""",
+    )
+    view.wait_for_rows((0, cell), (1, "parent"), (2, "child"))
+
+
+@needs_comms_in_cells
+def test_it_shows_what_a_cell_awaits_while_it_does_and_cancels_a_task_of_it(live: Kernel) -> None:
+    view = display(live)
+    view.see()
+    cell = live.begin(
+        "one, two = asyncio.create_task(fetch(1), name='one'), asyncio.create_task(fetch(2), name='two')\n"
+        "await asyncio.wait([one, two], return_when='FIRST_COMPLETED')\n"
+        "print(one.cancelled(), two.done()); two.cancel()"
+    )
+    message = view.wait("tasks", lambda m: len(m["rows"]) == 3)
+    _, one, two = message["rows"]
+    assert [(row["kind"], row["depth"]) for row in message["rows"]] == [("cell", 0), ("task", 1), ("task", 1)]
+    assert (one["name"], two["name"]) == ("one", "two")
+    view.say(type="cancel", number=one["number"])
+    assert live.finish(cell).stdout == "True False\n"
+    live.expect_alive()
+
+
+@needs_comms_in_cells
+def test_its_buttons_end_a_cell_and_send_one_to_the_background(live: Kernel) -> None:
+    view = display(live)
+    view.see()
+    for action in ("cancel", "background"):
+        cell = live.begin(f"done = False\nprint('{action}')\nawait asyncio.sleep(1000)")
+        live.wait_for(cell, action)
+        row = view.wait("tasks", lambda m: [row["kind"] for row in m["rows"]] == ["cell"])["rows"][0]
+        view.say(type=action, number=row["number"])
+        assert live.finish(cell).ename == ("CancelledError" if action == "cancel" else None)
+        live.expect_alive()
+    view.wait("tasks", lambda m: [row["kind"] for row in m["rows"]] == ["past", "task"])
+
+
+def test_it_says_where_the_loop_is_blocked_and_that_it_runs_again(live: Kernel, end: Path) -> None:
+    view = display(live)
+    view.see()
+    view.wait("tasks")
+    cell = live.begin(f"""
+import os
+def crunch():
+    while not os.path.exists({str(end)!r}):
+        pass
+async def busy():
+    crunch()
+await busy()
+""")
+    message = view.wait("blocked", lambda m: "crunch" in m["where"])
+    assert re.fullmatch(r" in crunch\(\), In\[\d+\]:[34]", message["where"]), message
+    assert message["seconds"] >= 1
+    view.wait("blocked", lambda m: m["seconds"] > message["seconds"] and "crunch" in m["where"])
+    end.touch()
+    live.finish(cell)
+    assert max(view.wait("tasks")["lags"]) >= 1000
+    live.expect_alive()
+
+
+def test_a_cell_without_await_that_keeps_the_tasks_waiting_is_named(live: Kernel, end: Path) -> None:
+    view = display(live)
+    view.see()
+    view.wait("tasks")
+    cell = live.begin(f"import os\n\nwhile not os.path.exists({str(end)!r}):\n    pass")
+    message = view.wait("blocked")
+    assert re.fullmatch(r" in In\[\d+\]:[23]", message["where"]), message
+    end.touch()
+    live.finish(cell)
+    view.wait("tasks")
+
+
+def test_a_view_that_nobody_sees_costs_nothing(live: Kernel) -> None:
+    view = display(live)
+    assert live.ok("watchers()").value == "[]"
+    view.see()
+    view.wait("tasks")
+    assert live.ok("watchers()").value == "['ipyrunner: live view']"
+    view.see(False)
+    wait_for_its_end(live)
+    # Nor does the making of tasks.
+    assert live.ok("import ipyrunner; ipyrunner.get_runner().current.tasks._watchers").value == "[]"
+    view.see()
+    view.wait("tasks")
+
+
+def wait_for_its_end(live: Kernel) -> None:
+    assert live.ok(f"""
+for thread in threading.enumerate():
+    if thread.name == "ipyrunner: live view":
+        await asyncio.to_thread(thread.join, {DEADLINE})
+watchers()
+""").value == "[]"  # fmt: skip
+
+
+def test_a_view_whose_page_has_gone_without_a_word_ends(live: Kernel) -> None:
+    live.ok("import ipyrunner.ipython.magics.live.view as module; seen, module._SEEN = module._SEEN, 0.3")
+    view = display(live)
+    view.see()
+    view.wait("tasks")
+    wait_for_its_end(live)
+    live.ok("module._SEEN = seen")
+
+
+def test_ten_copies_are_one_view_and_end_with_the_last_of_them(live: Kernel) -> None:
+    views = [display(live) for _ in range(10)]
+    assert len({view.comm_id for view in views}) == 1
+    for view in views:
+        view.see()
+    views[0].wait("tasks")
+    for view in views[1:]:
+        view.see(False)
+    assert live.ok("len(get_ipython().magics_manager.registry['TaskMagics']._view._seen)").value == "1"
+    views[0].wait("tasks")
+    views[0].see(False)
+    wait_for_its_end(live)
+
+
+def test_a_closed_view_is_silent_and_the_next_one_is_another(live: Kernel) -> None:
+    view = display(live)
+    view.see()
+    view.wait("tasks")
+    live.ok("get_ipython().magics_manager.registry['TaskMagics'].close()")
+    assert live.ok("await asyncio.sleep(0); watchers()").value in ("[]", "['ipyrunner: live view']")
+    wait_for_its_end(live)
+    view.see()  # a message that has crossed it
+    another = display(live)
+    assert another.comm_id != view.comm_id
+    another.see()
+    another.wait("tasks")
+    assert not view.received("tasks")
+
+
+def test_it_goes_on_with_the_next_loop(live: Kernel) -> None:
+    view = display(live)
+    cell = named(live, "a = asyncio.create_task(fetch(1), name='a'); await asyncio.sleep(0)\n")
+    view.see()
+    view.wait_for_rows((0, cell), (1, "a"))
+    live.ok("%arunner close")
+    view.wait_for_rows()
+    cell = named(live, "b = asyncio.create_task(fetch(1), name='b'); await asyncio.sleep(0)\n")
+    view.wait_for_rows((0, cell), (1, "b"))
+
+
+def test_of_many_tasks_some_are_shown_and_the_others_are_counted(live: Kernel) -> None:
+    view = display(live)
+    live.ok(
+        "tasks = [asyncio.create_task(fetch(n), name=f'fetch {n}') for n in range(100_000)]; await asyncio.sleep(0)"
+    )
+    live.ok("""
+async def ends_slowly():
+    try:
+        await fetch(0)
+    finally:
+        await fetch(0)
+slow = asyncio.create_task(ends_slowly(), name='slow'); await asyncio.sleep(0)
+slow.cancel(); await asyncio.sleep(0)
+""")
+    view.see()
+    message = view.wait("tasks", lambda m: m["total"] > 100_000)
+    assert len(message["rows"]) <= 60
+    assert ("slow", "cancelling") in [(row["name"], row["state"]) for row in message["rows"]]
+    assert re.fullmatch(r"and 99,9\d\d more: 99,9\d\d waiting", message["rest"])
+    view.see(False)
+    wait_for_its_end(live)
+
+
+@pytest.mark.parametrize("error", ["Exception", "SystemExit"])
+def test_hostile_names_and_tasks(live: Kernel, error: str) -> None:
+    live.ok(
+        PRELUDE.replace("REFUSAL", error)
+        + """
+class Odd(asyncio.tasks._PyTask):
+    get_name = get_coro = cancel = cancelling = refuse
+class Name(str):
+    __str__ = __len__ = refuse
+loop = asyncio.get_event_loop()
+loop.set_task_factory(lambda loop, coro, **options: Odd(coro, loop=loop))
+"""
+    )
+    view = display(live)
+    view.see()
+    view.wait("tasks")
+    live.ok("odd = asyncio.ensure_future(fetch(0)); await asyncio.sleep(0)")
+    live.ok(
+        "loop.set_task_factory(None); kept_names = [asyncio.create_task(fetch(1), name=n) for n in ('<b>x</b>', 'y' * 10_000_000, '\\x1b[31m\\udc80')]; await asyncio.sleep(0)"
+    )
+    message = view.wait("tasks", lambda m: m["total"] >= 4)
+    names = [row["name"] for row in message["rows"]]
+    assert "<b>x</b>" in names
+    assert "\\x1b[31m\\udc80" in names
+    assert all(len(name) <= 60 for name in names)
+    for row in message["rows"]:
+        view.say(type="cancel", number=row["number"])
+    view.wait("tasks", lambda m: not {"<b>x</b>"} & {row["name"] for row in m["rows"]})
+    live.expect_alive()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        5,
+        {},
+        {"type": "seen"},
+        {"type": "seen", "view": 5, "seen": True},
+        {"type": "cancel", "number": "x"},
+        {"type": "cancel", "number": 10**9},
+        {"type": "background", "number": 10**9},
+    ],
+    ids=str,
+)
+def test_odd_messages_change_nothing(live: Kernel, content: Any) -> None:
+    view = display(live)
+    live.finish_comm(
+        live.send_comm("comm_msg", {"comm_id": view.comm_id, "data": {"method": "custom", "content": content}})
+    )
+    assert live.ok("watchers()").value == "[]"
+    view.see()
+    view.wait("tasks")
+
+
+def test_a_task_that_is_no_cell_cannot_go_to_the_background(live: Kernel) -> None:
+    view = display(live)
+    live.ok("a = asyncio.create_task(fetch(1), name='a'); await asyncio.sleep(0)")
+    view.see()
+    row = view.wait("tasks", lambda m: m["total"] == 1)["rows"][1]
+    view.say(type="background", number=row["number"])
+    assert view.wait("done")["text"] == "a is no cell that awaits"
+    live.expect_alive()
+
+
+def test_its_text_is_the_table(live: Kernel) -> None:
+    live.ok("a = asyncio.create_task(fetch(1), name='a'); await asyncio.sleep(0)")
+    cell = live.ok("%atasks --live")
+    assert re.search(r"^\d+ +a +waiting", cell.value or "", re.MULTILINE)
+
+
+def test_unloading_ends_it(tmp_path: Path) -> None:
+    with kernel(tmp_path) as fresh:
+        fresh.ok(BEFORE + SETUP)
+        view = display(fresh)
+        view.see()
+        view.wait("tasks")
+        fresh.ok("%unload_ext ipyrunner")
+        fresh.ok("[t.join() for t in threading.enumerate() if t.name == 'ipyrunner: live view']")
+        assert fresh.ok("watchers()").value == "[]"
+
+
+@pytest.mark.parametrize("line", ["--live -a", "--live cancel all", "--live show 3"])
+def test_it_stands_alone(live: Kernel, line: str) -> None:
+    cell = live.run(f"%atasks {line}")
+    assert cell.ename == "UsageError" or "UsageError" in cell.stderr
+    live.expect_alive()
+
+
+def test_without_anywidget_the_error_names_it(live: Kernel) -> None:
+    hide = "import sys; hidden = sys.modules.pop('ipyrunner.ipython.magics.live.view', None)"
+    cell = live.run(f"{hide}; sys.modules['anywidget'] = None\nget_ipython().run_line_magic('atasks', '--live')")
+    assert "%pip install anywidget" in cell.stderr + cell.traceback
+    live.ok("del sys.modules['anywidget']")
+    live.expect_alive()
