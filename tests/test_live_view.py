@@ -100,7 +100,7 @@ def test_tasks_stand_below_their_cell_and_below_the_task_that_waits_for_them(liv
     past, b, a = message["rows"]
     assert (past["kind"], b["kind"], a["kind"]) == ("past", "task", "task")
     assert (a["state"], b["state"], message["total"], message["rest"]) == ("waiting", "waiting", 2, "")
-    assert re.fullmatch(r"In\[\d+\]:\d+ in fetch: await asyncio.sleep\(1000\)", a["where"])
+    assert re.fullmatch(r"\S+:\d+ in fetch: await asyncio.sleep\(1000\)", a["where"])
     assert a["age"] >= 0
     assert message["lags"]
 
@@ -168,7 +168,7 @@ async def busy():
 await busy()
 """)
     message = view.wait("blocked", lambda m: "crunch" in m["where"])
-    assert re.fullmatch(r" in crunch\(\), In\[\d+\]:[34]", message["where"]), message
+    assert re.fullmatch(r" in crunch\(\), \S+:[34]", message["where"]), message
     assert message["seconds"] >= 1
     view.wait("blocked", lambda m: m["seconds"] > message["seconds"] and "crunch" in m["where"])
     end.touch()
@@ -183,7 +183,7 @@ def test_a_cell_without_await_that_keeps_the_tasks_waiting_is_named(live: Kernel
     view.wait("tasks")
     cell = live.begin(f"import os\n\nwhile not os.path.exists({str(end)!r}):\n    pass")
     message = view.wait("blocked")
-    assert re.fullmatch(r" in In\[\d+\]:[23]", message["where"]), message
+    assert re.fullmatch(r" in \S+:[23]", message["where"]), message
     end.touch()
     live.finish(cell)
     view.wait("tasks")
@@ -353,6 +353,12 @@ def test_its_text_is_the_table(live: Kernel) -> None:
     live.ok("a = asyncio.create_task(fetch(1), name='a'); await asyncio.sleep(0)")
     cell = live.ok("%atasks --live")
     assert re.search(r"^\d+ +a +waiting", cell.value or "", re.MULTILINE)
+
+
+def test_where_nobody_looks_it_is_the_table(live: Kernel) -> None:
+    cell = live.run("%atasks --live", allow_stdin=False)
+    result = next(m["content"]["data"] for m in cell.messages if m["msg_type"] == "execute_result")
+    assert result == {"text/plain": "no tasks", "text/html": "<p>no tasks</p>"}
 
 
 def test_unloading_ends_it(tmp_path: Path) -> None:

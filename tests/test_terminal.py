@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import time
@@ -51,6 +52,27 @@ def test_control_c_ends_the_await_and_nothing_else(either: Terminal) -> None:
     assert "clean\n" in output
     expect_alive(either)
     assert out(either.run("bystander.done()")) == "False"
+
+
+def test_the_live_table_is_drawn_again_until_control_c(either: Terminal) -> None:
+    either.run("ended = asyncio.Event()")
+    either.run("async def end(): await asyncio.sleep(1); second.cancel()")
+    either.run("first, second = [asyncio.create_task(asyncio.sleep(3600), name=n) for n in ('first', 'second')]")
+    either.run("ender = asyncio.create_task(end(), name='ender'); await asyncio.sleep(0)")
+    either.begin("%atasks --live")
+    either.wait_for("Ctrl-C ends the view")
+    rows = lambda: re.findall(r"^\d+ +(\S+)", either.text.rpartition("%atasks --live")[2], re.MULTILINE)  # noqa: E731
+    either.wait(lambda: rows() == ["first"], "one row")
+    either.type(CONTROL_C)
+    assert "Traceback" not in either.finish()
+    assert out(either.run("first.done()")) == "False"
+    expect_alive(either)
+
+
+def test_without_rich_the_live_table_is_drawn_once(terminal: Terminal) -> None:
+    terminal.run("import sys; sys.modules['rich.live'] = None")
+    assert out(terminal.run("%atasks --live")) == "no tasks"
+    expect_alive(terminal)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from ...aio.introspection.task_state import cancel
 from ...aio.introspection.wait_graph import awaits
 from ...aio.tasks.safe_names import label_of, name_of, repr_of, short
 from ...aio.tasks.task_records import Ended, Started
+from ...audience import has_audience
 from ...notebook import NotebookRunner
 from ..arun_options import MagicOptions, seconds, unquoted, without_comment
 from ..loop_reports import name_file
@@ -46,10 +47,14 @@ ATASKS = MagicOptions(
 )  # fmt: skip
 
 
-def table(shell: InteractiveShell, runner: NotebookRunner, *, ended: bool = False) -> TaskTable:
-    """Return the tasks of *runner*; with *ended* also the last ones that have ended. Makes no loop."""
+def table(
+    shell: InteractiveShell, runner: NotebookRunner, *, ended: bool = False, but: asyncio.Task[Any] | None = None
+) -> TaskTable:
+    """Return the tasks of *runner* except *but*; with *ended* also the last that have ended. Makes no loop."""
     present = runner.present
-    entries: list[Started | Ended] = [] if present is None else [*present.tasks.started()]
+    entries: list[Started | Ended] = []
+    if present is not None:
+        entries += [entry for entry in present.tasks.started() if entry.task is not but]
     if ended and present is not None:
         entries += present.tasks.ended()
     return TaskTable(entries, partial(name_file, shell))
@@ -131,6 +136,8 @@ class TaskMagics(Magics):
             from .live.terminal import show_live
 
             return None if running_loop() is None and show_live(self._runner, make_table) else make_table()
+        if not has_audience(self.shell):
+            return make_table()  # nbconvert's HTML shows nothing where a widget was
         try:
             from .live.view import LiveView
         except ImportError:

@@ -15,7 +15,7 @@ __all__ = ["show_live"]
 _PERIOD = 0.5
 
 
-def show_live(runner: NotebookRunner, make_table: Callable[[], TaskTable]) -> bool:
+def show_live(runner: NotebookRunner, make_table: Callable[..., TaskTable]) -> bool:
     """Show the table until Ctrl-C; return False, at once, if rich is not installed. On a loop that does not run."""
     try:
         from rich.live import Live
@@ -24,7 +24,8 @@ def show_live(runner: NotebookRunner, make_table: Callable[[], TaskTable]) -> bo
         return False
 
     def draw() -> Any:
-        return Text(f"{make_table()!r}\n\nCtrl-C ends the view; the tasks go on.", no_wrap=True, overflow="ellipsis")
+        table = make_table(but=asyncio.current_task())
+        return Text(f"{table!r}\n\nCtrl-C ends the view; the tasks go on.", no_wrap=True, overflow="ellipsis")
 
     async def watch() -> None:
         with Live(draw(), auto_refresh=False) as live:
