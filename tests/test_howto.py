@@ -17,6 +17,7 @@ PAGES = Path(__file__).parent.parent / "docs" / "howto"
 NEEDED = {
     "crawl": ["aiohttp", "tqdm"],
     "fastapi": ["fastapi", "uvicorn", "httpx"],
+    "live": ["anywidget"],
     "logging": [],
     "mcp": ["mcp", "anyio"],
     "pools": ["websockets", "aiohttp", "sqlalchemy", "aiosqlite"],

@@ -66,6 +66,8 @@ def execute(page: Page, cells: list[dict[str, Any]], timeout: float) -> None:
     if not outputs:
         sys.exit("The last code cell has no output")
     expect(seen.seen.locator(".jp-OutputArea-output").last).to_be_visible()
+    if running and (views := page.locator(".ipyrunner-live").all()):  # of %atasks --live
+        expect(views[0].locator("tr[data-kind=cell]")).to_be_visible()
 
 
 def fit(page: Page, width: int) -> Any:

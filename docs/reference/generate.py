@@ -29,7 +29,8 @@ MAGICS = {
     ),
     "`%atasks`": (
         TaskMagics.atasks,
-        "See [background work](../howto/background.md#atasks) for the table, and "
+        "See [background work](../howto/background.md#atasks) for the table, "
+        "[the live view](../howto/live.md), and "
         "[cells side by side](../howto/concurrent.md#send-a-running-cell-to-the-background) for `background`.",
     ),
     "`%arunner`": (
