@@ -154,6 +154,31 @@ def test_its_buttons_end_a_cell_and_send_one_to_the_background(live: Kernel) -> 
     view.wait("tasks", lambda m: [row["kind"] for row in m["rows"]] == ["past", "task"])
 
 
+@needs_comms_in_cells
+def test_it_is_displayed_at_once_while_a_cell_awaits(live: Kernel) -> None:
+    cell = live.begin("print('go'); await asyncio.sleep(1000)")
+    live.wait_for(cell, "go")
+    view = display(live)
+    view.see()
+    view.wait("tasks", lambda m: [row["kind"] for row in m["rows"]] == ["cell"])
+    live.interrupt()
+    assert live.finish(cell).ename == "KeyboardInterrupt"
+    live.expect_alive()
+
+
+def test_an_error_of_ours_ends_it_and_is_reported_once(live: Kernel) -> None:
+    live.ok("import ipyrunner.ipython.magics.live.view as module; working = module.snapshot")
+    live.ok("module.snapshot = lambda *args, **options: 1 / 0")
+    view = display(live)
+    cell = live.begin("print('go'); await asyncio.sleep(2)")
+    live.wait_for(cell, "go")
+    view.see()
+    wait_for_its_end(live)
+    live.ok("module.snapshot = working")
+    view.see()
+    view.wait("tasks")
+
+
 def test_it_says_where_the_loop_is_blocked_and_that_it_runs_again(live: Kernel, end: Path) -> None:
     view = display(live)
     view.see()

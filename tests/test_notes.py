@@ -56,6 +56,43 @@ def test_a_client_of_before_a_restart(shared: Kernel) -> None:
     assert notes(shared.run("raise RuntimeError('Event loop is closed')")) == ""
 
 
+CLIENT = """
+class Client:  # as aiohttp's session: its timeouts look for the task of its loop
+    def __init__(self): self._loop = asyncio.get_running_loop()
+    async def get(self):
+        self.enter()
+        return 'got'
+    def enter(self):
+        if asyncio.current_task(self._loop) is None: raise RuntimeError('Timeout context manager should be used inside a task')
+async def make(): return Client()
+async def use(): return await client.get()
+"""
+
+
+def test_a_client_of_another_loop(shared: Kernel) -> None:
+    shared.ok(CLIENT)
+    shared.ok("client = await make()")
+    cell = shared.run("asyncio.run(use())")
+    assert cell.ename == "RuntimeError"
+    assert "that was made in another event loop" in notes(cell)
+    assert shared.ok("%arun use()").value == "'got'"
+    shared.ok("client = asyncio.run(make())")
+    assert "that was made in another event loop" in notes(shared.run("await use()"))
+    # Not where the loop is the same, and there is really no task.
+    shared.ok("client = await make()")
+    cell = shared.run("""
+future = asyncio.get_running_loop().create_future()
+def call():
+    try: client.enter()
+    except RuntimeError as exc: future.set_exception(exc)
+asyncio.get_running_loop().call_soon(call)
+await future
+""")
+    assert cell.ename == "RuntimeError"
+    assert notes(cell) == ""
+    assert notes(shared.run("raise RuntimeError('should be used inside a task')")) == ""
+
+
 def test_a_loop_inside_a_loop_of_ones_own(shared: Kernel) -> None:
     shared.ok("async def outer(): asyncio.run(inner)\ninner = asyncio.sleep(0)")
     cell = shared.run("asyncio.run(outer())")

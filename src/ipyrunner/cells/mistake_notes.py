@@ -62,6 +62,11 @@ OTHER_LOOP = (
     "another loop: that of an asyncio.run() or %%arun --fresh, or the one before `%arunner restart`. Make a new one in "
     "this cell."
 )
+OTHER_CLIENT = (
+    "ipyrunner: this code uses a client, session or connection that was made in another event loop. Each asyncio.run() "
+    "has a loop of its own; cells with await share the notebook's. Use it in the loop in which it was made: `await "
+    "main()`, or `%arun main()`, for what cells with await have made."
+)
 NO_LOOP = (
     "ipyrunner: in a cell without await no event loop is running, as in a script. Begin the cell with %%arun to run "
     "all of it in the notebook's event loop."
@@ -95,6 +100,8 @@ def hint(
             return OTHER_LOOP
         if text == "Event loop is closed":
             return _closed(exc)
+        if "inside a task" in text and _is_of_other_loop(exc):  # async_timeout's and aiohttp's words
+            return OTHER_CLIENT
     if running_loop() is not None or (notebooks is not None and notebooks.is_running()):
         return None
     missing = (
@@ -124,6 +131,18 @@ def _closed(exc: BaseException) -> str | None:
         if issubclass(type(loop), asyncio.BaseEventLoop) and loop.is_closed():  # not its __class__, which may raise
             return CLOSED_BEFORE if loop in PersistentRunner.closed_loops else CLOSED_OTHER
     return None
+
+
+def _is_of_other_loop(exc: BaseException) -> bool:
+    """Return whether the object whose method has raised *exc* has a loop, and another one runs that method."""
+    frames = list(_frames(exc))
+    try:
+        owner = frames[-1].f_locals["self"]._loop  # no private name of asyncio's: a library's
+    except BaseException:  # none, or a class of the user's
+        return False
+    runs = [f.f_locals.get("self") for f in frames if f.f_code.co_name == "run_until_complete"]
+    running = runs[-1] if runs else running_loop()
+    return isinstance(owner, asyncio.AbstractEventLoop) and running is not None and owner is not running
 
 
 def _asked_for_running_loop(exc: BaseException) -> bool:

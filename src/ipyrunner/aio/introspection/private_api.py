@@ -168,11 +168,17 @@ def can_watch(loop: asyncio.AbstractEventLoop) -> bool:
 def tasks_of(loop: asyncio.AbstractEventLoop) -> set[asyncio.Task[Any]]:
     """As ``asyncio.all_tasks``, whatever the class of one of them says or raises when it is asked for its state."""
     known: list[asyncio.Task[Any]] = []
-    for name in ("_all_tasks", "_scheduled_tasks", "_eager_tasks"):  # the first to 3.11, the others since 3.12
-        with suppress(RuntimeError):  # another thread starts one at this moment
-            known += tuple(getattr(asyncio.tasks, name, ()))
-    with suppress(BaseException):
-        known += asyncio.all_tasks(loop)
+    # The first to 3.11, the others since 3.12; since 3.14 without those of asyncio's own class.
+    kept = [name for name in ("_all_tasks", "_scheduled_tasks", "_eager_tasks") if hasattr(asyncio.tasks, name)]
+    is_all = bool(kept) and sys.version_info < (3, 14)
+    for name in kept:
+        try:
+            known += tuple(getattr(asyncio.tasks, name))
+        except RuntimeError:  # another thread starts one at this moment
+            is_all = False
+    if not is_all:
+        with suppress(BaseException):
+            known += asyncio.all_tasks(loop)
     return {task for task in known if loop_of(task) is loop and not is_done(task)}
 
 

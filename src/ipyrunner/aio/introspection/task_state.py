@@ -66,9 +66,9 @@ def cancel(task: asyncio.Task[Any]) -> BaseException | None:
     return None
 
 
-def cancelling(task: object) -> int:
+def cancelling(task: Any) -> int:
     """Return how often it was asked to be cancelled; 0 of a future, which does not count."""
-    return _ask(task, "cancelling", int, 0)
+    return task.cancelling() if type(task) is _PLAIN[0] else _ask(task, "cancelling", int, 0)
 
 
 def retrieve(future: object) -> BaseException | None:
@@ -82,8 +82,10 @@ def coro_of(task: Any) -> Any:
     return task.get_coro() if type(task) is _PLAIN[0] else _ask(task, "get_coro", _as_it_is, None)
 
 
-def loop_of(future: object) -> asyncio.AbstractEventLoop | None:
+def loop_of(future: Any) -> asyncio.AbstractEventLoop | None:
     """Return the loop that it belongs to."""
+    if type(future) in _PLAIN:
+        return future.get_loop()  # type: ignore[no-any-return]
     return _ask(future, "get_loop", _as_it_is, None)  # type: ignore[no-any-return]
 
 

@@ -25,6 +25,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from ..introspection.frames import uninterruptible
@@ -115,7 +116,7 @@ class Tasks:
     def started(self) -> list[Started]:
         """Return the tasks that have not ended, in the order of starting."""
         self._take()
-        found = {id(task): Started(task, number, at) for task, number, at in self._alive()}
+        found = {id(entry.task): entry for entry in self._alive()}
         running = self._running
         if running is not None:
             found[id(running.task)] = running
@@ -125,7 +126,7 @@ class Tasks:
                     number, at = self._young.next_number(), time.monotonic()
                     self._watch(task, number, at)
                     found[id(task)] = Started(task, number, at)
-        return sorted((each for each in found.values() if not is_done(each.task)), key=lambda each: each.number)
+        return sorted([each for each in found.values() if not is_done(each.task)], key=attrgetter("number"))
 
     def ended(self) -> list[Ended]:
         """Return the last tasks that have ended, in the order of ending. Not those that have vanished at once."""
@@ -306,7 +307,7 @@ class Tasks:
         return [Started(task, each.number, each.at) for ref, each in refs if (task := ref()) is not None]
 
     def _alive(self) -> list[Started]:
-        return [*self._watched(), *(Started(*young) for young in self._young.alive())]
+        return [*self._watched(), *self._young.alive()]
 
     def _watch(self, task: asyncio.Task[Any], number: int, at: float) -> None:
         """Watch the task until it has ended."""

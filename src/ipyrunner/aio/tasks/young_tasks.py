@@ -26,14 +26,15 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..introspection.frames import uninterruptible
 from ..introspection.private_api import has_begun, unseen_of
 from ..introspection.task_state import is_done
 from ..sigint.watchdog_thread import watchdog
+from .task_records import Started
 
-__all__ = ["FEW", "Young", "YoungTasks"]
+__all__ = ["FEW", "YoungTasks"]
 
 # Seconds until the first look, and between two of them at most, when many follow one another.
 _PAUSE = 0.02
@@ -56,14 +57,6 @@ _SEARCHED = 500
 _IS_INCREMENTAL = sys.version_info[:2] == (3, 14) and gc.get_threshold()[2] == 0
 
 _Ref = Callable[[], "asyncio.Task[Any] | None"]
-
-
-class Young(NamedTuple):
-    """A task, its number in the order of starting, and when it was started (``time.monotonic``)."""
-
-    task: asyncio.Task[Any]
-    number: int
-    at: float
 
 
 class _Batch:
@@ -136,12 +129,18 @@ class YoungTasks:
         self._count += 1
         return self._count
 
-    def alive(self) -> list[Young]:
+    def alive(self) -> list[Started]:
         """Return those that somebody holds, or that have not ended, in the order of starting."""
         self.sort()
-        return list(reversed([young for _, _, young in self._newest()]))
+        # One object for each: there may be 100,000, and the garbage collector looks through what is new.
+        return [
+            Started(task, number, batch.at)
+            for batch in tuple(self._batches)
+            for number, ref in enumerate(batch.refs[batch.begin :], batch.number + batch.begin)
+            if (task := ref()) is not None
+        ]
 
-    def find(self, task: asyncio.Task[Any]) -> Young | None:
+    def find(self, task: asyncio.Task[Any]) -> Started | None:
         """Return what is known of *task*, which is about to vanish; None if it is not found at once."""
         self.sort()
         return next((young for _, _, young in islice(self._newest(), _SEARCHED) if young.task is task), None)
@@ -150,12 +149,12 @@ class YoungTasks:
         """Return the tasks, weakly."""
         return [*self.new[:], *(ref for batch in tuple(self._batches) for ref in batch.refs)]
 
-    def _newest(self) -> Iterator[tuple[_Batch, int, Young]]:
+    def _newest(self) -> Iterator[tuple[_Batch, int, Started]]:
         """Return where each task is, the newest first."""
         for batch in reversed(self._batches):
             for n in range(len(batch.refs) - 1, batch.begin - 1, -1):
                 if (task := batch.refs[n]()) is not None:
-                    yield batch, n, Young(task, batch.number + n, batch.at)
+                    yield batch, n, Started(task, batch.number + n, batch.at)
 
     def sort(self, *, everything: bool = False) -> None:
         """Number the new ones. Let go of those before them that have vanished: of most, or of all (*everything*)."""

@@ -124,6 +124,10 @@ class LoopWatch:
         begin = time.monotonic()
         self.lags.append(begin - asked)
         self._asked = None
-        self._answer()
+        try:
+            self._answer()
+        except BaseException:
+            self.stop()  # else it would be raised twice a second
+            raise
         end = time.monotonic()
         self._rest = end + _SHARE * (end - begin)

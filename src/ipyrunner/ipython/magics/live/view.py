@@ -150,6 +150,8 @@ class LiveView(anywidget.AnyWidget):  # type: ignore[misc]
                     self._loop_watch.start()
                 else:
                     self._seen.pop(view, None)
+                    if not self._seen and on_main_thread():
+                        self._end()
             case {"type": "cancel" | "background" as action, "number": int(number)}:
                 self._say(type="done", text=self._act(action, number))
 
