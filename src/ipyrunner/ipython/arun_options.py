@@ -145,9 +145,7 @@ class ArunArguments(NamedTuple):
     def parse(cls, line: str) -> ArunArguments:
         """Parse the line of ``%%arun``. UsageError if it is wrong."""
         arguments = cls(**vars(ARUN.parse(arun, line)))
-        if arguments.fresh and (
-            arguments.background or arguments.scope or arguments.progress or arguments.profile
-        ):
+        if arguments.fresh and (arguments.background or arguments.scope or arguments.progress or arguments.profile):
             raise UsageError(
                 "%%arun --fresh runs the cell in a loop of its own, which is closed when the cell ends. Leave out "
                 "--fresh, or leave out --background, --scope, --progress and --profile"

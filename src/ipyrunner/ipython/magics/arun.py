@@ -186,9 +186,9 @@ class RunnerMagics(Magics):
         if arguments.progress:
             require_tqdm()
         if arguments.profile:
-            from .cell_profile import require_pyinstrument
+            from .cell_profile import require_profiler
 
-            require_pyinstrument()
+            require_profiler()
 
         async def main() -> Any:
             value = await self._run_body(arguments._replace(output=None), body)
