@@ -147,10 +147,8 @@ class CellProfile:
             }
         )
         notebook = hasattr(self._shell, "kernel")
-        renderer = TextRenderer(
-            unicode=notebook or file_supports_unicode(sys.stdout),
-            color=not notebook and file_supports_color(sys.stdout),
-        )
+        coloured = str(self._shell.colors).lower() != "nocolor" and file_supports_color(sys.stdout)
+        renderer = TextRenderer(unicode=notebook or file_supports_unicode(sys.stdout), color=coloured and not notebook)
         lines = renderer.render(session).rstrip().splitlines()
         bundle = {"text/plain": "\n".join(lines[:_LONGEST] + ["…"] * (len(lines) > _LONGEST))}
         if notebook and samples.records:
