@@ -38,7 +38,8 @@ async def nap(): await asyncio.sleep(0.05)
 """
 # What is below the user's code, and what is around it.
 MACHINERY = [
-    "ipykernel",
+    "ipykernel/",
+    "ipykernel_launcher",
     "tornado",
     "ipyrunner",
     "IPython",

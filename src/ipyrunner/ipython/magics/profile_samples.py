@@ -14,6 +14,7 @@ import math
 import os
 import random
 from collections.abc import Callable, Iterator
+from itertools import islice
 from types import FrameType
 from typing import Any
 
@@ -31,6 +32,8 @@ _MOST = 10_000
 _DEEPEST = 100
 # Tasks that are looked at to find one that waits for no other task of the cell.
 _LOOKS = 10
+# Tasks that take their turns before others do.
+_PART = 100
 # pyinstrument's name for it.
 _AWAIT = "[await]"
 _ASYNCIO = os.path.dirname(asyncio.__file__)
@@ -93,14 +96,17 @@ class Samples:
         self.records[-1] = last, total
 
     def _own(self, stack: list[str]) -> list[str]:
-        """Return the part of *stack* that is the user's: what is above the kernel and the loop."""
+        """Return the user's part of *stack*: what is above the kernel and the loop, without this package."""
         functions = [info.partition("\x01")[0] for info in stack]
         below, start = self._below, 0
         if self._body in functions:  # what it runs may have the name of what has called it
             below, start = set(), len(functions) - functions[::-1].index(self._body)
         while start < len(functions) and (functions[start] in below or _is_machinery(functions[start])):
             start += 1
-        return [self._shown(info) for info in stack[start : start + _DEEPEST]]
+        shown = (
+            self._shown(info) for info, name in zip(stack[start:], functions[start:], strict=True) if not _is_ours(name)
+        )
+        return list(islice(shown, _DEEPEST))
 
     def _waiting(self) -> list[str]:
         """Return where a task of the cell waits; where one did, if that cannot be told at this moment."""
@@ -108,7 +114,9 @@ class Samples:
         for _ in range(_LOOKS):
             task = next(self._turn, None)
             if task is None:
-                self._turn = iter([self._task, *running])
+                # A part of them at a time, since those that end meanwhile are kept.
+                first = self._random.randrange(max(1, len(running) - _PART))
+                self._turn = iter([self._task, *islice(running, first, first + _PART)])
                 continue
             if task.done() or task is asyncio.current_task(self._loop):
                 continue
@@ -147,8 +155,12 @@ def _function(frame: FrameType) -> str:
     return f"{code.co_name}\x00{code.co_filename}\x00{code.co_firstlineno}"
 
 
+def _is_ours(function: str) -> bool:
+    return function.partition("\x00")[2].startswith(OURS)
+
+
 def _is_machinery(function: str) -> bool:
     """Return whether it is the thread, a function of this package, or one by which asyncio runs callbacks."""
-    filename = function.split("\x00")[1] if "\x00" in function else ""
+    filename = function.partition("\x00")[2]
     loop = filename.startswith(_ASYNCIO) and function.startswith(_LOOP_FUNCTIONS)
-    return loop or filename == "<thread>" or filename.startswith(OURS)
+    return loop or filename.startswith(("<thread>", OURS))
