@@ -175,6 +175,28 @@ def test_an_interrupt_shows_the_profile_so_far(on_each_loop: Kernel, what: str) 
     no_hook(on_each_loop)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
+def test_a_cell_that_does_not_end_is_profiled_until_its_loop_is_closed(fresh: Kernel) -> None:
+    k = fresh
+    k.ok("%config NotebookRunner.shutdown_timeout = 0.1")
+    k.ok(PRELUDE)
+    hooks = k.ok("events = get_ipython().events.callbacks['post_execute']; before = len(events); before").value
+    cell = k.begin(
+        "%%arun --profile\nprint('go')\nwhile True:\n    try: await asyncio.sleep(60)\n"
+        "    except asyncio.CancelledError: print('no')"
+    )
+    k.wait_for(cell, "go")
+    k.interrupt()
+    k.wait_for(cell, "no")
+    k.interrupt()
+    k.finish(cell)
+    assert "compute" in text(k.ok("%%arun --profile\ncompute()"))  # beside it
+    k.ok("%arunner restart")
+    no_hook(k)
+    assert k.ok("len(events)").value == hooks
+    assert "compute" in text(k.ok("%%arun --profile\ncompute()"))
+
+
 def test_with_the_other_options(shared: Kernel) -> None:
     shared.ok(PRELUDE)
     cell = shared.run(

@@ -74,12 +74,13 @@ class CellProfile:
         self._loop = asyncio.get_running_loop()
 
     def __enter__(self) -> CellProfile:
-        self._samples = samples = Samples(self._brood, self._title, inspect.currentframe(), self._named)
-        self._take = samples.take
+        self._samples = Samples(self._brood, self._title, inspect.currentframe(), self._named)
+        self._take = self._samples.take
         self._began, self._cpu_began = time.time(), time.process_time()
         self._sampler.subscribe(self._take, desired_interval=_INTERVAL, use_async_context=False)
         self._hook: Any = sys.getprofile()
         CellProfile.active.add(self)
+        self._shell.events.register("post_execute", self._look)
         self._brood.__enter__()
         self._tick()
         return self
@@ -87,19 +88,16 @@ class CellProfile:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        hook = sys.getprofile()
-        self._sampler.unsubscribe(self._take)
+        if self not in CellProfile.active:
+            return  # its loop has ended before, and it has no output any more
         took, cpu = time.time() - self._began, time.process_time() - self._cpu_began
-        CellProfile.active.discard(self)
-        if not self.is_hook(hook) and callable(hook) and sys.getprofile() is None:
-            sys.setprofile(hook)  # the cell has set it
-        self._timer.cancel()
+        is_complete = self._stop()
         self._brood.__exit__()
         try:
             self._show(took, cpu)
         except Exception as error:  # the outcome of the cell is not to be lost
             print(f"ipyrunner: the profile cannot be shown: {describe(error)}", file=sys.stderr)
-        if not self.is_hook(hook):
+        if not is_complete:
             print(
                 "ipyrunner: the profile is not complete, because code in the cell has called sys.setprofile() or has "
                 "reached the recursion limit",
@@ -107,6 +105,22 @@ class CellProfile:
             )
         # Tasks that go on keep their Context, which has the brood; nothing has the samples.
         del self._samples, self._take
+
+    def _stop(self) -> bool:
+        """Take no more samples; return whether none are missing."""
+        hook = sys.getprofile()
+        self._sampler.unsubscribe(self._take)
+        if not self.is_hook(hook) and callable(hook) and sys.getprofile() is None:
+            sys.setprofile(hook)  # the cell has set it
+        CellProfile.active.discard(self)
+        self._shell.events.unregister("post_execute", self._look)
+        self._timer.cancel()
+        return self.is_hook(hook)
+
+    def _look(self) -> None:
+        """After each cell: end with the loop. A task that ignores its cancellation never leaves the block."""
+        if self._loop.is_closed():
+            self._stop()
 
     def is_hook(self, hook: object) -> bool:
         """Return whether *hook*, which ``sys.getprofile()`` has returned, is pyinstrument's."""
