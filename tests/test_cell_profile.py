@@ -132,6 +132,16 @@ def test_what_still_waits_when_another_task_has_ended(on_each_loop: Kernel) -> N
     assert seconds["lasting"] > float(text(cell).split()[1]) / 2
 
 
+def test_tasks_that_wait_at_the_same_time_share_it(on_each_loop: Kernel) -> None:
+    # Nothing runs meanwhile, and pyinstrument alone would take one sample of all that time.
+    cell = on_each_loop.ok(
+        "%%arun --profile\nasync def one(): await asyncio.sleep(0.5)\nasync def other(): await asyncio.sleep(0.5)\n"
+        "await asyncio.gather(one(), other())"
+    )
+    assert "[await]" in below(text(cell), "one")
+    assert "[await]" in below(text(cell), "other")
+
+
 def test_it_is_a_page_in_notebooks(shared: Kernel) -> None:
     shared.ok(PRELUDE)
     data = bundle(shared.ok("%%arun --profile\nawait asyncio.create_task(child())"))
