@@ -21,7 +21,7 @@ NEEDED = {
     "logging": [],
     "mcp": ["mcp", "anyio"],
     "pools": ["websockets", "aiohttp", "sqlalchemy", "aiosqlite"],
-    "profiling": [],
+    "profiling": ["pyinstrument"],
     "settings": [],
     "timeouts": [],
     "uvloop": ["uvloop"],

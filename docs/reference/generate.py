@@ -24,7 +24,8 @@ MAGICS = {
     "`%arun` and `%%arun`": (
         RunnerMagics.arun,
         "See [background work](../howto/background.md) for `--background`, `--scope` and `--progress`, "
-        "[cells side by side](../howto/concurrent.md) for `--concurrent`, and "
+        "[cells side by side](../howto/concurrent.md) for `--concurrent`, "
+        "[profiling](../howto/profiling.md#where-the-time-of-a-cell-goes) for `--profile`, and "
         "[which loop a cell sees](../explanation/loops.md) for `--context` and `--fresh`.",
     ),
     "`%atasks`": (

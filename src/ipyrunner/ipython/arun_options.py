@@ -108,6 +108,8 @@ ARUN = MagicOptions(
              "others are cancelled and the cell fails with an ExceptionGroup"),
     argument("--progress", action="store_true", help="show a progress bar: how many tasks of the cell are running, "
              "done and failed (needs tqdm)"),
+    argument("--profile", action="store_true", help="show at the end where the time went, by await and by function, "
+             "of the cell and of the tasks that it has started (needs pyinstrument)"),
     argument("-o", "--output", type=_variable, metavar="VAR", help="assign the cell's value to VAR instead of "
              "displaying it"),
 )  # fmt: skip
@@ -130,6 +132,7 @@ class ArunArguments(NamedTuple):
     concurrent: bool = False
     scope: bool = False
     progress: bool = False
+    profile: bool = False
     output: str | None = None
     help: bool = False
 
@@ -142,10 +145,10 @@ class ArunArguments(NamedTuple):
     def parse(cls, line: str) -> ArunArguments:
         """Parse the line of ``%%arun``. UsageError if it is wrong."""
         arguments = cls(**vars(ARUN.parse(arun, line)))
-        if arguments.fresh and (arguments.background or arguments.scope or arguments.progress):
+        if arguments.fresh and (arguments.background or arguments.scope or arguments.progress or arguments.profile):
             raise UsageError(
                 "%%arun --fresh runs the cell in a loop of its own, which is closed when the cell ends. Leave out "
-                "--fresh, or leave out --background, --scope and --progress"
+                "--fresh, or leave out --background, --scope, --progress and --profile"
             )
         if arguments.concurrent and (arguments.fresh or arguments.background):
             raise UsageError(

@@ -60,6 +60,10 @@ class Brood:
         self._unwatch()
         _broods.reset(self._token)
 
+    def is_here(self) -> bool:
+        """Return whether the code that runs is that of the block, or was started by it."""
+        return self in _broods.get()
+
     def _on_started(self, task: asyncio.Task[Any], context: contextvars.Context | None) -> None:
         if self in (_broods.get() if context is None else context.get(_broods, ())):
             task.add_done_callback(self._on_done)

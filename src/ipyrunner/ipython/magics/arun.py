@@ -169,7 +169,7 @@ class RunnerMagics(Magics):
         if arguments.debug:
             loop.set_debug(True)
         try:
-            with self._progress(arguments):
+            with self._profile(arguments), self._progress(arguments):
                 async with asyncio.timeout(arguments.timeout) as timeout, self._scope(arguments):
                     value = await run_body(body, self.shell.user_ns)
         except TimeoutError as exc:
@@ -185,6 +185,10 @@ class RunnerMagics(Magics):
     def _run_in_background(self, arguments: ArunArguments, body: Body) -> BackgroundCell | None:
         if arguments.progress:
             require_tqdm()
+        if arguments.profile:
+            from .cell_profile import require_profiler
+
+            require_profiler()
 
         async def main() -> Any:
             value = await self._run_body(arguments._replace(output=None), body)
@@ -194,8 +198,7 @@ class RunnerMagics(Magics):
                 show_figures(self.shell)
             return value
 
-        origin = origin_of(contextvars.copy_context())
-        name = arguments.name or ("background" if origin is None else origin.label)
+        name = arguments.name or _label("background")
         coro: Any = main()
         coro.__qualname__ = "%%arun --background"  # what tables and reports call its function
         task = self._runner.current.tasks.start(coro, name=name)
@@ -205,6 +208,13 @@ class RunnerMagics(Magics):
     def _progress(self, arguments: ArunArguments) -> AbstractContextManager[object]:
         shown = arguments.progress and has_audience(self.shell)
         return Progress(self._runner.current.tasks) if shown else nullcontext()
+
+    def _profile(self, arguments: ArunArguments) -> AbstractContextManager[object]:
+        if not arguments.profile:
+            return nullcontext()
+        from .cell_profile import CellProfile
+
+        return CellProfile(self.shell, self._runner.current.tasks, _label("the cell"))
 
     def _scope(self, arguments: ArunArguments) -> AbstractAsyncContextManager[object]:
         return Scope(self._runner.current.tasks.watch) if arguments.scope else nullcontext()
@@ -218,3 +228,9 @@ class RunnerMagics(Magics):
             return value
         self.shell.user_ns[arguments.output] = value
         return None
+
+
+def _label(default: str) -> str:
+    """Return the name of the cell whose code runs, such as ``In[5]``."""
+    origin = origin_of(contextvars.copy_context())
+    return default if origin is None else origin.label
