@@ -400,7 +400,7 @@ def test_hostile_names(fresh: Kernel) -> None:
 
 def test_samples_are_bounded_and_fair() -> None:
     from ipyrunner.aio.tasks.task_scope import Brood
-    from ipyrunner.ipython.magics.profile_samples import Samples
+    from ipyrunner.ipython.magics.profile.samples import Samples
 
     async def main() -> Samples:
         shuffle = random.Random(1)
@@ -422,7 +422,7 @@ def test_samples_are_bounded_and_fair() -> None:
 
 def test_what_a_sample_raises_is_not_raised_in_the_cell() -> None:
     from ipyrunner.aio.tasks.task_scope import Brood
-    from ipyrunner.ipython.magics.profile_samples import Samples
+    from ipyrunner.ipython.magics.profile.samples import Samples
 
     async def main() -> None:
         with Brood(lambda started: lambda: None) as brood:

@@ -186,7 +186,7 @@ class RunnerMagics(Magics):
         if arguments.progress:
             require_tqdm()
         if arguments.profile:
-            from .cell_profile import require_profiler
+            from .profile.cell_profile import require_profiler
 
             require_profiler()
 
@@ -212,7 +212,7 @@ class RunnerMagics(Magics):
     def _profile(self, arguments: ArunArguments) -> AbstractContextManager[object]:
         if not arguments.profile:
             return nullcontext()
-        from .cell_profile import CellProfile
+        from .profile.cell_profile import CellProfile
 
         return CellProfile(self.shell, self._runner.current.tasks, _label("the cell"))
 

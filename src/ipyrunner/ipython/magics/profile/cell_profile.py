@@ -1,6 +1,6 @@
 """``%%arun --profile``: where the time of a cell went, by await and by function, shown by pyinstrument.
 
-pyinstrument samples the thread and draws the tree; :mod:`profile_samples` says which samples are the cell's. Its state
+pyinstrument samples the thread and draws the tree; :mod:`samples` says which samples are the cell's. Its state
 is per thread, as is the hook that ``sys.setprofile`` sets and that it uses: whoever else has set one keeps it, and the
 cell is not run.
 """
@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from IPython.core.error import UsageError
 from IPython.display import display
 
-from ...aio.tasks.registry import Tasks
-from ...aio.tasks.safe_names import describe, repr_of
-from ...aio.tasks.task_scope import Brood
-from ..loop_reports import name_file
-from .profile_samples import Samples
+from ....aio.tasks.registry import Tasks
+from ....aio.tasks.safe_names import describe, repr_of
+from ....aio.tasks.task_scope import Brood
+from ...loop_reports import name_file
+from .samples import Samples
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell

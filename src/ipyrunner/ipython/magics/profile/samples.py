@@ -18,11 +18,11 @@ from itertools import islice
 from types import FrameType
 from typing import Any
 
-from ...aio.introspection.frames import OURS
-from ...aio.introspection.wait_graph import awaited, frames_of
-from ...aio.tasks.safe_names import short
-from ...aio.tasks.task_scope import Brood
-from ..top_level_await import run_body
+from ....aio.introspection.frames import OURS
+from ....aio.introspection.wait_graph import awaited, frames_of
+from ....aio.tasks.safe_names import short
+from ....aio.tasks.task_scope import Brood
+from ...top_level_await import run_body
 
 __all__ = ["Samples"]
 
