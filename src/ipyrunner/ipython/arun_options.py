@@ -108,6 +108,8 @@ ARUN = MagicOptions(
              "others are cancelled and the cell fails with an ExceptionGroup"),
     argument("--progress", action="store_true", help="show a progress bar: how many tasks of the cell are running, "
              "done and failed (needs tqdm)"),
+    argument("--trace", nargs="?", const="", type=unquoted, metavar="FILE", help="show a timeline of the cell and its "
+             "tasks: when each ran, waited or was ready. With FILE also write it there, for ui.perfetto.dev"),
     argument("-o", "--output", type=_variable, metavar="VAR", help="assign the cell's value to VAR instead of "
              "displaying it"),
 )  # fmt: skip
@@ -130,6 +132,7 @@ class ArunArguments(NamedTuple):
     concurrent: bool = False
     scope: bool = False
     progress: bool = False
+    trace: str | None = None
     output: str | None = None
     help: bool = False
 
@@ -142,10 +145,11 @@ class ArunArguments(NamedTuple):
     def parse(cls, line: str) -> ArunArguments:
         """Parse the line of ``%%arun``. UsageError if it is wrong."""
         arguments = cls(**vars(ARUN.parse(arun, line)))
-        if arguments.fresh and (arguments.background or arguments.scope or arguments.progress):
+        traced = arguments.trace is not None
+        if arguments.fresh and (arguments.background or arguments.scope or arguments.progress or traced):
             raise UsageError(
                 "%%arun --fresh runs the cell in a loop of its own, which is closed when the cell ends. Leave out "
-                "--fresh, or leave out --background, --scope and --progress"
+                "--fresh, or leave out --background, --scope, --progress and --trace"
             )
         if arguments.concurrent and (arguments.fresh or arguments.background):
             raise UsageError(

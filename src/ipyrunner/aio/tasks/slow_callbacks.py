@@ -30,7 +30,7 @@ from ..introspection.frames import OURS, function_name, uninterruptible
 from ..introspection.private_api import handle_context, is_task, task_context
 from ..introspection.running_callback import CallbackCall, Holder, is_callback, is_driver
 
-__all__ = ["Slow", "SlowCallbacks"]
+__all__ = ["Slow", "SlowCallbacks", "place_of"]
 
 _LOOKS = 4
 _SHORTEST = 0.001  # second between two of them
@@ -97,7 +97,7 @@ class SlowCallbacks:
         held = self._holder.look(frame)
         if held is not self._held:
             self._held, self._places, self._is_told = held, Counter(), False
-        place = _place(frame)
+        place = place_of(frame)
         if held is None or held.callback is None:
             return
         if place is not None:
@@ -129,7 +129,7 @@ class SlowCallbacks:
         self._show(Slow(function_name(code), code.co_filename, line, text, held.seconds, self._limit))
 
 
-def _place(frame: FrameType | None) -> _Place | None:
+def place_of(frame: FrameType | None) -> _Place | None:
     """Return where the callback is that is run in *frame*, if that says something."""
     innermost, ours = frame, False
     while frame is not None and not is_driver(frame):

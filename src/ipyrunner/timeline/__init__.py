@@ -1,0 +1,9 @@
+"""A trace as people see it; imported when somebody asks for one. It knows asyncio's part, ``aio.trace``, alone.
+
+* :mod:`trace`: ``ipyrunner.trace()``: begin, end, show, write.
+* :mod:`rows`: what was recorded as rows of segments: waiting, ready, running.
+* :mod:`words`: times, places and actors in words.
+* :mod:`summary`: what can be said of a trace in one line.
+* :mod:`picture`: the rows as an SVG.
+* :mod:`chrome_trace`: the rows as JSON that Perfetto and chrome://tracing open.
+"""
