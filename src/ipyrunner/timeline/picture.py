@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 
 from ..aio.tasks.safe_names import short
-from .rows import BLOCK, Mark, Row, Segment, Timeline
+from .rows import BLOCK, Row, Segment, Timeline
 from .summary import summary
 from .words import duration
 
@@ -90,22 +90,23 @@ class _Picture:
 
     def _words(self, row: Row) -> Iterator[str]:
         """Say in the row what the longest segments are, as far as there is room, and how the task has ended."""
-        free = 0.0
+        free, last = 0.0, float(_PLOT)
+        end = max((s.end for s in row.segments), default=0) * self._scale
+        if ending := self._ending(row):
+            room = _PLOT - end - 8
+            if room > 50 or room > len(ending) * _LETTER:
+                yield _text(end + 8, 17.5, _fit(ending, room), size=9)
+            else:  # above the end, where other words would be
+                last = end - len(ending) * _LETTER
+                yield _text(end, 8, ending, size=9, anchor="end")
         segments = [s for s in row.segments if s.blocks or (s.kind == "wait" and s.place is not None)]
         for segment in _in_time(segments, self._scale):
-            x, width = segment.begin * self._scale, (segment.end - segment.begin) * self._scale
+            x = segment.begin * self._scale
+            width = min(segment.end * self._scale, last) - x
             text = _fit(self._words_of(segment), width - 2)
             if x >= free and len(text) > 3:
                 yield _text(x + 1, 8, text, size=9)
                 free = x + width
-        end = max((s.end for s in row.segments), default=0) * self._scale
-        if row.lane is not None and row.lane.state in _ENDINGS and row.lane.ended is not None:
-            text = self._ending(row, row.marks[-1] if row.marks else None)
-            width = len(text) * _LETTER * 0.9
-            if end + 6 + width < _PLOT:
-                yield _text(end + 8, 18, text, size=9)
-            elif row.lane.ended - self._timeline.began <= self._timeline.length and width < _PLOT:
-                yield _text(_PLOT, 23.5, text, size=7.5, anchor="end")
 
     def _words_of(self, segment: Segment) -> str:
         words = self._timeline.words
@@ -114,10 +115,15 @@ class _Picture:
             return f"{duration(segment.end - segment.begin)} {where}"
         return words.source(segment.place)
 
-    def _ending(self, row: Row, mark: Mark | None) -> str:
-        assert row.lane is not None
-        by = self._timeline.words.actor(row.lane.cancelled_by) if row.lane.state == "cancelled" else ""
-        return f"cancelled by {by}" if by else short(row.lane.error, 60)
+    def _ending(self, row: Row) -> str:
+        """Return how the task has ended, if it is worth telling."""
+        lane = row.lane
+        if lane is None or lane.ended is None or lane.state not in _ENDINGS:
+            return ""
+        if lane.ended - self._timeline.began > self._timeline.length:
+            return ""
+        by = self._timeline.words.actor(lane.cancelled_by) if lane.state == "cancelled" else ""
+        return f"cancelled by {by}" if by else short(lane.error, 60)
 
     def _legend(self, y: float) -> Iterator[str]:
         x = 4.0

@@ -23,7 +23,7 @@ class Segment(NamedTuple):
     place: Place | None = None
     waits_for: int | str | None = None
     woken_by: int | str | None = None
-    blocked_at: tuple[CodeType, int] | None = None
+    blocked_at: tuple[CodeType, int] | str | None = None
     blocks: bool = False
 
 

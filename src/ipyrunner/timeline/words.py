@@ -68,8 +68,10 @@ class Words:
         text = f"{short(self._name_file(step.filename))}:{step.line}"
         return f"{text} {short(step.source, 200)}".rstrip()
 
-    def busy(self, place: tuple[CodeType, int]) -> str:
+    def busy(self, place: tuple[CodeType, int] | str) -> str:
         """Return function, file and line of what held the loop."""
+        if isinstance(place, str):
+            return place
         code, line = place
         name = function_name(code)
         return f"{'' if name is None else short(name) + '(), '}{short(self._name_file(code.co_filename))}:{line}"

@@ -25,7 +25,8 @@ import sys
 from collections import deque
 from collections.abc import Collection, Iterable
 from contextlib import suppress
-from types import BuiltinMethodType, CodeType, CoroutineType, FrameType, MethodType
+from operator import attrgetter
+from types import BuiltinMethodType, CodeType, CoroutineType, FrameType, FunctionType, MethodType
 from typing import Any, TypeGuard, TypeVar
 
 from .task_state import coro_of, is_done, loop_of, own_context
@@ -59,6 +60,7 @@ __all__ = [
     "unseen",
     "unseen_of",
     "waited_for_by",
+    "waiter_of",
     "waits_for",
 ]
 
@@ -130,12 +132,15 @@ def stepped_by(callback: Any) -> asyncio.Task[Any] | None:
     Private, 3.4 to 3.15: the names of these methods, in C and in Python. Without them no step is told from a callback.
     """
     kind = type(callback)
-    if kind.__name__ == "TaskStepMethWrapper" or (
+    if kind is FunctionType:  # often, and asked for each callback
+        return None
+    if (
         (kind is BuiltinMethodType and callback.__name__ == "task_wakeup")
+        or kind.__name__ == "TaskStepMethWrapper"
         or (kind is MethodType and callback.__func__.__name__ in ("__step", "__wakeup"))
     ):
         owner = callback.__self__
-        return owner if is_task(owner) else None
+        return owner if type(owner) is asyncio.Task or is_task(owner) else None
     return None
 
 
@@ -245,6 +250,10 @@ def waits_for(task: asyncio.Task[Any]) -> asyncio.Future[Any] | None:
     """Return the future that the task is suspended on; None if it is about to run, runs, or has ended."""
     waiter: asyncio.Future[Any] | None = _attribute(task, "_fut_waiter")
     return waiter
+
+
+# The same, where it must be fast; AttributeError of a task that has none.
+waiter_of = attrgetter("_fut_waiter")
 
 
 def gathered_by(future: asyncio.Future[Any], *, raising: bool = False) -> list[asyncio.Future[Any]]:

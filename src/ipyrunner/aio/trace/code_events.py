@@ -115,8 +115,8 @@ class CodeEvents:
             if present is not None:
                 raise RuntimeError(
                     "on Python 3.11 a trace needs the thread's profile function, and there is one already "
-                    f"({type(present).__qualname__}): end the other trace or profile (%prun, cProfile) first, or call "
-                    "sys.setprofile(None)"
+                    f"({getattr(present, '__qualname__', type(present).__qualname__)!s:.60}): end what has set it, "
+                    "such as cProfile, or call sys.setprofile(None)"
                 )
             entering, leaving = self._enter.get, self._leave.get
 

@@ -29,7 +29,7 @@ from ..introspection.private_api import (
     scheduled_in,
     stepped_by,
     task_context,
-    waits_for,
+    waiter_of,
 )
 from ..introspection.task_state import coro_of, is_cancelled, is_done
 from ..introspection.wait_graph import frames, is_library
@@ -39,6 +39,8 @@ from .records import Lane, Pending, Place
 __all__ = ["INTERRUPT", "Recorder", "keys"]
 
 INTERRUPT = "the interrupt"
+# What holds the loop, if most of the time is its.
+COLLECTOR = "the garbage collector"
 # What this package does in the loop.
 _OWN = "ipyrunner"
 _PACKAGE = f"{_OWN}."
@@ -56,20 +58,18 @@ class _Ref(weakref.ref[Any]):
 class Open:
     """What runs at the moment, in which frame; *before* is what Run has on the time before it."""
 
-    __slots__ = ("before", "begin", "callback", "inside", "key", "lane", "places", "task")
+    __slots__ = ("before", "begin", "callback", "collecting", "inside", "key", "lane", "places", "task")
 
-    def __init__(self, key: int, lane: Lane | None, task: Any, callback: object, before: Any, begin: int) -> None:
-        self.key, self.lane, self.task, self.callback, self.before, self.begin = (
-            key,
-            lane,
-            task,
-            callback,
-            before,
-            begin,
-        )
-        self.inside = False
-        # Where it was seen, if it takes long.
-        self.places: Counter[tuple[CodeType, int]] | None = None
+    key: int
+    lane: Lane | None
+    task: Any
+    callback: object
+    before: Any
+    begin: int
+    inside: bool
+    # Where it was seen, if it takes long; and how long the garbage collector took.
+    places: Counter[tuple[CodeType, int]] | None
+    collecting: int
 
 
 def _callback_name(callback: Any) -> str:
@@ -172,15 +172,17 @@ class Recorder:
         try:
             if self.stack and not self._is_inside(frame):
                 self._settle(frame)
-            lane = None if task is None else self._lanes.get(id(task)) or self._make_lane(task)
-            now = perf_counter_ns()
+            each = Open()
+            each.key, each.task, each.callback = id(frame), task, callback
+            each.lane = lane = None if task is None else self._lanes.get(id(task)) or self._make_lane(task)
+            each.inside, each.places, each.collecting = False, None, 0
+            each.begin = now = perf_counter_ns()
             if lane is None:
-                before: Any = (now, None, None, None, None, None)
-                self.stack.append(Open(id(frame), None, None, callback, before, now))
-                return
-            before = (lane.since, lane.place, lane.waits_for, lane.ready, lane.woken_by, lane.cancel)
-            lane.ready = lane.woken_by = lane.cancel = None
-            self.stack.append(Open(id(frame), lane, task, None, before, now))
+                each.before = (now, None, None, None, None, None)
+            else:
+                each.before = (lane.since, lane.place, lane.waits_for, lane.ready, lane.woken_by, lane.cancel)
+                lane.ready = lane.woken_by = lane.cancel = None
+            self.stack.append(each)
         except Exception:
             return
 
@@ -200,26 +202,32 @@ class Recorder:
             return
 
     def _close(self, now: int, *, later: bool = False) -> None:
-        each = self.stack.pop()
-        if self.stack:
-            self.stack[-1].inside = True
-        run = self._run(each, now)
-        lane, task = each.lane, each.task
+        stack = self.stack
+        each = stack.pop()
+        if stack:
+            stack[-1].inside = True
+        lane = each.lane
+        run = self._run(each, now, len(stack))
         if lane is not None:
             lane.since, lane.place, lane.waits_for = now, None, None
             if later:
                 self._look_later(lane, now)
-            else:
-                self._look(lane, task, now)
+            elif lane.ready is None:  # else it is to go on at once
+                self._look(lane, each.task, now)
         for recording in self.recordings:
             recording.add(run)
 
-    def _run(self, each: Open, now: int) -> Any:
-        name = "" if each.lane is not None else _callback_name(each.callback)
-        place = None
-        if each.places and now - each.begin >= BLOCK:
-            place = each.places.most_common(1)[0][0]
-        return (each.lane, name, *each.before, each.begin, now, place, each.inside, len(self.stack))
+    def _run(self, each: Open, now: int, depth: int) -> Any:
+        lane, begin = each.lane, each.begin
+        place: tuple[CodeType, int] | str | None = None
+        if now - begin >= BLOCK:
+            if each.collecting * 2 >= now - begin:
+                place = COLLECTOR
+            elif each.places:
+                place = each.places.most_common(1)[0][0]
+        name = "" if lane is not None else _callback_name(each.callback)
+        since, at, waits_for, ready, woken_by, cancel = each.before
+        return (lane, name, since, at, waits_for, ready, woken_by, cancel, begin, now, place, each.inside, depth)
 
     def _is_inside(self, frame: FrameType | None) -> bool:
         """Return whether what runs, so far as is known, has called *frame*."""
@@ -241,14 +249,20 @@ class Recorder:
         lane = self.stack[-1].lane
         return _callback_name(self.stack[-1].callback) if lane is None else lane.number
 
+    def on_collection(self, phase: str, info: object) -> None:
+        """Be called by the garbage collector, which holds up whatever runs."""
+        if self.stack and threading.get_ident() == self.thread:
+            now = perf_counter_ns()
+            self.stack[-1].collecting += now if phase == "stop" else -now
+
     # -- what a task waits for
 
     def _look(self, lane: Lane, task: asyncio.Task[Any], now: int) -> None:
-        if is_done(task):
+        if task.done() if type(task) is asyncio.Task else is_done(task):
             if lane.ended is None:
                 lane.end(task, now)
                 self._ended(lane)
-        elif lane.ready is None and (waiter := waits_for(task)) is not None:
+        elif lane.ready is None and (waiter := waiter_of(task)) is not None:
             lane.place = self._place(task)
             lane.waits_for = self._awaited(waiter)
 
@@ -333,7 +347,7 @@ class Recorder:
         self.recordings.remove(recording)
         recording.ended, recording.is_over = now, True
         for depth, each in enumerate(self.stack):
-            recording.add((*self._run(each, now)[:-1], depth))
+            recording.add(self._run(each, now, depth))
         recording.pending = self.pending(recording)
 
     def forget(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from itertools import islice
 from types import CodeType
 from typing import Any, NamedTuple
 
@@ -24,7 +23,7 @@ class Block(NamedTuple):
     length: int
     lane: Lane | None
     name: str
-    place: tuple[CodeType, int] | None
+    place: tuple[CodeType, int] | str | None
 
 
 class Recording:
@@ -38,8 +37,7 @@ class Recording:
         self.began = self.ended = time.perf_counter_ns()
         self.is_over = False
         self.pending: list[Pending] = []
-        self.dropped = 0
-        self.busy = 0
+        self.busy = self._longest = self._count = 0
         self.longest: Block | None = None
         # The longest time that a task was ready and did not run.
         self.starved = 0
@@ -52,27 +50,30 @@ class Recording:
         """Return whether the lane is one of those asked for, and not "other work"."""
         return lane is not None and (self.key is None or lane is self.own or self.key in lane.keys)
 
+    @property
+    def dropped(self) -> int:
+        """How many runs are not kept any more."""
+        return self._count - len(self._runs)
+
     def runs(self) -> list[Run]:
         """Return what is kept, in the order of ending."""
-        kept = [*islice(self._runs, None)]
-        return [Run._make(each) for each in kept]
+        return [Run._make(each) for each in self._runs]
 
     # -- what the recorder calls, for each run
 
     def add(self, run: Any) -> None:
         """Take a run: what Run is made of."""
-        lane, ready, begin, end, inside, depth = run[0], run[5], run[8], run[9], run[11], run[12]
-        runs = self._runs
-        if len(runs) == MOST:
-            self.dropped += 1
-        runs.append(run)
+        lane, name, _, _, _, ready, _, _, begin, end, place, inside, depth = run
+        self._count += 1
+        self._runs.append(run)
         if begin < self.began:
             begin = self.began
         length = end - begin
         if not depth:
             self.busy += length
-        if not inside and (self.longest is None or length > self.longest[0]):
-            self.longest = Block(length, lane, run[1], run[10])
+        if length > self._longest and not inside:
+            self._longest = length
+            self.longest = Block(length, lane, name, place)
         if ready is not None and begin - ready > self.starved and self.covers(lane):
             self.starved = begin - max(ready, self.began)
 

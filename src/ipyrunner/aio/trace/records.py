@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from types import CodeType
+from types import CodeType, CoroutineType
 from typing import Any, NamedTuple
 
 from ..introspection.private_api import exception_of
@@ -17,6 +17,9 @@ __all__ = ["Lane", "Pending", "Place", "Run", "resolve"]
 
 # A function, and an index into its code: the line is looked up when somebody wants to see it.
 Place = tuple[CodeType, int]
+
+# Characters of a name that are kept.
+_LONGEST = 200
 
 
 def resolve(place: Place) -> Step:
@@ -79,19 +82,23 @@ class Lane:
 
     def name_it(self, task: asyncio.Task[Any]) -> None:
         """Take down what the task is called now."""
-        coro = coro_of(task)
-        self.is_cells = getattr(coro, "cr_code", None) is Main.run.__code__
-        self.name = "cells" if self.is_cells else task.get_name() if type(task) is asyncio.Task else name_of(task)
-        self.name = self.name[:200]
-        self.function = function_of(task)[:200]
+        if type(task) is asyncio.Task and type(coro := task.get_coro()) is CoroutineType:  # nearly always, and fastest
+            self.name, self.function = task.get_name()[:_LONGEST], coro.__qualname__[:_LONGEST]
+            return
+        self.is_cells = getattr(coro_of(task), "cr_code", None) is Main.run.__code__
+        self.name = "cells" if self.is_cells else name_of(task)[:_LONGEST]
+        self.function = function_of(task)[:_LONGEST]
 
     def end(self, task: asyncio.Task[Any], now: int) -> None:
         """Take down that the task has ended, and how."""
         self.name_it(task)
         self.ended = now
-        state = state_of(task)
-        error = exception_of(task) if state == "failed" else None
-        self.error = state if error is None else f"{state}: {describe(error)[:200]}"
+        error = exception_of(task)
+        if error is None and type(task) is asyncio.Task:
+            self.error = "cancelled" if task.cancelled() else "done"
+        else:
+            state = state_of(task)
+            self.error = f"{state}: {describe(error)[:_LONGEST]}" if state == "failed" and error is not None else state
 
 
 class Run(NamedTuple):
@@ -113,7 +120,7 @@ class Run(NamedTuple):
     cancelled_by: int | str | None
     begin: int
     end: int
-    blocked_at: tuple[CodeType, int] | None
+    blocked_at: tuple[CodeType, int] | str | None
     inside: bool
     depth: int
 

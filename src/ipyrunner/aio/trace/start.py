@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
@@ -41,10 +42,16 @@ class _Active:
     def start(self) -> None:
         self.probe.start()
         self.ends = [self.probe.stop, self.runner.tasks.watch(self._on_new), BusyPlaces(self.recorder).stop]
+        gc.callbacks.append(self.recorder.on_collection)
+        self.ends.append(self._leave_collector)
         self.runner.when_closed.append(self.stop)
         self.ends.append(lambda: self.runner.when_closed.remove(self.stop))
         for task in tasks_of(self.runner.loop):
             self.probe.watch(task)
+
+    def _leave_collector(self) -> None:
+        with suppress(ValueError):  # somebody has taken it away
+            gc.callbacks.remove(self.recorder.on_collection)
 
     def _on_new(self, task: asyncio.Task[Any], context: Any) -> None:
         self.recorder.on_new(task)
