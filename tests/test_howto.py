@@ -23,6 +23,7 @@ NEEDED = {
     "profiling": [],
     "settings": [],
     "timeouts": [],
+    "tracing": [],
     "uvloop": ["uvloop"],
 }
 SNIPPET = re.compile(r"^```python\n(.*?)\n```\n(?:```text\n(.*?)\n```\n)?", re.MULTILINE | re.DOTALL)

@@ -16,7 +16,6 @@ The layers, each of which knows only those after it:
 * ``audience``: whether somebody sees what is printed after its cell.
 * ``settings``: the settings of a notebook's runner.
 * ``log_handler``: a handler of ``logging``.
-* ``timeline``: traces of the loop, as pictures and files.
 * ``aio``: asyncio alone.
 """
 
@@ -35,9 +34,9 @@ if TYPE_CHECKING:
 
     from .ipykernel.widget_events import Changes
     from .ipython.magics.tasks_table import TaskTable
+    from .ipython.magics.timeline.trace import Trace
     from .log_handler import LogHandler
     from .notebook import NotebookRunner
-    from .timeline.trace import Trace
 
 __all__ = [
     "LogHandler",

@@ -41,7 +41,7 @@ from .notebook import NotebookRunner
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from .timeline.trace import Trace
+    from .ipython.magics.timeline.trace import Trace
 
 __all__ = ["ask", "await_", "get_runner", "load", "runner_of", "tasks", "trace", "unload"]
 
@@ -117,7 +117,7 @@ def tasks(*, ended: bool = False) -> TaskTable:
 
 def trace(file: str | os.PathLike[str] | None) -> Trace:
     """Return a trace of the present notebook's loop, see ``ipyrunner.trace``."""
-    from .timeline.trace import Trace
+    from .ipython.magics.timeline.trace import Trace
 
     extension = _present()
     return Trace(lambda: extension.runner.current, partial(name_file, extension.shell), file=file)

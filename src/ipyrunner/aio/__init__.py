@@ -2,7 +2,6 @@
 
 Read in this order; each knows only what comes after it:
 
-* :mod:`trace`: what a loop does, step by step, while somebody wants to know.
 * :mod:`persistent_runner`: a Runner that stays: one loop, one Context, runs that block or are awaited in a host.
 * :mod:`interrupts`: SIGINT for the runs of one loop.
 * :mod:`main`: one task that awaits one coroutine after the other.

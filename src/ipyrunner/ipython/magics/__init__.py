@@ -3,7 +3,7 @@
 * :mod:`arun`: ``%arun``, ``%%arun`` and ``%arunner``.
 * :mod:`background_cell`: ``%%arun --background``.
 * :mod:`progress_bar`: ``%%arun --progress``.
-* :mod:`cell_trace`: ``%%arun --trace``.
+* :mod:`timeline`: ``%%arun --trace`` and ``ipyrunner.trace()``.
 * :mod:`arunner_status`: what ``%arunner`` shows.
 * :mod:`atasks`: ``%atasks``.
 * :mod:`tasks_table`: the table that ``%atasks`` and ``ipyrunner.tasks()`` show.

@@ -87,7 +87,7 @@ class RunnerMagics(Magics):
         if arguments.concurrent and self._runner.why_not_concurrent:
             raise UsageError(f"%%arun --concurrent: {self._runner.why_not_concurrent}")
         if arguments.trace:
-            from .cell_trace import file_of
+            from .timeline.cell_trace import file_of
 
             arguments = arguments._replace(trace=file_of(arguments.trace))
         body = compile_body(self.shell, f"%%arun {line}".rstrip(), cell)
@@ -213,7 +213,7 @@ class RunnerMagics(Magics):
     def _trace(self, arguments: ArunArguments) -> AbstractContextManager[object]:
         if arguments.trace is None:
             return nullcontext()
-        from .cell_trace import CellTrace
+        from .timeline.cell_trace import CellTrace
 
         return CellTrace(self.shell, self._runner.current, arguments.trace or None, arguments.name)
 

@@ -11,8 +11,8 @@ import sys
 from types import FrameType
 from typing import Any
 
-from ..introspection.private_api import call_in, stepped_by
-from ..introspection.running_callback import HANDLE_RUN, is_callback
+from ...introspection.private_api import call_in, stepped_by
+from ...introspection.running_callback import HANDLE_RUN, is_callback
 from .code_events import CodeEvents
 from .recorder import Recorder
 

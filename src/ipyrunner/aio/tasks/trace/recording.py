@@ -50,6 +50,9 @@ class Recording:
         """Return whether the lane is one of those asked for, and not "other work"."""
         return lane is not None and (self.key is None or lane is self.own or self.key in lane.keys)
 
+    def _counts(self, lane: Lane) -> bool:
+        return lane is not self.own and not lane.is_cells and self.covers(lane)
+
     @property
     def dropped(self) -> int:
         """How many runs are not kept any more."""
@@ -79,13 +82,13 @@ class Recording:
 
     def appeared(self, lane: Lane) -> None:
         """Count a task that is there."""
-        if lane is not self.own and self.covers(lane):
+        if self._counts(lane):
             self.started += 1
             self._alive += 1
             self.most = max(self.most, self._alive)
 
     def vanished(self, lane: Lane) -> None:
         """Count a task that has ended."""
-        if lane is not self.own and self.covers(lane):
+        if self._counts(lane):
             self._alive -= 1
             self.endings[lane.state] = self.endings.get(lane.state, 0) + 1

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from ..aio.tasks.safe_names import short
+from ....aio.tasks.safe_names import short
 from .rows import Row, Segment, Timeline
 from .summary import summary
 
@@ -48,7 +48,8 @@ def events(timeline: Timeline) -> Iterator[dict[str, Any]]:
                 "args": {key: value for key, value in _arguments(timeline, segment).items() if value},
             }
         for mark in row.marks:
-            yield _instant(number, mark.at, "cancelled", by=timeline.words.actor(mark.by))
+            by = timeline.words.actor(mark.by)
+            yield _instant(number, mark.at, "cancelled", **({"by": by} if by else {}))
         if row.lane is not None and row.lane.ended is not None:
             at = row.lane.ended - timeline.began
             if 0 <= at <= timeline.length:

@@ -1,5 +1,6 @@
-"""A trace as people see it; imported when somebody asks for one. It knows asyncio's part, ``aio.trace``, alone.
+"""A trace as people see it, imported when somebody asks for one. What is recorded, ``aio.tasks.trace`` knows.
 
+* :mod:`cell_trace`: ``%%arun --trace``.
 * :mod:`trace`: ``ipyrunner.trace()``: begin, end, show, write.
 * :mod:`rows`: what was recorded as rows of segments: waiting, ready, running.
 * :mod:`words`: times, places and actors in words.

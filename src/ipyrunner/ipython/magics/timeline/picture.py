@@ -10,7 +10,7 @@ import html
 import textwrap
 from collections.abc import Iterable, Iterator
 
-from ..aio.tasks.safe_names import short
+from ....aio.tasks.safe_names import short
 from .rows import BLOCK, Row, Segment, Timeline
 from .summary import summary
 from .words import duration

@@ -6,11 +6,12 @@ import asyncio
 import gc
 from collections.abc import Callable
 from contextlib import suppress
+from types import CodeType
 from typing import Any, Protocol
 
-from ..introspection.private_api import tasks_of
-from ..persistent_runner import PersistentRunner
-from ..sigint.defer_sigint import Held
+from ...introspection.private_api import tasks_of
+from ...sigint.defer_sigint import Held
+from ..registry import Tasks
 from .busy_places import BusyPlaces
 from .callbacks import Callbacks
 from .coroutines import Coroutines
@@ -18,7 +19,7 @@ from .recorder import Recorder
 from .recording import Recording
 from .records import Pending
 
-__all__ = ["begin", "end", "pending"]
+__all__ = ["Traced", "begin", "end", "pending"]
 
 
 class _Probe(Protocol):
@@ -29,12 +30,20 @@ class _Probe(Protocol):
     def watch(self, task: asyncio.Task[Any]) -> None: ...
 
 
+class Traced(Protocol):
+    """What is traced: a loop, its tasks, and a list of what is called before it is closed."""
+
+    loop: asyncio.AbstractEventLoop
+    tasks: Tasks
+    when_closed: list[Callable[[], None]]
+
+
 class _Active:
     """The recorder of one loop, and what tells it, while there are recordings."""
 
-    def __init__(self, runner: PersistentRunner) -> None:
+    def __init__(self, runner: Traced, cells: CodeType) -> None:
         self.runner = runner
-        self.recorder = recorder = Recorder(runner.loop)
+        self.recorder = recorder = Recorder(runner.loop, cells)
         own = isinstance(runner.loop, asyncio.BaseEventLoop)
         self.probe: _Probe = Callbacks(recorder) if own else Coroutines(recorder)
         self.ends: list[Callable[[], object]] = []
@@ -74,8 +83,10 @@ class _Active:
 _active: _Active | None = None
 
 
-def begin(runner: PersistentRunner, *, key: object | None = None, own: asyncio.Task[Any] | None = None) -> Recording:
-    """Begin to record *runner*'s loop, on its thread.
+def begin(
+    runner: Traced, cells: CodeType, *, key: object | None = None, own: asyncio.Task[Any] | None = None
+) -> Recording:
+    """Begin to record *runner*'s loop, on its thread; *cells* is the code of the task that awaits the cells.
 
     All tasks; or *own* and those that are started in a Context whose ``keys`` have *key*. RuntimeError if that is not
     possible at the moment.
@@ -86,7 +97,7 @@ def begin(runner: PersistentRunner, *, key: object | None = None, own: asyncio.T
             raise RuntimeError("another event loop is being traced: end that trace first")
         active = _active
         if active is None:
-            active = _Active(runner)
+            active = _Active(runner, cells)
             active.start()
             _active = active
         recorder = active.recorder

@@ -11,11 +11,11 @@ from typing import Any
 from IPython.core.error import UsageError
 from IPython.display import display
 
-from ...aio.introspection.task_origin import origin_of
-from ...aio.persistent_runner import PersistentRunner
-from ...aio.tasks.safe_names import describe, short
-from ...timeline.trace import Trace, checked
-from ..loop_reports import name_file
+from ....aio.introspection.task_origin import origin_of
+from ....aio.persistent_runner import PersistentRunner
+from ....aio.tasks.safe_names import describe, short
+from ...loop_reports import name_file
+from .trace import Trace, checked
 
 __all__ = ["CellTrace", "file_of"]
 

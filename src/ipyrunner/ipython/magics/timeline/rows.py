@@ -6,8 +6,8 @@ from collections.abc import Callable
 from types import CodeType
 from typing import NamedTuple
 
-from ..aio.trace.recording import BLOCK, Block, Recording
-from ..aio.trace.records import Lane, Pending, Place, Run
+from ....aio.tasks.trace.recording import BLOCK, Block, Recording
+from ....aio.tasks.trace.records import Lane, Pending, Place, Run
 from .words import Words, label
 
 __all__ = ["BLOCK", "Mark", "Row", "Segment", "Timeline"]

@@ -18,10 +18,9 @@ from time import perf_counter_ns
 from types import BuiltinMethodType, CodeType, FrameType, FunctionType, MethodType
 from typing import Any
 
-from .. import sigint
-from ..introspection.exceptions import is_a
-from ..introspection.frames import OURS, uninterruptible
-from ..introspection.private_api import (
+from ...introspection.exceptions import is_a
+from ...introspection.frames import OURS, uninterruptible
+from ...introspection.private_api import (
     exception_of,
     gathered_by,
     has_begun,
@@ -31,8 +30,9 @@ from ..introspection.private_api import (
     task_context,
     waiter_of,
 )
-from ..introspection.task_state import coro_of, is_cancelled, is_done
-from ..introspection.wait_graph import frames, is_library
+from ...introspection.task_state import coro_of, is_cancelled, is_done
+from ...introspection.wait_graph import frames, is_library
+from ...sigint import handlers
 from .recording import BLOCK, Recording
 from .records import Lane, Pending, Place
 
@@ -44,7 +44,7 @@ COLLECTOR = "the garbage collector"
 # What this package does in the loop.
 _OWN = "ipyrunner"
 _PACKAGE = f"{_OWN}."
-_SIGINT = os.path.dirname(sigint.__file__ or "") + os.sep
+_SIGINT = os.path.dirname(handlers.__file__) + os.sep
 
 # The blocks whose tasks are recorded, in the Context that starts them: small objects, which stay in it.
 keys: contextvars.ContextVar[tuple[object, ...]] = contextvars.ContextVar("ipyrunner traces", default=())
@@ -91,8 +91,10 @@ def _callback_name(callback: Any) -> str:
 class Recorder:
     """Record what *loop* does, on its thread, for all :attr:`recordings`. None of what is told raises."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, cells: CodeType) -> None:
+        """*cells*: the code of the coroutine of the task that awaits the cells."""
         self.loop = loop
+        self.cells = cells
         self.thread = threading.get_ident()
         self.recordings: list[Recording] = []
         self.stack: list[Open] = []
@@ -121,6 +123,8 @@ class Recorder:
         now = perf_counter_ns()
         self._count += 1
         lane = Lane(self._count, ref, now)
+        # Of a class of its own.
+        lane.is_cells = type(task) is not asyncio.Task and getattr(coro_of(task), "cr_code", None) is self.cells
         if not has_begun(task):
             lane.created, lane.created_by = now, self._runs()
         if any(recording.key is not None for recording in self.recordings):
@@ -207,7 +211,7 @@ class Recorder:
         if stack:
             stack[-1].inside = True
         lane = each.lane
-        run = self._run(each, now, len(stack))
+        run = self._made(each, now, len(stack))
         if lane is not None:
             lane.since, lane.place, lane.waits_for = now, None, None
             if later:
@@ -217,7 +221,7 @@ class Recorder:
         for recording in self.recordings:
             recording.add(run)
 
-    def _run(self, each: Open, now: int, depth: int) -> Any:
+    def _made(self, each: Open, now: int, depth: int) -> Any:
         lane, begin = each.lane, each.begin
         place: tuple[CodeType, int] | str | None = None
         if now - begin >= BLOCK:
@@ -230,8 +234,9 @@ class Recorder:
         return (lane, name, since, at, waits_for, ready, woken_by, cancel, begin, now, place, each.inside, depth)
 
     def _is_inside(self, frame: FrameType | None) -> bool:
-        """Return whether what runs, so far as is known, has called *frame*."""
+        """Return whether what runs, so far as is known, has called *frame*, which may be where an old one was."""
         key = self.stack[-1].key
+        frame = None if frame is None else frame.f_back
         while frame is not None:
             if id(frame) == key:
                 return True
@@ -322,7 +327,9 @@ class Recorder:
             lane.ready = perf_counter_ns()
             lane.woken_by = self._runs()
             if arguments and _was_cancelled(arguments[0]):
-                lane.cancel = lane.cancelled_by = self._canceller(frame, arguments[0])
+                who = self._canceller(frame, arguments[0])
+                # In its own step, if it was cancelled while it ran or was ready: by whom is not known then.
+                lane.cancel = lane.cancelled_by = "" if who is None or who == lane.number else who
         except Exception:
             return
 
@@ -347,7 +354,7 @@ class Recorder:
         self.recordings.remove(recording)
         recording.ended, recording.is_over = now, True
         for depth, each in enumerate(self.stack):
-            recording.add(self._run(each, now, depth))
+            recording.add(self._made(each, now, depth))
         recording.pending = self.pending(recording)
 
     def forget(self) -> None:

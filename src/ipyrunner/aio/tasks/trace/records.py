@@ -6,12 +6,10 @@ import asyncio
 from types import CodeType, CoroutineType
 from typing import Any, NamedTuple
 
-from ..introspection.private_api import exception_of
-from ..introspection.task_state import coro_of
-from ..introspection.wait_graph import Step
-from ..main import Main
-from ..tasks.safe_names import describe, function_of, name_of
-from ..tasks.task_records import state_of
+from ...introspection.private_api import exception_of
+from ...introspection.wait_graph import Step
+from ..safe_names import describe, function_of, name_of
+from ..task_records import state_of
 
 __all__ = ["Lane", "Pending", "Place", "Run", "resolve"]
 
@@ -63,7 +61,8 @@ class Lane:
         self.created_by: int | str | None = None
         self.ended: int | None = None
         self.error = ""
-        # Who has cancelled what it waited for, last, and before its next step; the number of a lane, or words.
+        # Who has cancelled what it waited for, last, and before its next step; the number of a lane, or words, which
+        # are empty if it is not known.
         self.cancelled_by: int | str | None = None
         self.cancel: int | str | None = None
         # Since when it does not run, where it waits, for what; when it was made ready to run, and by whom.
@@ -85,7 +84,6 @@ class Lane:
         if type(task) is asyncio.Task and type(coro := task.get_coro()) is CoroutineType:  # nearly always, and fastest
             self.name, self.function = task.get_name()[:_LONGEST], coro.__qualname__[:_LONGEST]
             return
-        self.is_cells = getattr(coro_of(task), "cr_code", None) is Main.run.__code__
         self.name = "cells" if self.is_cells else name_of(task)[:_LONGEST]
         self.function = function_of(task)[:_LONGEST]
 

@@ -10,7 +10,7 @@ import threading
 from collections import Counter
 from contextlib import suppress
 
-from ..tasks.slow_callbacks import place_of
+from ..slow_callbacks import place_of
 from .recorder import Open, Recorder
 
 __all__ = ["BusyPlaces"]

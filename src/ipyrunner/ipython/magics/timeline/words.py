@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import CodeType
 
-from ..aio.introspection.frames import function_name
-from ..aio.introspection.wait_graph import Step
-from ..aio.tasks.safe_names import short
-from ..aio.trace.records import Lane, Place, resolve
+from ....aio.introspection.frames import function_name
+from ....aio.introspection.wait_graph import Step
+from ....aio.tasks.safe_names import short
+from ....aio.tasks.trace.records import Lane, Place, resolve
 
 __all__ = ["Words", "duration", "label"]
 

@@ -13,12 +13,13 @@ from contextvars import Token
 from types import TracebackType
 from typing import Any
 
-from ..aio.introspection.exceptions import add_note
-from ..aio.persistent_runner import PersistentRunner
-from ..aio.tasks.safe_names import describe, short
-from ..aio.trace import start
-from ..aio.trace.recorder import keys
-from ..aio.trace.recording import Recording
+from ....aio.introspection.exceptions import add_note
+from ....aio.main import Main
+from ....aio.persistent_runner import PersistentRunner
+from ....aio.tasks.safe_names import describe, short
+from ....aio.tasks.trace import start
+from ....aio.tasks.trace.recorder import keys
+from ....aio.tasks.trace.recording import Recording
 from .chrome_trace import write
 from .picture import picture
 from .rows import Timeline
@@ -76,7 +77,7 @@ class Trace:
             key, own = object(), asyncio.current_task()
             self._token = keys.set((*keys.get(), key))
         try:
-            self._recording = recording = start.begin(current, key=key, own=own)
+            self._recording = recording = start.begin(current, Main.run.__code__, key=key, own=own)
         except BaseException:
             self._reset()
             raise

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import Any
 
-from ..introspection import monitoring_tool
+from ...introspection import monitoring_tool
 
 __all__ = ["CodeEvents"]
 
@@ -70,15 +70,15 @@ class CodeEvents:
                 if leave is not None:
                     leave(get_frame(1))
 
-            self._callbacks: dict[int, Any] = {events.PY_START: on_enter, events.PY_RETURN: on_leave}
+            self._functions: dict[int, Any] = {events.PY_START: on_enter, events.PY_RETURN: on_leave}
             if self._coroutines:
-                self._callbacks |= {
+                self._functions |= {
                     events.PY_RESUME: on_enter,
                     events.PY_THROW: on_enter,
                     events.PY_YIELD: on_leave,
                     events.PY_UNWIND: on_leave,
                 }
-            for event, callback in self._callbacks.items():
+            for event, callback in self._functions.items():
                 monitoring.register_callback(tool, event, callback)
             for code in self._enter:
                 self._set(code, code in self._leave)
@@ -93,7 +93,7 @@ class CodeEvents:
                     sys.monitoring.set_events(tool, 0)
                 for code in self._enter:
                     sys.monitoring.set_local_events(tool, code, 0)
-                for event in self._callbacks:
+                for event in self._functions:
                     sys.monitoring.register_callback(tool, event, None)
                 monitoring_tool.give_back(tool)
             self._enter.clear()

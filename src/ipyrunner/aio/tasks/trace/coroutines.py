@@ -10,8 +10,7 @@ import asyncio
 from types import CoroutineType, FrameType
 from typing import Any
 
-from ..introspection.task_state import coro_of
-from ..main import Main
+from ...introspection.task_state import coro_of
 from .code_events import CodeEvents
 from .recorder import Recorder
 
@@ -29,7 +28,7 @@ class Coroutines:
 
     def start(self) -> None:
         """Begin. RuntimeError if that is not possible at the moment."""
-        self._events.watch(Main.run.__code__, self._enter, self._leave)  # nobody lists it between two cells
+        self._events.watch(self._recorder.cells, self._enter, self._leave)  # nobody lists it between two cells
         self._events.start()
         task = asyncio.current_task(self._recorder.loop)
         frame = getattr(coro_of(task), "cr_frame", None)
