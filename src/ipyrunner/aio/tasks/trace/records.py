@@ -7,6 +7,7 @@ from types import CodeType, CoroutineType
 from typing import Any, NamedTuple
 
 from ...introspection.private_api import exception_of
+from ...introspection.task_state import coro_of
 from ...introspection.wait_graph import Step
 from ..safe_names import describe, function_of, name_of
 from ..task_records import state_of
@@ -81,7 +82,7 @@ class Lane:
 
     def name_it(self, task: asyncio.Task[Any]) -> None:
         """Take down what the task is called now."""
-        if type(task) is asyncio.Task and type(coro := task.get_coro()) is CoroutineType:  # nearly always, and fastest
+        if type(task) is asyncio.Task and type(coro := coro_of(task)) is CoroutineType:  # nearly always, and fastest
             self.name, self.function = task.get_name()[:_LONGEST], coro.__qualname__[:_LONGEST]
             return
         self.name = "cells" if self.is_cells else name_of(task)[:_LONGEST]
