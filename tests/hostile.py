@@ -95,6 +95,7 @@ CELLS = {
     "%%arun --context": ("%%arun --context copy\nawait fails()", None),
     "%%arun --debug": ("%%arun --debug\nawait fails()", None),
     "%%arun --progress": ("%%arun --progress\nawait fails()", None),
+    "%%arun --trace": ("%%arun --trace\nawait asyncio.create_task(fails())", None),
     "%%arun --scope": ("%%arun --scope\nawait fails()", "ExceptionGroup"),
 }
 

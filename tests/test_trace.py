@@ -15,7 +15,9 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 from hostile import PRELUDE
 from ipyrunner import NotebookRunner
@@ -395,7 +397,26 @@ def test_names_of_every_kind_are_shown_escaped(runner: NotebookRunner, tmp_path:
         await asyncio.sleep(0)
         raise ValueError(name)
 
+    class Meta(type):
+        @property
+        def __name__(cls) -> str:
+            raise ZeroDivisionError
+
+        @property
+        def __module__(cls) -> str:
+            raise ZeroDivisionError
+
+    class Callback(metaclass=Meta):
+        def __call__(self) -> None:
+            called.append(self)
+
+        def __getattr__(self, name: str) -> Any:
+            raise ZeroDivisionError
+
+    called: list[Any] = []
+
     async def main() -> None:
+        asyncio.get_running_loop().call_soon(Callback())
         tasks = [asyncio.create_task(fails(name), name=name) for name in HOSTILE]
         loop = asyncio.get_running_loop()
         loop.set_task_factory(lambda loop, coro, **options: Odd(coro, loop=loop, **options))
@@ -403,6 +424,7 @@ def test_names_of_every_kind_are_shown_escaped(runner: NotebookRunner, tmp_path:
         loop.set_task_factory(None)
         await asyncio.wait(tasks)
         assert all(task.exception() for task in tasks)
+        assert len(called) == 1
 
     trace = trace_of(runner, HOSTILE[0], file=tmp_path / "trace.json")
 
@@ -701,15 +723,27 @@ def test_runs_inside_runs_are_nested(fresh: Kernel, tmp_path: Path) -> None:
 def test_a_trace_over_several_cells(on_each_loop: Kernel) -> None:
     on_each_loop.ok("import ipyrunner\nt = ipyrunner.trace()\nt.start()")
     on_each_loop.ok("job = asyncio.create_task(asyncio.sleep(60), name='job')\nawait asyncio.sleep(0)")
-    on_each_loop.ok("await asyncio.create_task(asyncio.sleep(0.001), name='second')")
+    on_each_loop.ok("plain = asyncio.create_task(asyncio.sleep(0), name='from a plain cell')")
+    on_each_loop.ok("await plain; await asyncio.create_task(asyncio.sleep(0.001), name='second')")
     _, text = picture(on_each_loop.ok("t"))
     assert "so far" in text
     assert "UsageError" not in on_each_loop.ok("%%arun --trace\nawait asyncio.sleep(0)").stderr
     drawn, text = picture(on_each_loop.ok("job.cancel()\nt.stop()"))
     assert "so far" not in text
-    assert "2 tasks (1 done, 1 pending)" in text
-    assert {"cells", "job sleep", "second sleep"} <= set(words(drawn))
+    assert "3 tasks (2 done, 1 pending)" in text
+    assert {"cells", "job sleep", "second sleep", "from a plain cell sleep"} <= set(words(drawn))
     expect_off(on_each_loop)
+
+
+def test_what_runs_notebooks_saves_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    document = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell("%load_ext ipyrunner\nimport asyncio"), nbformat.v4.new_code_cell(CELL)]
+    )
+    NotebookClient(document, timeout=DEADLINE, kernel_name="python3").execute()
+    shown = [output.data for output in document.cells[1].outputs if output.output_type == "display_data"]
+    assert [sorted(data) for data in shown] == [["image/svg+xml", "text/plain"]]
+    assert "one worker" in words(ET.fromstring(shown[0]["image/svg+xml"]))
 
 
 def test_with_in_code(shared: Kernel, tmp_path: Path) -> None:

@@ -126,6 +126,10 @@ def scheduled_in(frame: FrameType) -> tuple[object, object, tuple[object, ...]]:
     return variables["self"], variables["callback"], variables["args"]
 
 
+# Whatever the class of the class makes of being asked.
+_name_of_class = vars(type)["__name__"].__get__
+
+
 def stepped_by(callback: Any) -> asyncio.Task[Any] | None:
     """Return the task that takes a step when *callback* is called; None if it is nothing of that kind.
 
@@ -134,11 +138,14 @@ def stepped_by(callback: Any) -> asyncio.Task[Any] | None:
     kind = type(callback)
     if kind is FunctionType:  # often, and asked for each callback
         return None
-    if (
-        (kind is BuiltinMethodType and callback.__name__ == "task_wakeup")
-        or kind.__name__ == "TaskStepMethWrapper"
-        or (kind is MethodType and callback.__func__.__name__ in ("__step", "__wakeup"))
-    ):
+    if kind is MethodType:
+        function = callback.__func__
+        is_step = type(function) is FunctionType and function.__name__ in ("__step", "__wakeup")
+    elif kind is BuiltinMethodType:
+        is_step = callback.__name__ == "task_wakeup"
+    else:
+        is_step = _name_of_class(kind) == "TaskStepMethWrapper"
+    if is_step:
         owner = callback.__self__
         return owner if type(owner) is asyncio.Task or is_task(owner) else None
     return None

@@ -13,6 +13,7 @@ import os
 import threading
 import weakref
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from time import perf_counter_ns
 from types import BuiltinMethodType, CodeType, FrameType, FunctionType, MethodType
@@ -43,7 +44,7 @@ INTERRUPT = "the interrupt"
 COLLECTOR = "the garbage collector"
 # What this package does in the loop.
 _OWN = "ipyrunner"
-_PACKAGE = f"{_OWN}."
+_name_of_class: Callable[[type], str] = vars(type)["__name__"].__get__
 _SIGINT = os.path.dirname(handlers.__file__) + os.sep
 
 # The blocks whose tasks are recorded, in the Context that starts them: small objects, which stay in it.
@@ -83,9 +84,13 @@ def _callback_name(callback: Any) -> str:
     if type(callback) is FunctionType:
         code = callback.__code__
         return _OWN if code.co_filename.startswith(OURS) else code.co_qualname
-    if str(getattr(kind, "__module__", "")).startswith(_PACKAGE):
+    if kind is BuiltinMethodType:
+        name: str = callback.__name__
+        return name
+    call = vars(type)["__dict__"].__get__(kind).get("__call__")  # no code of the user's is asked
+    if type(call) is FunctionType and call.__code__.co_filename.startswith(OURS):
         return _OWN
-    return callback.__name__ if kind is BuiltinMethodType else kind.__name__
+    return _name_of_class(kind)
 
 
 class Recorder:
@@ -105,6 +110,8 @@ class Recorder:
         # Steps that were told to have ended, of tasks that do not wait yet; and whether somebody will look.
         self._unresolved: list[tuple[Lane, int]] = []
         self._due = False
+        # Since when the garbage collector works.
+        self._collecting: int | None = None
         self._context = contextvars.Context()
 
     # -- lanes
@@ -257,8 +264,10 @@ class Recorder:
     def on_collection(self, phase: str, info: object) -> None:
         """Be called by the garbage collector, which holds up whatever runs."""
         if self.stack and threading.get_ident() == self.thread:
-            now = perf_counter_ns()
-            self.stack[-1].collecting += now if phase == "stop" else -now
+            now, since = perf_counter_ns(), self._collecting
+            self._collecting = now if phase == "start" else None
+            if since is not None and phase == "stop":
+                self.stack[-1].collecting += now - since
 
     # -- what a task waits for
 
@@ -309,7 +318,7 @@ class Recorder:
             return None if lane is None else lane.number
         if gathered := gathered_by(waiter):
             return f"gather of {len(gathered)}"
-        return type(waiter).__name__[:60]
+        return _name_of_class(type(waiter))[:60]
 
     # -- what makes a task ready
 

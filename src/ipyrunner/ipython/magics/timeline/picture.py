@@ -43,7 +43,7 @@ class _Picture:
         self._rows, self._hidden = _most_interesting(timeline)
 
     def parts(self) -> Iterator[str]:
-        lines = textwrap.wrap(summary(self._timeline), 150, break_on_hyphens=False)
+        lines = textwrap.wrap(summary(self._timeline), 120, break_on_hyphens=False)
         top = 8 + _LINE * len(lines)
         rows = [*self._rows, *([self._timeline.other] if self._timeline.other.segments else [])]
         bottom = top + 20 + _ROW * len(rows)
@@ -76,7 +76,7 @@ class _Picture:
                 yield _text(x, y, duration(n * step) if n else "0", anchor="middle")
 
     def _row(self, row: Row) -> Iterator[str]:
-        yield _text(-8, 18, _fit(row.name, _LEFT - 12), anchor="end", size=11)
+        yield _text(-8, 18, _fit(row.name, _LEFT - 36), anchor="end", size=11)
         drawn: dict[str, list[tuple[float, float]]] = {"wait": [], "ready": [], "run": [], "block": []}
         for segment in row.segments:
             kind = "block" if segment.blocks else segment.kind

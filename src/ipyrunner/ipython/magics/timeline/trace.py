@@ -16,6 +16,7 @@ from typing import Any
 from ....aio.introspection.exceptions import add_note
 from ....aio.main import Main
 from ....aio.persistent_runner import PersistentRunner
+from ....aio.sigint.handlers import on_main_thread
 from ....aio.tasks.safe_names import describe, short
 from ....aio.tasks.trace import start
 from ....aio.tasks.trace.recorder import keys
@@ -94,6 +95,8 @@ class Trace:
         recording = self._recording
         if recording is None:
             raise RuntimeError("this trace has not begun: call start() first")
+        if not recording.is_over and not on_main_thread():
+            raise RuntimeError("a trace is ended in the main thread, and this code runs in another one")
         self._reset()
         if not recording.is_over:
             start.end(recording)
