@@ -33,7 +33,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     (
         "py:class",
-        r"_?asyncio\..*|collections\..*|contextvars\..*|IPython\..*|InteractiveShell|Changes|TaskTable|(.*\.)?_T",
+        r"_?asyncio\..*|collections\..*|contextvars\..*|os\..*|IPython\..*|InteractiveShell|Changes|TaskTable|Trace|(.*\.)?_T",
     )
 ]
 autodoc_typehints = "signature"

@@ -96,6 +96,7 @@ CELLS = {
     "%%arun --debug": ("%%arun --debug\nawait fails()", None),
     "%%arun --progress": ("%%arun --progress\nawait fails()", None),
     "%%arun --profile": ("%%arun --profile\nawait fails()", None),
+    "%%arun --trace": ("%%arun --trace\nawait asyncio.create_task(fails())", None),
     "%%arun --scope": ("%%arun --scope\nawait fails()", "ExceptionGroup"),
 }
 

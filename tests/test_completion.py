@@ -44,7 +44,7 @@ def completed(k: Kernel, code: str) -> list[str]:
 
 def test_options_of_arun(k: Kernel) -> None:
     options = ["--timeout", "--name", "--debug", "--context", "--fresh", "--background", "--concurrent", "--scope"]
-    options += ["--progress", "--profile", "--output", "--help"]
+    options += ["--progress", "--profile", "--trace", "--output", "--help"]
     assert completed(k, "%%arun --") == [f"%%arun {option}" for option in options]
     assert completed(k, "%%arun --ti") == ["%%arun --timeout"]
     assert completed(k, "%%arun --debug --timeout 3 --na") == ["%%arun --debug --timeout 3 --name"]

@@ -24,6 +24,7 @@ NEEDED = {
     "profiling": ["pyinstrument"],
     "settings": [],
     "timeouts": [],
+    "tracing": [],
     "uvloop": ["uvloop"],
 }
 SNIPPET = re.compile(r"^```python\n(.*?)\n```\n(?:```text\n(.*?)\n```\n)?", re.MULTILINE | re.DOTALL)

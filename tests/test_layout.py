@@ -211,6 +211,7 @@ def test_public_names() -> None:
         "input",
         "run",
         "tasks",
+        "trace",
     ]
     for public in ipyrunner.__all__:
         assert getattr(ipyrunner, public).__doc__

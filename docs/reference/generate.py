@@ -24,6 +24,7 @@ MAGICS = {
     "`%arun` and `%%arun`": (
         RunnerMagics.arun,
         "See [background work](../howto/background.md) for `--background`, `--scope` and `--progress`, "
+        "[traces](../howto/tracing.md) for `--trace`, "
         "[cells side by side](../howto/concurrent.md) for `--concurrent`, "
         "[profiling](../howto/profiling.md#where-the-time-of-a-cell-goes) for `--profile`, and "
         "[which loop a cell sees](../explanation/loops.md) for `--context` and `--fresh`.",
@@ -68,6 +69,7 @@ def rows(action: Any) -> Iterator[str]:
     """Return the rows of a table on one option. A word of several that may be given has one of its own."""
     if action.option_strings:
         value = action.metavar or "|".join(action.choices or ())
+        value = f"[{value}]" if action.nargs == "?" else value
         yield row(
             ", ".join(f"`{option} {value}`" if value else f"`{option}`" for option in action.option_strings),
             action.help,

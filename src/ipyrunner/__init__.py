@@ -27,12 +27,14 @@ from .aio.runner import Runner, run
 
 if TYPE_CHECKING:
     import asyncio
+    import os
     from collections.abc import Awaitable
 
     from IPython.core.interactiveshell import InteractiveShell
 
     from .ipykernel.widget_events import Changes
     from .ipython.magics.tasks_table import TaskTable
+    from .ipython.magics.timeline.trace import Trace
     from .log_handler import LogHandler
     from .notebook import NotebookRunner
 
@@ -47,6 +49,7 @@ __all__ = [
     "input",
     "run",
     "tasks",
+    "trace",
 ]
 __version__ = "0.1.0"
 
@@ -120,6 +123,20 @@ def tasks(*, ended: bool = False) -> TaskTable:
     from .extension import tasks
 
     return tasks(ended=ended)
+
+
+def trace(file: str | os.PathLike[str] | None = None) -> Trace:
+    """Return a trace of the notebook's loop: a timeline of all its tasks, from its ``start()`` to its ``stop()``.
+
+    ``with ipyrunner.trace() as t: ...`` traces the block. Displayed, ``t`` is a picture; ``t.summary`` is what the
+    picture says in words, and ``t.save(file)`` writes what https://ui.perfetto.dev opens. With *file* that is done at
+    the end; OSError now if it cannot be written to. ``%%arun --trace`` traces one cell.
+
+    RuntimeError outside IPython, before ``%load_ext ipyrunner``, and in threads other than the main one.
+    """
+    from .extension import trace
+
+    return trace(file)
 
 
 def event(source: Any, name: str | None = None) -> asyncio.Future[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import warnings
 import weakref
 from collections.abc import Awaitable, Callable
@@ -29,7 +30,7 @@ from .ipykernel.requests.request_sigint import Guard
 from .ipykernel.sigterm import Termination
 from .ipython.hook_errors import Calling
 from .ipython.input import Asking
-from .ipython.loop_reports import Reports
+from .ipython.loop_reports import Reports, name_file
 from .ipython.magics.arun import RunnerMagics
 from .ipython.magics.atasks import TaskMagics, table
 from .ipython.magics.tasks_table import TaskTable
@@ -40,7 +41,9 @@ from .notebook import NotebookRunner
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-__all__ = ["ask", "await_", "get_runner", "load", "runner_of", "tasks", "unload"]
+    from .ipython.magics.timeline.trace import Trace
+
+__all__ = ["ask", "await_", "get_runner", "load", "runner_of", "tasks", "trace", "unload"]
 
 Part: TypeAlias = "Callable[[Extension], None]"
 _T = TypeVar("_T")
@@ -110,6 +113,14 @@ def tasks(*, ended: bool = False) -> TaskTable:
     """Return the tasks of the present notebook, see ``ipyrunner.tasks``."""
     extension = _present()
     return table(extension.shell, extension.runner, ended=ended)
+
+
+def trace(file: str | os.PathLike[str] | None) -> Trace:
+    """Return a trace of the present notebook's loop, see ``ipyrunner.trace``."""
+    from .ipython.magics.timeline.trace import Trace
+
+    extension = _present()
+    return Trace(lambda: extension.runner.current, partial(name_file, extension.shell), file=file)
 
 
 class Extension(Installation):

@@ -79,6 +79,8 @@ class PersistentRunner:
         self._queue = ReadyQueue(loop)
         self.interrupts = Interrupts(loop, self._queue, grace=grace, outside=outside or Outside(), show=self._show)
         self._slowness: SlowCallbacks | None = None
+        # Called before the loop is closed, and its tasks have ended.
+        self.when_closed: list[Callable[[], None]] = []
         self._in_context = False
         # Whether a cell is being awaited in the host's loop.
         self._awaiting = False
@@ -284,6 +286,8 @@ class PersistentRunner:
         finally:
             if self._slowness is not None:
                 self._slowness.stop()
+            for end in tuple(self.when_closed):
+                end()
             self.tasks.close()
             if self._failures is not None:
                 self._failures.close()

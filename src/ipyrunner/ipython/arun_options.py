@@ -110,6 +110,8 @@ ARUN = MagicOptions(
              "done and failed (needs tqdm)"),
     argument("--profile", action="store_true", help="show at the end where the time went, by await and by function, "
              "of the cell and of the tasks that it has started (needs pyinstrument)"),
+    argument("--trace", nargs="?", const="", type=unquoted, metavar="FILE", help="show a timeline of the cell and its "
+             "tasks: when each ran, waited or was ready. With FILE also write it there, for ui.perfetto.dev"),
     argument("-o", "--output", type=_variable, metavar="VAR", help="assign the cell's value to VAR instead of "
              "displaying it"),
 )  # fmt: skip
@@ -133,6 +135,7 @@ class ArunArguments(NamedTuple):
     scope: bool = False
     progress: bool = False
     profile: bool = False
+    trace: str | None = None
     output: str | None = None
     help: bool = False
 
@@ -145,10 +148,13 @@ class ArunArguments(NamedTuple):
     def parse(cls, line: str) -> ArunArguments:
         """Parse the line of ``%%arun``. UsageError if it is wrong."""
         arguments = cls(**vars(ARUN.parse(arun, line)))
-        if arguments.fresh and (arguments.background or arguments.scope or arguments.progress or arguments.profile):
+        traced = arguments.trace is not None
+        if arguments.fresh and (
+            arguments.background or arguments.scope or arguments.progress or arguments.profile or traced
+        ):
             raise UsageError(
                 "%%arun --fresh runs the cell in a loop of its own, which is closed when the cell ends. Leave out "
-                "--fresh, or leave out --background, --scope, --progress and --profile"
+                "--fresh, or leave out --background, --scope, --progress, --profile and --trace"
             )
         if arguments.concurrent and (arguments.fresh or arguments.background):
             raise UsageError(

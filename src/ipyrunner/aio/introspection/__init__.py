@@ -11,4 +11,5 @@
 * :mod:`task_origin`: what has started a task.
 * :mod:`context_copy`: carry ContextVars from one Context to another.
 * :mod:`exceptions`: what an exception is, past whatever its class makes of being asked.
+* :mod:`monitoring_tool`: the tool id of ``sys.monitoring``, for those who need it.
 """

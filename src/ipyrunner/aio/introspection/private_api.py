@@ -9,8 +9,9 @@ Of the future of a ``gather``, a ``_GatheringFuture``, ``_children`` and, of the
 gather's own says whether it returns exceptions, without it none does. Of ``asyncio.wait`` the local ``fs`` of its
 ``tasks._wait``, both from 3.4 to 3.14; of a ``TaskGroup`` that ends ``_tasks``, from 3.11 to 3.14. Without them nothing
 is known to be waited for. Of tasks, C and Python ones, from 3.4 to 3.14: ``_fut_waiter``, ``_exception`` and
-``_log_traceback``; of handles ``_callback`` (3.4 to 3.15) and ``_context`` (3.7 to 3.11, public since). Tasks of a
-user's own factory may lack them: they wait for nothing that can be shown, and report their failures themselves.
+``_log_traceback``; of handles ``_callback`` and ``_loop`` (3.4 to 3.15) and ``_context`` (3.7 to 3.11, public since).
+Tasks of a user's own factory may lack them: they wait for nothing that can be shown, and report their failures
+themselves.
 ``asyncio.tasks`` keeps its tasks in ``_all_tasks``, since 3.12 in ``_scheduled_tasks`` and ``_eager_tasks``: without
 them what ``all_tasks`` says is all.
 """
@@ -24,12 +25,14 @@ import sys
 from collections import deque
 from collections.abc import Collection, Iterable
 from contextlib import suppress
-from types import CodeType, CoroutineType, FrameType
+from operator import attrgetter
+from types import BuiltinMethodType, CodeType, CoroutineType, FrameType, FunctionType, MethodType
 from typing import Any, TypeGuard, TypeVar
 
 from .task_state import coro_of, is_done, loop_of, own_context
 
 __all__ = [
+    "call_in",
     "callback_of",
     "can_watch",
     "cancel_ready",
@@ -46,15 +49,18 @@ __all__ = [
     "may_step",
     "next_timer",
     "ready_callbacks",
+    "scheduled_in",
     "selector_fd",
     "selector_of",
     "signal_fd",
     "step_of",
+    "stepped_by",
     "task_context",
     "tasks_of",
     "unseen",
     "unseen_of",
     "waited_for_by",
+    "waiter_of",
     "waits_for",
 ]
 
@@ -106,6 +112,43 @@ def ready_callbacks(loop: asyncio.AbstractEventLoop) -> deque[Any] | None:
 def callback_of(handle: object) -> object:
     """Return what *handle* calls; None if it was cancelled, or if there is no telling."""
     return getattr(handle, "_callback", None)
+
+
+def call_in(frame: FrameType) -> tuple[object, object]:
+    """Return the loop, and what it calls, of a frame in which ``Handle._run`` begins."""
+    handle = frame.f_locals["self"]
+    return handle._loop, handle._callback
+
+
+def scheduled_in(frame: FrameType) -> tuple[object, object, tuple[object, ...]]:
+    """Return the loop, what it is to call, and with which arguments, of a frame in which ``call_soon`` begins."""
+    variables = frame.f_locals
+    return variables["self"], variables["callback"], variables["args"]
+
+
+# Whatever the class of the class makes of being asked.
+_name_of_class = vars(type)["__name__"].__get__
+
+
+def stepped_by(callback: Any) -> asyncio.Task[Any] | None:
+    """Return the task that takes a step when *callback* is called; None if it is nothing of that kind.
+
+    Private, 3.4 to 3.15: the names of these methods, in C and in Python. Without them no step is told from a callback.
+    """
+    kind = type(callback)
+    if kind is FunctionType:  # often, and asked for each callback
+        return None
+    if kind is MethodType:
+        function = callback.__func__
+        is_step = type(function) is FunctionType and function.__name__ in ("__step", "__wakeup")
+    elif kind is BuiltinMethodType:
+        is_step = callback.__name__ == "task_wakeup"
+    else:
+        is_step = _name_of_class(kind) == "TaskStepMethWrapper"
+    if is_step:
+        owner = callback.__self__
+        return owner if type(owner) is asyncio.Task or is_task(owner) else None
+    return None
 
 
 def may_step(task: asyncio.Task[Any]) -> bool:
@@ -220,6 +263,10 @@ def waits_for(task: asyncio.Task[Any]) -> asyncio.Future[Any] | None:
     """Return the future that the task is suspended on; None if it is about to run, runs, or has ended."""
     waiter: asyncio.Future[Any] | None = _attribute(task, "_fut_waiter")
     return waiter
+
+
+# The same, where it must be fast; AttributeError of a task that has none.
+waiter_of = attrgetter("_fut_waiter")
 
 
 def gathered_by(future: asyncio.Future[Any], *, raising: bool = False) -> list[asyncio.Future[Any]]:

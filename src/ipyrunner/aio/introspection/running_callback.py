@@ -28,6 +28,7 @@ from .exceptions import traceback_of
 from .private_api import callback_of, is_task
 
 __all__ = [
+    "HANDLE_RUN",
     "CallbackCall",
     "Holder",
     "drives_loop",
@@ -45,9 +46,9 @@ __all__ = [
 
 # Private: events.Handle._run calls each callback (3.4 to 3.15). On the line of that call the callback is running, or
 # has run; on the others it may be lost. Found nowhere, C functions used as callbacks cannot be forced.
-_HANDLE_RUN = asyncio.Handle._run.__code__
+HANDLE_RUN = asyncio.Handle._run.__code__
 _CALLBACK_LINES = {
-    i.positions.lineno for i in dis.get_instructions(_HANDLE_RUN) if i.argval == "run" and i.positions is not None
+    i.positions.lineno for i in dis.get_instructions(HANDLE_RUN) if i.argval == "run" and i.positions is not None
 }
 _DRIVERS: set[CodeType] = set()
 _LENDERS: set[CodeType] = set()
@@ -77,7 +78,7 @@ def is_driver(frame: FrameType) -> bool:
 
 def is_callback(frame: FrameType) -> bool:
     """Return whether a loop of asyncio's own calls a callback in the frame; its ``self`` is the Handle."""
-    return frame.f_code is _HANDLE_RUN
+    return frame.f_code is HANDLE_RUN
 
 
 def is_in_call(frame: FrameType) -> bool:
@@ -123,7 +124,7 @@ def is_from_callback(exc: BaseException, loop: asyncio.AbstractEventLoop) -> boo
     if not isinstance(loop, asyncio.BaseEventLoop):
         return True
     tb = traceback_of(exc)
-    while tb is not None and tb.tb_frame.f_code is not _HANDLE_RUN:
+    while tb is not None and tb.tb_frame.f_code is not HANDLE_RUN:
         tb = tb.tb_next
     return tb is not None
 
@@ -138,7 +139,7 @@ def runs_nested(frame: FrameType | None) -> bool:
     """Return whether *frame* is in a loop, in one of its callbacks or between two, that another callback runs."""
     is_in_loop = False
     while frame is not None and frame.f_code not in _DRIVERS:
-        if is_in_loop and frame.f_code is _HANDLE_RUN:
+        if is_in_loop and frame.f_code is HANDLE_RUN:
             return True
         # nest_asyncio's has that name, too.
         if not is_in_loop and frame.f_code.co_name == "_run_once":
@@ -208,7 +209,7 @@ class Holder:
         while frame is not None and frame.f_code not in _DRIVERS:
             if frame.f_code in _LENDERS:
                 return frame if self._everything else None
-            if callback is None and frame.f_code is _HANDLE_RUN:
+            if callback is None and frame.f_code is HANDLE_RUN:
                 callback = frame
             elif callback is None and frame.f_code.co_name == "_run_once" and frame.f_locals.get("self") is self._loop:
                 return None  # it is at rest, though perhaps inside itself

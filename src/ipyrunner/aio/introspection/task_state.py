@@ -7,6 +7,7 @@ asked as it is, and what it raises counts as "cannot tell". Nothing here raises 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -27,6 +28,10 @@ _ASYNCIO = ("_asyncio", "asyncio.tasks", "asyncio.futures")
 
 # Classes that nobody has derived from: asked without a search, since every new task is asked.
 _PLAIN = (asyncio.Task, asyncio.Future)
+
+# Python 3.12.0 to 3.12.4 crash if get_coro() is asked of an eager task that has ended (gh-122332). Private, there:
+# ``_coro``.
+_CRASHES = (3, 12) <= sys.version_info < (3, 12, 5) and "_coro" in vars(asyncio.Task)
 
 _Answer = TypeVar("_Answer")
 
@@ -79,6 +84,8 @@ def retrieve(future: object) -> BaseException | None:
 
 def coro_of(task: Any) -> Any:
     """Return the coroutine that it runs; None if there is no telling."""
+    if _CRASHES and issubclass(type(task), _PLAIN[0]):
+        return vars(_PLAIN[0])["_coro"].__get__(task)
     return task.get_coro() if type(task) is _PLAIN[0] else _ask(task, "get_coro", _as_it_is, None)
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from .private_api import gathered_by, is_task, waited_for_by, waits_for
 from .task_state import coro_of
 
-__all__ = ["Step", "awaited", "awaits", "dependencies", "depends_on", "frames_of", "innermost", "is_library"]
+__all__ = ["Step", "awaited", "awaits", "dependencies", "depends_on", "frames", "innermost", "is_library"]
 
 # What is installed is not the user's; the user's own packages, installed editable, are elsewhere.
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
@@ -41,7 +41,7 @@ def awaited(tasks: Iterable[asyncio.Task[Any]], *, raising: bool = False) -> Ite
     """
     found: set[asyncio.Future[Any]] = set()  # of gather: they may be gathered themselves, and hold what they gather
     for task in tasks:
-        pending = [waits_for(task), *waited_for_by(_frames(coro_of(task)), raising=raising)]
+        pending = [waits_for(task), *waited_for_by(frames(coro_of(task)), raising=raising)]
         while pending:
             future = pending.pop()
             if future is None or future in found:
@@ -82,15 +82,11 @@ def is_library(filename: str) -> bool:
 
 def awaits(task: asyncio.Task[Any]) -> list[Step]:
     """Return the chain of *task*, outermost first. Empty if it has ended."""
-    return [Step(f.f_code.co_filename, f.f_lineno, f.f_code.co_qualname) for f in frames_of(task)]
+    return [Step(f.f_code.co_filename, f.f_lineno, f.f_code.co_qualname) for f in frames(coro_of(task))]
 
 
-def frames_of(task: asyncio.Task[Any]) -> Iterator[FrameType]:
-    """Give the frames of that chain."""
-    return _frames(coro_of(task))
-
-
-def _frames(awaited: Any) -> Iterator[FrameType]:
+def frames(awaited: Any) -> Iterator[FrameType]:
+    """Give the frames of a suspended coroutine, and of what it awaits, the outermost first."""
     for _ in range(_LONGEST):
         if type(awaited) is CoroutineType and awaited.cr_frame is not None:  # nearly always, and fastest
             yield awaited.cr_frame

@@ -21,15 +21,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ..introspection import monitoring_tool
 from ..introspection.running_callback import is_left_running
 from ..introspection.running_loop import NOTHING, Running, exchange, running_loop
 
 __all__ = ["Lender"]
-
-# sys.monitoring has six tool ids; 0, 1 and 2 are spoken for (debugger, coverage, profiler), and users take 3 and 4.
-# 5 is for optimizers, of which there are none.
-_TOOL_IDS = (5, 4, 3)
-_TOOL = "ipyrunner"
 
 _create_task: Any = asyncio.create_task
 _RUN_FOREVER = asyncio.BaseEventLoop.run_forever
@@ -78,10 +74,9 @@ class Lender:
 
         def _begin(self) -> None:
             monitoring = sys.monitoring
-            self._tool = next((i for i in _TOOL_IDS if monitoring.get_tool(i) is None), None)
+            self._tool = monitoring_tool.take()
             if self._tool is None:
                 return
-            monitoring.use_tool_id(self._tool, _TOOL)
             events = monitoring.events
             monitoring.register_callback(self._tool, events.CALL, self._on_call)
             monitoring.register_callback(self._tool, events.C_RETURN, self._on_return)
@@ -89,7 +84,7 @@ class Lender:
 
         def _watch(self, *, create_task: bool = False, end: bool = False) -> None:
             monitoring, tool = sys.monitoring, self._tool
-            if tool is not None and monitoring.get_tool(tool) == _TOOL:
+            if tool is not None and monitoring_tool.is_ours(tool):
                 call = monitoring.events.CALL
                 monitoring.set_local_events(tool, _create_task.__code__, call * create_task)
                 monitoring.set_local_events(tool, _CLEANUP.__code__, call * end)
@@ -97,13 +92,13 @@ class Lender:
         def _end(self) -> None:
             if self._tool is not None:
                 monitoring, tool, self._tool = sys.monitoring, self._tool, None
-                if monitoring.get_tool(tool) != _TOOL:
+                if not monitoring_tool.is_ours(tool):
                     return  # somebody has freed our id, and may have taken it
                 for code in (_create_task.__code__, _CLEANUP.__code__):
                     monitoring.set_local_events(tool, code, 0)
                 for event in (monitoring.events.CALL, monitoring.events.C_RETURN):
                     monitoring.register_callback(tool, event, None)
-                monitoring.free_tool_id(tool)
+                monitoring_tool.give_back(tool)
 
         def _on_call(self, code: object, offset: int, function: object, argument: object) -> Any:
             if code is not _create_task.__code__:

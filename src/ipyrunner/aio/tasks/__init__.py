@@ -8,4 +8,5 @@
 * :mod:`exception_handler`: what goes wrong in a loop, given to whoever shows it.
 * :mod:`task_scope`: the tasks that a block of code starts, as a group.
 * :mod:`slow_callbacks`: what holds the loop for longer than a limit.
+* :mod:`trace`: what a loop does, step by step, while somebody wants to know.
 """

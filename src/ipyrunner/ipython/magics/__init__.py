@@ -4,6 +4,7 @@
 * :mod:`background_cell`: ``%%arun --background``.
 * :mod:`progress_bar`: ``%%arun --progress``.
 * :mod:`profile`: ``%%arun --profile``.
+* :mod:`timeline`: ``%%arun --trace`` and ``ipyrunner.trace()``.
 * :mod:`arunner_status`: what ``%arunner`` shows.
 * :mod:`atasks`: ``%atasks``.
 * :mod:`tasks_table`: the table that ``%atasks`` and ``ipyrunner.tasks()`` show.

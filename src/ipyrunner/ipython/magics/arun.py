@@ -86,6 +86,10 @@ class RunnerMagics(Magics):
             return None
         if arguments.concurrent and self._runner.why_not_concurrent:
             raise UsageError(f"%%arun --concurrent: {self._runner.why_not_concurrent}")
+        if arguments.trace:
+            from .timeline.cell_trace import file_of
+
+            arguments = arguments._replace(trace=file_of(arguments.trace))
         body = compile_body(self.shell, f"%%arun {line}".rstrip(), cell)
         if self._cells.takes_coroutine():
             return self._run_body(arguments, body)
@@ -169,7 +173,7 @@ class RunnerMagics(Magics):
         if arguments.debug:
             loop.set_debug(True)
         try:
-            with self._profile(arguments), self._progress(arguments):
+            with self._trace(arguments), self._profile(arguments), self._progress(arguments):
                 async with asyncio.timeout(arguments.timeout) as timeout, self._scope(arguments):
                     value = await run_body(body, self.shell.user_ns)
         except TimeoutError as exc:
@@ -215,6 +219,13 @@ class RunnerMagics(Magics):
         from .profile.cell_profile import CellProfile
 
         return CellProfile(self.shell, self._runner.current.tasks, _label("the cell"))
+
+    def _trace(self, arguments: ArunArguments) -> AbstractContextManager[object]:
+        if arguments.trace is None:
+            return nullcontext()
+        from .timeline.cell_trace import CellTrace
+
+        return CellTrace(self.shell, self._runner.current, arguments.trace or None, arguments.name)
 
     def _scope(self, arguments: ArunArguments) -> AbstractAsyncContextManager[object]:
         return Scope(self._runner.current.tasks.watch) if arguments.scope else nullcontext()

@@ -1,0 +1,142 @@
+"""Call functions when the frames of given code objects begin or go on, and when they end or pause.
+
+Nothing is patched, and all other code runs as it does, on Python 3.12 and later: the events of ``sys.monitoring`` are
+local to the code objects. Two of them cannot be: that a coroutine goes on with an exception, and that an exception
+leaves it. They are on, for all code, where coroutines are watched; raising costs a little more then.
+
+Python 3.11 has no ``sys.monitoring``. There a profile function of the thread does it, which costs every call.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from types import CodeType, FrameType
+from typing import Any
+
+from ...introspection import monitoring_tool
+
+__all__ = ["CodeEvents"]
+
+_On = Callable[[FrameType], object]
+
+
+class CodeEvents:
+    """The events of some code objects, on this thread on Python 3.11, on all threads since. The functions do not raise.
+
+    *coroutines*: the code is of coroutines, which pause and go on.
+    """
+
+    def __init__(self, *, coroutines: bool = False) -> None:
+        self._enter: dict[CodeType, _On] = {}
+        self._leave: dict[CodeType, _On] = {}
+        self._coroutines = coroutines
+        self._tool: int | None = None
+        self._thread = threading.get_ident()
+
+    def watch(self, code: CodeType, enter: _On, leave: _On | None = None) -> None:
+        """Call *enter* and *leave* with the frames of *code* from now on."""
+        known = code in self._enter
+        self._enter[code] = enter
+        if leave is not None:
+            self._leave[code] = leave
+        if not known:
+            self._set(code, leave is not None)
+
+    if sys.version_info >= (3, 12):
+
+        def start(self) -> None:
+            """Begin. RuntimeError if no tool id is free."""
+            monitoring, events = sys.monitoring, sys.monitoring.events
+            self._tool = tool = monitoring_tool.take()
+            if tool is None:
+                names = ", ".join(str(monitoring.get_tool(i)) for i in (3, 4, 5))
+                raise RuntimeError(
+                    "a trace needs a tool id of sys.monitoring, and those that it may take (3, 4 and 5) are taken by "
+                    f"{names}: free one of them with sys.monitoring.free_tool_id()"
+                )
+            get_frame, entering, leaving = sys._getframe, self._enter.get, self._leave.get
+
+            # In local variables all that they need: they are called for each callback of the loop.
+
+            def on_enter(code: CodeType, offset: object, exception: object = None) -> None:
+                enter = entering(code)
+                if enter is not None:
+                    enter(get_frame(1))
+
+            def on_leave(code: CodeType, offset: object, value: object) -> None:
+                leave = leaving(code)
+                if leave is not None:
+                    leave(get_frame(1))
+
+            self._functions: dict[int, Any] = {events.PY_START: on_enter, events.PY_RETURN: on_leave}
+            if self._coroutines:
+                self._functions |= {
+                    events.PY_RESUME: on_enter,
+                    events.PY_THROW: on_enter,
+                    events.PY_YIELD: on_leave,
+                    events.PY_UNWIND: on_leave,
+                }
+            for event, callback in self._functions.items():
+                monitoring.register_callback(tool, event, callback)
+            for code in self._enter:
+                self._set(code, code in self._leave)
+            if self._coroutines:
+                monitoring.set_events(tool, events.PY_THROW | events.PY_UNWIND)
+
+        def stop(self) -> None:
+            """End. Idempotent."""
+            tool, self._tool = self._tool, None
+            if tool is not None and monitoring_tool.is_ours(tool):  # else somebody has freed it, and may have taken it
+                if self._coroutines:
+                    sys.monitoring.set_events(tool, 0)
+                for code in self._enter:
+                    sys.monitoring.set_local_events(tool, code, 0)
+                for event in self._functions:
+                    sys.monitoring.register_callback(tool, event, None)
+                monitoring_tool.give_back(tool)
+            self._enter.clear()
+            self._leave.clear()
+
+        def _set(self, code: CodeType, leaves: bool) -> None:
+            if self._tool is not None and monitoring_tool.is_ours(self._tool):
+                events = sys.monitoring.events
+                local = events.PY_START | events.PY_RETURN * leaves
+                if self._coroutines:
+                    local |= events.PY_RESUME | events.PY_YIELD
+                sys.monitoring.set_local_events(self._tool, code, local)
+
+    else:
+
+        def start(self) -> None:
+            """Begin. RuntimeError if the thread has a profile function."""
+            present = sys.getprofile()
+            if present is not None:
+                raise RuntimeError(
+                    "on Python 3.11 a trace needs the thread's profile function, and there is one already "
+                    f"({getattr(present, '__qualname__', type(present).__qualname__)!s:.60}): end what has set it, "
+                    "such as cProfile, or call sys.setprofile(None)"
+                )
+            entering, leaving = self._enter.get, self._leave.get
+
+            def profile(frame: FrameType, event: str, value: object) -> None:
+                if event == "call":
+                    if (enter := entering(frame.f_code)) is not None:
+                        enter(frame)
+                elif event == "return" and (leave := leaving(frame.f_code)) is not None:
+                    leave(frame)
+
+            self._profile: Any = profile
+            sys.setprofile(profile)
+
+        def stop(self) -> None:
+            """End. Idempotent."""
+            if sys.getprofile() is getattr(self, "_profile", self):
+                sys.setprofile(None)
+            self._profile = self
+            self._enter.clear()
+            self._leave.clear()
+
+        def _set(self, code: CodeType, leaves: bool) -> None:
+            """All code is profiled."""

@@ -1,0 +1,392 @@
+"""The recorder of one loop: it is told what begins and ends, and keeps for each recording what that wants to know.
+
+It holds no task: a lane has a weak reference, and a callback is held while it runs. What keeps a loop's frames from
+being told (an exception out of ``Handle._run``) is found at the next event: then what is not on the stack has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import os
+import threading
+import weakref
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from time import perf_counter_ns
+from types import BuiltinMethodType, CodeType, FrameType, FunctionType, MethodType
+from typing import Any
+
+from ...introspection.exceptions import is_a
+from ...introspection.frames import OURS, uninterruptible
+from ...introspection.private_api import (
+    exception_of,
+    gathered_by,
+    has_begun,
+    is_task,
+    scheduled_in,
+    stepped_by,
+    task_context,
+    waiter_of,
+)
+from ...introspection.task_state import coro_of, is_cancelled, is_done
+from ...introspection.wait_graph import frames, is_library
+from ...sigint import handlers
+from .recording import BLOCK, Recording
+from .records import Lane, Pending, Place
+
+__all__ = ["INTERRUPT", "Recorder", "keys"]
+
+INTERRUPT = "the interrupt"
+# What holds the loop, if most of the time is its.
+COLLECTOR = "the garbage collector"
+# What this package does in the loop.
+_OWN = "ipyrunner"
+_name_of_class: Callable[[type], str] = vars(type)["__name__"].__get__
+_SIGINT = os.path.dirname(handlers.__file__) + os.sep
+
+# The blocks whose tasks are recorded, in the Context that starts them: small objects, which stay in it.
+keys: contextvars.ContextVar[tuple[object, ...]] = contextvars.ContextVar("ipyrunner traces", default=())
+
+
+class _Ref(weakref.ref[Any]):
+    __slots__ = ("key",)
+    key: int
+
+
+class Open:
+    """What runs at the moment, in which frame; *before* is what Run has on the time before it."""
+
+    __slots__ = ("before", "begin", "callback", "collecting", "inside", "key", "lane", "places", "task")
+
+    key: int
+    lane: Lane | None
+    task: Any
+    callback: object
+    before: Any
+    begin: int
+    inside: bool
+    # Where it was seen, if it takes long; and how long the garbage collector took.
+    places: Counter[tuple[CodeType, int]] | None
+    collecting: int
+
+
+def _callback_name(callback: Any) -> str:
+    for _ in range(10):
+        if type(callback) is not functools.partial:
+            break
+        callback = callback.func
+    kind = type(callback)
+    if kind is MethodType:
+        callback = callback.__func__
+    if type(callback) is FunctionType:
+        code = callback.__code__
+        return _OWN if code.co_filename.startswith(OURS) else code.co_qualname
+    if kind is BuiltinMethodType:
+        name: str = callback.__name__
+        return name
+    call = vars(type)["__dict__"].__get__(kind).get("__call__")  # no code of the user's is asked
+    if type(call) is FunctionType and call.__code__.co_filename.startswith(OURS):
+        return _OWN
+    return _name_of_class(kind)
+
+
+class Recorder:
+    """Record what *loop* does, on its thread, for all :attr:`recordings`. None of what is told raises."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, cells: CodeType) -> None:
+        """*cells*: the code of the coroutine of the task that awaits the cells."""
+        self.loop = loop
+        self.cells = cells
+        self.thread = threading.get_ident()
+        self.recordings: list[Recording] = []
+        self.stack: list[Open] = []
+        # By the id of the task, as long as it is there.
+        self._lanes: dict[int, Lane] = {}
+        self._count = 0
+        self._kinds: dict[str, int] = {}
+        # Steps that were told to have ended, of tasks that do not wait yet; and whether somebody will look.
+        self._unresolved: list[tuple[Lane, int]] = []
+        self._due = False
+        # Since when the garbage collector works.
+        self._collecting: int | None = None
+        self._context = contextvars.Context()
+
+    # -- lanes
+
+    def lane_of(self, task: asyncio.Task[Any]) -> Lane | None:
+        """Return the lane of the task, which is made now if there is none; None of one that cannot be referred to."""
+        return self._lanes.get(id(task)) or self._make_lane(task)
+
+    def _make_lane(self, task: asyncio.Task[Any]) -> Lane | None:
+        key = id(task)
+        try:
+            ref = _Ref(task, self._forget)
+        except TypeError:
+            return None
+        ref.key = key
+        now = perf_counter_ns()
+        self._count += 1
+        lane = Lane(self._count, ref, now)
+        # Of a class of its own.
+        lane.is_cells = type(task) is not asyncio.Task and getattr(coro_of(task), "cr_code", None) is self.cells
+        if not has_begun(task):
+            lane.created, lane.created_by = now, self._runs()
+        if any(recording.key is not None for recording in self.recordings):
+            context = task_context(task)
+            lane.keys = () if context is None else context.get(keys, ())
+        self._lanes[key] = lane
+        for recording in self.recordings:
+            recording.appeared(lane)
+        return lane
+
+    def _forget(self, ref: Any) -> None:
+        lane = self._lanes.get(ref.key)
+        if lane is not None and lane.ref is ref:
+            del self._lanes[ref.key]
+            lane.ref = None
+            if lane.ended is None:
+                lane.ended, lane.error = perf_counter_ns(), "vanished"
+                self._ended(lane)
+
+    def _ended(self, lane: Lane) -> None:
+        for recording in self.recordings:
+            recording.vanished(lane)
+
+    def on_new(self, task: asyncio.Task[Any], context: contextvars.Context | None = None) -> None:
+        """Take in a task that was started just now."""
+        try:
+            lane = self.lane_of(task)
+            if lane is not None and lane.ended is None:
+                if lane.created is None:
+                    lane.created, lane.created_by = perf_counter_ns(), self._runs()
+                if lane.ready is None:  # an eager one, which has taken its first step already
+                    self._look(lane, task, perf_counter_ns())
+        except Exception:  # a task of the user's own, which may be anything
+            return
+
+    def adopt(self, task: asyncio.Task[Any]) -> Lane | None:
+        """Take in a task that was there before; return its lane."""
+        known = id(task) in self._lanes
+        lane = self.lane_of(task)
+        if lane is not None and not known and all(each.lane is not lane for each in self.stack):
+            with suppress(Exception):  # a task of the user's own, which may be anything
+                self._look(lane, task, lane.since)
+        return lane
+
+    # -- what runs
+
+    def begin(self, frame: FrameType, task: asyncio.Task[Any] | None, callback: object) -> None:
+        """Take in that a step of *task*, or else *callback*, begins, and ends when *frame* does."""
+        try:
+            if self.stack and not self._is_inside(frame):
+                self._settle(frame)
+            each = Open()
+            each.key, each.task, each.callback = id(frame), task, callback
+            each.lane = lane = None if task is None else self._lanes.get(id(task)) or self._make_lane(task)
+            each.inside, each.places, each.collecting = False, None, 0
+            each.begin = now = perf_counter_ns()
+            if lane is None:
+                each.before = (now, None, None, None, None, None)
+            else:
+                each.before = (lane.since, lane.place, lane.waits_for, lane.ready, lane.woken_by, lane.cancel)
+                lane.ready = lane.woken_by = lane.cancel = None
+            self.stack.append(each)
+        except Exception:
+            return
+
+    def end(self, frame: FrameType, *, later: bool = False) -> None:
+        """Take in that what has begun in *frame* has ended; *later*: what its task waits for is not known yet."""
+        stack, key = self.stack, id(frame)
+        try:
+            if not stack:
+                return
+            if stack[-1].key != key:
+                if all(each.key != key for each in stack):
+                    return
+                while stack[-1].key != key:
+                    self._close(perf_counter_ns())
+            self._close(perf_counter_ns(), later=later)
+        except Exception:
+            return
+
+    def _close(self, now: int, *, later: bool = False) -> None:
+        stack = self.stack
+        each = stack.pop()
+        if stack:
+            stack[-1].inside = True
+        lane = each.lane
+        run = self._made(each, now, len(stack))
+        if lane is not None:
+            lane.since, lane.place, lane.waits_for = now, None, None
+            if later:
+                self._look_later(lane, now)
+            elif lane.ready is None:  # else it is to go on at once
+                self._look(lane, each.task, now)
+        for recording in self.recordings:
+            recording.add(run)
+
+    def _made(self, each: Open, now: int, depth: int) -> Any:
+        lane, begin = each.lane, each.begin
+        place: tuple[CodeType, int] | str | None = None
+        if now - begin >= BLOCK:
+            if each.collecting * 2 >= now - begin:
+                place = COLLECTOR
+            elif each.places:
+                place = each.places.most_common(1)[0][0]
+        name = "" if lane is not None else _callback_name(each.callback)
+        since, at, waits_for, ready, woken_by, cancel = each.before
+        return (lane, name, since, at, waits_for, ready, woken_by, cancel, begin, now, place, each.inside, depth)
+
+    def _is_inside(self, frame: FrameType | None) -> bool:
+        """Return whether what runs, so far as is known, has called *frame*, which may be where an old one was."""
+        key = self.stack[-1].key
+        frame = None if frame is None else frame.f_back
+        while frame is not None:
+            if id(frame) == key:
+                return True
+            frame = frame.f_back
+        return False
+
+    def _settle(self, frame: FrameType) -> None:
+        while self.stack and not self._is_inside(frame):
+            self._close(perf_counter_ns())
+
+    def _runs(self) -> int | str | None:
+        """Return what runs: the number of a lane, or the name of a callback."""
+        if not self.stack:
+            return None
+        lane = self.stack[-1].lane
+        return _callback_name(self.stack[-1].callback) if lane is None else lane.number
+
+    def on_collection(self, phase: str, info: object) -> None:
+        """Be called by the garbage collector, which holds up whatever runs."""
+        if self.stack and threading.get_ident() == self.thread:
+            now, since = perf_counter_ns(), self._collecting
+            self._collecting = now if phase == "start" else None
+            if since is not None and phase == "stop":
+                self.stack[-1].collecting += now - since
+
+    # -- what a task waits for
+
+    def _look(self, lane: Lane, task: asyncio.Task[Any], now: int) -> None:
+        if task.done() if type(task) is asyncio.Task else is_done(task):
+            if lane.ended is None:
+                lane.end(task, now)
+                self._ended(lane)
+        elif lane.ready is None and (waiter := waiter_of(task)) is not None:
+            lane.place = self._place(task)
+            lane.waits_for = self._awaited(waiter)
+
+    def _look_later(self, lane: Lane, now: int) -> None:
+        self._unresolved.append((lane, now))
+        if not self._due:
+            with suppress(RuntimeError):  # closed since
+                self.loop.call_soon(self._look_now, context=self._context)
+                self._due = True
+
+    @uninterruptible
+    def _look_now(self) -> None:
+        self._due = False
+        unresolved, self._unresolved = self._unresolved, []
+        for lane, since in unresolved:
+            task = None if lane.ref is None else lane.ref()
+            if task is not None and lane.since == since and all(each.lane is not lane for each in self.stack):
+                with suppress(Exception):
+                    self._look(lane, task, since)
+
+    def _place(self, task: asyncio.Task[Any]) -> Place | None:
+        found, kinds = None, self._kinds
+        best = 1
+        for frame in frames(coro_of(task)):
+            code = frame.f_code
+            kind = kinds.get(code.co_filename)
+            if kind is None:
+                kind = 0 if code.co_filename.startswith(OURS) else 1 if is_library(code.co_filename) else 2
+                kinds[code.co_filename] = kind
+            if kind >= best:
+                found, best = (code, frame.f_lasti), kind
+        return found
+
+    def _awaited(self, waiter: Any) -> int | str | None:
+        if type(waiter) is asyncio.Future:
+            return None
+        if is_task(waiter):
+            lane = self.lane_of(waiter)
+            return None if lane is None else lane.number
+        if gathered := gathered_by(waiter):
+            return f"gather of {len(gathered)}"
+        return _name_of_class(type(waiter))[:60]
+
+    # -- what makes a task ready
+
+    def ready(self, frame: FrameType) -> None:
+        """Take in that ``call_soon`` begins in *frame*."""
+        try:
+            loop, callback, arguments = scheduled_in(frame)
+            if loop is not self.loop or (task := stepped_by(callback)) is None:
+                return
+            if threading.get_ident() != self.thread:
+                return
+            lane = self._lanes.get(id(task)) or self._make_lane(task)
+            if lane is None:
+                return
+            lane.ready = perf_counter_ns()
+            lane.woken_by = self._runs()
+            if arguments and _was_cancelled(arguments[0]):
+                who = self._canceller(frame, arguments[0])
+                # In its own step, if it was cancelled while it ran or was ready: by whom is not known then.
+                lane.cancel = lane.cancelled_by = "" if who is None or who == lane.number else who
+        except Exception:
+            return
+
+    def _canceller(self, frame: FrameType | None, future: Any) -> int | str | None:
+        """Return who has cancelled *future*, by whose end a task is woken."""
+        for each in (future, *gathered_by(future)):
+            if is_task(each) and (lane := self._lanes.get(id(each))) is not None and lane.cancelled_by is not None:
+                return lane.cancelled_by
+        key = self.stack[-1].key if self.stack else None
+        while frame is not None and id(frame) != key:
+            if frame.f_code.co_filename.startswith(_SIGINT):
+                return INTERRUPT
+            frame = frame.f_back
+        return self._runs()
+
+    # -- the beginning and the end
+
+    def close(self, recording: Recording) -> None:
+        """End *recording*: what runs now counts as far as it has come."""
+        now = perf_counter_ns()
+        self._look_now()
+        self.recordings.remove(recording)
+        recording.ended, recording.is_over = now, True
+        for depth, each in enumerate(self.stack):
+            recording.add(self._made(each, now, depth))
+        recording.pending = self.pending(recording)
+
+    def forget(self) -> None:
+        """Let go of all tasks."""
+        for lane in self._lanes.values():
+            lane.ref = None
+        self._lanes.clear()
+        self.stack.clear()
+
+    def pending(self, recording: Recording) -> list[Pending]:
+        """Return what the tasks of *recording* wait for that have not ended."""
+        running = [each.lane for each in self.stack]
+        found = []
+        for lane in [*self._lanes.values()]:
+            if lane.ended is None and recording.covers(lane):
+                if lane.ref is not None and (task := lane.ref()) is not None:
+                    with suppress(Exception):
+                        lane.name_it(task)
+                if lane not in running:
+                    found.append(Pending(lane, lane.since, lane.place, lane.waits_for, lane.ready))
+        return found
+
+
+def _was_cancelled(future: Any) -> bool:
+    # A gather that is cancelled ends with CancelledError as its exception.
+    return is_cancelled(future) or is_a(exception_of(future), asyncio.CancelledError)

@@ -1,0 +1,94 @@
+"""What one who wants to know has got: the last runs, and totals of all since its beginning."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from types import CodeType
+from typing import Any, NamedTuple
+
+from .records import Lane, Pending, Run
+
+__all__ = ["BLOCK", "MOST", "Block", "Recording"]
+
+# So many runs are kept, the last ones.
+MOST = 100_000
+# Nanoseconds: what holds the loop for so long is marked.
+BLOCK = 50_000_000
+
+
+class Block(NamedTuple):
+    """The longest run: nanoseconds; the task or the callback; where it was most of the time, code and line."""
+
+    length: int
+    lane: Lane | None
+    name: str
+    place: tuple[CodeType, int] | str | None
+
+
+class Recording:
+    """What a loop did while this went on. *key*: of the tasks with this key, and of *own*, alone; None: of all."""
+
+    def __init__(self, *, key: object | None = None, own: Lane | None = None, sees_callbacks: bool = True) -> None:
+        self.key = key
+        self.own = own
+        # Whether callbacks that are no steps of tasks are seen, and when a task is made ready.
+        self.sees_callbacks = sees_callbacks
+        self.began = self.ended = time.perf_counter_ns()
+        self.is_over = False
+        self.pending: list[Pending] = []
+        self.busy = self._longest = self._count = 0
+        self.longest: Block | None = None
+        # The longest time that a task was ready and did not run.
+        self.starved = 0
+        # Tasks: how many, how many of them were there at a time, and how they have ended.
+        self.started = self.most = self._alive = 0
+        self.endings: dict[str, int] = {}
+        self._runs: deque[Any] = deque(maxlen=MOST)
+
+    def covers(self, lane: Lane | None) -> bool:
+        """Return whether the lane is one of those asked for, and not "other work"."""
+        return lane is not None and (self.key is None or lane is self.own or self.key in lane.keys)
+
+    def _counts(self, lane: Lane) -> bool:
+        return lane is not self.own and not lane.is_cells and self.covers(lane)
+
+    @property
+    def dropped(self) -> int:
+        """How many runs are not kept any more."""
+        return self._count - len(self._runs)
+
+    def runs(self) -> list[Run]:
+        """Return what is kept, in the order of ending."""
+        return [Run._make(each) for each in self._runs]
+
+    # -- what the recorder calls, for each run
+
+    def add(self, run: Any) -> None:
+        """Take a run: what Run is made of."""
+        lane, name, _, _, _, ready, _, _, begin, end, place, inside, depth = run
+        self._count += 1
+        self._runs.append(run)
+        if begin < self.began:
+            begin = self.began
+        length = end - begin
+        if not depth:
+            self.busy += length
+        if length > self._longest and not inside:
+            self._longest = length
+            self.longest = Block(length, lane, name, place)
+        if ready is not None and begin - ready > self.starved and self.covers(lane):
+            self.starved = begin - max(ready, self.began)
+
+    def appeared(self, lane: Lane) -> None:
+        """Count a task that is there."""
+        if self._counts(lane):
+            self.started += 1
+            self._alive += 1
+            self.most = max(self.most, self._alive)
+
+    def vanished(self, lane: Lane) -> None:
+        """Count a task that has ended."""
+        if self._counts(lane):
+            self._alive -= 1
+            self.endings[lane.state] = self.endings.get(lane.state, 0) + 1

@@ -1,0 +1,158 @@
+"""``ipyrunner.trace()``: begin, end, show, write."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import time
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import Token
+from types import TracebackType
+from typing import Any
+
+from ....aio.introspection.exceptions import add_note
+from ....aio.main import Main
+from ....aio.persistent_runner import PersistentRunner
+from ....aio.sigint.handlers import on_main_thread
+from ....aio.tasks.safe_names import describe, short
+from ....aio.tasks.trace import start
+from ....aio.tasks.trace.recorder import keys
+from ....aio.tasks.trace.recording import Recording
+from .chrome_trace import write
+from .picture import picture
+from .rows import Timeline
+from .summary import summary
+
+__all__ = ["Trace", "checked"]
+
+
+def checked(file: str | os.PathLike[str]) -> str:
+    """Return where *file* will be, wherever the working directory is then; OSError if it cannot be written to."""
+    path = os.path.abspath(os.path.expanduser(os.fspath(file)))
+    if os.path.exists(path) and not os.path.isdir(path) and not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(f"{path!r} is not a regular file")
+    is_new = not os.path.exists(path)
+    with open(path, "ab"):  # what is in it stays, until there is something to write
+        pass
+    if is_new:
+        with suppress(OSError):
+            os.remove(path)
+    return path
+
+
+class Trace:
+    """A timeline of the notebook's event loop: what each task did, and what it waited for.
+
+    ``start()`` begins, ``stop()`` ends and returns the trace itself; a ``with`` block does both. Displayed, it is a
+    picture, also while it goes on. ``summary`` is what the picture says in words. ``save(file)`` writes the trace as
+    JSON, which https://ui.perfetto.dev and chrome://tracing open. The last 100,000 events are kept. A trace that nobody
+    refers to any more ends, and all end with the loop. A trace that is started again begins anew.
+    """
+
+    def __init__(
+        self,
+        get_current: Callable[[], PersistentRunner],
+        name_file: Callable[[str], str],
+        *,
+        file: str | os.PathLike[str] | None = None,
+        cell: str | None = None,
+    ) -> None:
+        """*cell*: what the cell is called that :meth:`start` is called in; the trace is of that and of its tasks."""
+        self._get_current = get_current
+        self._name_file = name_file
+        self._cell = cell
+        self._file = None if file is None else checked(file)
+        self._recording: Recording | None = None
+        self._token: Token[tuple[object, ...]] | None = None
+
+    def start(self) -> None:
+        """Begin. RuntimeError if it has begun already, or if what tracing needs is taken by others."""
+        if self.is_running:
+            raise RuntimeError("this trace is already running: stop() ends it")
+        key, own = None, None
+        current = self._get_current()
+        if self._cell is not None:
+            key, own = object(), asyncio.current_task()
+            self._token = keys.set((*keys.get(), key))
+        try:
+            self._recording = recording = start.begin(current, Main.run.__code__, key=key, own=own)
+        except BaseException:
+            self._reset()
+            raise
+        loop = current.loop
+
+        def end(_: object) -> None:  # the collector calls it anywhere
+            with suppress(RuntimeError):  # closed since, and ended with it
+                loop.call_soon_threadsafe(start.end, recording)
+
+        self._ref = weakref.ref(self, end)
+
+    def stop(self) -> Trace:
+        """End, and write the file, if there is one; return the trace. OSError if it cannot be written. Idempotent."""
+        recording = self._recording
+        if recording is None:
+            raise RuntimeError("this trace has not begun: call start() first")
+        if not recording.is_over and not on_main_thread():
+            raise RuntimeError("a trace is ended in the main thread, and this code runs in another one")
+        self._reset()
+        if not recording.is_over:
+            start.end(recording)
+            if self._file is not None:
+                self.save(self._file)
+        return self
+
+    def _reset(self) -> None:
+        token, self._token = self._token, None
+        if token is not None:
+            with suppress(ValueError):  # in another Context
+                keys.reset(token)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has begun and not ended."""
+        return self._recording is not None and not self._recording.is_over
+
+    @property
+    def summary(self) -> str:
+        """What the picture says in words, on one line."""
+        return "a trace that has not begun" if self._recording is None else summary(self._timeline())
+
+    def save(self, file: str | os.PathLike[str]) -> None:
+        """Write the trace as JSON of Chrome's trace-event format. RuntimeError if it has not begun."""
+        if self._recording is None:
+            raise RuntimeError("this trace has not begun: call start() first")
+        timeline = self._timeline()
+        with open(os.path.expanduser(os.fspath(file)), "w", encoding="utf-8") as opened:
+            write(timeline, opened)
+
+    def __enter__(self) -> Trace:
+        self.start()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        try:
+            self.stop()
+        except OSError as error:
+            if exc is None:
+                raise
+            add_note(exc, f"ipyrunner: the trace could not be written: {describe(error)}")
+
+    def _timeline(self) -> Timeline:
+        assert self._recording is not None
+        recording = self._recording
+        title = "trace" if self._cell is None else short(self._cell)
+        return Timeline(recording, start.pending(recording), time.perf_counter_ns(), title, self._name_file)
+
+    def __repr__(self) -> str:
+        return self.summary
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
+        if self._recording is None:
+            return {"text/plain": repr(self)}
+        timeline = self._timeline()
+        return {"text/plain": summary(timeline), "image/svg+xml": picture(timeline)}

@@ -1,0 +1,85 @@
+"""Times, places and actors in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import CodeType
+
+from ....aio.introspection.frames import function_name
+from ....aio.introspection.wait_graph import Step
+from ....aio.tasks.safe_names import short
+from ....aio.tasks.trace.records import Lane, Place, resolve
+
+__all__ = ["Words", "duration", "label"]
+
+# What callbacks of asyncio's and of anyio's are called by those who do not know them.
+_ACTORS = {
+    "Timeout._on_timeout": "a timeout",
+    "TaskGroup._on_task_done": "a task group",
+    "CancelScope._deliver_cancellation": "a cancel scope",
+    "_set_result_unless_cancelled": "a timer",
+    "gather.<locals>._done_callback": "a gather",
+    "_wait.<locals>._on_completion": "asyncio.wait",
+}
+
+
+def duration(nanoseconds: float) -> str:
+    """Return a time of three digits."""
+    for unit, size in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
+        if nanoseconds >= size * 0.9995 or unit == "µs":
+            value = nanoseconds / size
+            digits = 0 if value >= 99.95 else 1 if value >= 9.995 else 2
+            text = f"{value:.{digits}f}"
+            return f"{text.rstrip('0').rstrip('.') if '.' in text else text} {unit}"
+    raise AssertionError
+
+
+def label(lane: Lane) -> str:
+    """Return what a task is called: by its name and its function."""
+    function = lane.function.rpartition(".")[2]
+    if lane.is_cells or not function or function == lane.name:
+        return short(lane.name, 40)
+    return f"{short(lane.name, 24)} {short(function, 24)}"
+
+
+class Words:
+    """What the places and the actors of one trace are called; *name_file* is what a file is called."""
+
+    def __init__(self, name_file: Callable[[str], str], lanes: dict[int, str]) -> None:
+        self._name_file = name_file
+        self._lanes = lanes
+        self._steps: dict[Place, Step] = {}
+
+    def step(self, place: Place) -> Step:
+        """Return the line of a place."""
+        if place not in self._steps:
+            self._steps[place] = resolve(place)
+        return self._steps[place]
+
+    def source(self, place: Place | None) -> str:
+        """Return the text of the line, or nothing."""
+        return "" if place is None else short(self.step(place).source, 200)
+
+    def where(self, place: Place | None) -> str:
+        """Return file, line and text; nothing if there is no place."""
+        if place is None:
+            return ""
+        step = self.step(place)
+        text = f"{short(self._name_file(step.filename))}:{step.line}"
+        return f"{text} {short(step.source, 200)}".rstrip()
+
+    def busy(self, place: tuple[CodeType, int] | str) -> str:
+        """Return function, file and line of what held the loop."""
+        if isinstance(place, str):
+            return place
+        code, line = place
+        name = function_name(code)
+        return f"{'' if name is None else short(name) + '(), '}{short(self._name_file(code.co_filename))}:{line}"
+
+    def actor(self, who: int | str | None) -> str:
+        """Return who has woken or cancelled, or what is awaited; nothing if that is not known."""
+        if who is None:
+            return ""
+        if isinstance(who, int):
+            return self._lanes.get(who, "a task")
+        return _ACTORS.get(who) or short(who)
