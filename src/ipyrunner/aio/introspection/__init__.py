@@ -8,6 +8,7 @@
 * :mod:`frames`: what a frame is: the user's code, asyncio's, or ours; where an interrupt may be raised.
 * :mod:`task_state`: what a task is, whatever its class raises.
 * :mod:`wait_graph`: what a task awaits, and which tasks that depends on.
+* :mod:`entered_contexts`: which context managers a suspended coroutine is in.
 * :mod:`task_origin`: what has started a task.
 * :mod:`context_copy`: carry ContextVars from one Context to another.
 * :mod:`exceptions`: what an exception is, past whatever its class makes of being asked.

@@ -6,6 +6,7 @@
 * :mod:`arunner_status`: what ``%arunner`` shows.
 * :mod:`atasks`: ``%atasks``.
 * :mod:`tasks_table`: the table that ``%atasks`` and ``ipyrunner.tasks()`` show.
+* :mod:`tasks_tree`: the tree that ``%atasks tree`` shows.
 * :mod:`completion`: Tab completion of their lines.
 * :mod:`timeit`: ``%time``, ``%timeit`` and ``%prun`` of code that awaits.
 """
