@@ -93,9 +93,8 @@ CIRCLES = {
         "p waits for c, c waits for p",
     ),
     "wait for the first, of which all are stuck": (
-        "async def parent(): await asyncio.wait([task(awaits('p'), 'c'), task(awaits('c'), 'd')], return_when='FIRST_COMPLETED')\n"
-        "async def second():\n    named['c'] = task(awaits('p'), 'c')\n"
-        "    await asyncio.wait([named['c'], task(awaits('c'), 'd')], return_when='FIRST_COMPLETED')\n" + PARENT.format("second()"),
+        "async def parent(): await asyncio.wait([task(awaits('p'), 'c') for _ in range(3)], return_when='FIRST_COMPLETED')\n"
+        + PARENT.format("parent()"),
         "p waits for c, c waits for p",
     ),
     "wait_for without a timeout": (
@@ -151,7 +150,8 @@ NONE = {
     "a class of the user's": "class Mine(asyncio.Lock): pass\nA, B = Mine(), Mine()\ntask(locks(A, B), 'a'); task(locks(B, A), 'b')",
 }  # fmt: skip
 
-PLACE = re.compile(r" \(In\[\d+\]:\d+\)")
+# Before IPython 8.0 a cell has the name of its file.
+PLACE = re.compile(r" \((?:In\[\d+\]|\d+\.py):\d+\)")
 
 
 @pytest.fixture(scope="module")
@@ -192,16 +192,15 @@ def test_what_is_not_certain_is_not_claimed(quick: Kernel, code: str) -> None:
 
 
 def test_it_is_said_where_each_waits(quick: Kernel) -> None:
-    number = quick.ok("len(In) - 1").value
-    assert number is not None
     quick.ok(
         "async def one():\n    async with A:\n        await asyncio.sleep(0)\n        await named['two']\n"
         "async def two():\n    async with A: pass\n"
         "named['one'] = task(one(), 'one')\nnamed['two'] = task(two(), 'two')\nawait settled()"
     )
-    n = int(number) + 1
-    assert f"deadlock: one waits for two (In[{n}]:4), two waits for the lock that one holds (In[{n}]:6)" in str(
-        quick.ok("%atasks tree").value
+    assert re.search(
+        r"^deadlock: one waits for two \((.+):4\), two waits for the lock that one holds \(\1:6\)$",
+        str(quick.ok("%atasks tree").value),
+        re.MULTILINE,
     )
 
 
@@ -261,7 +260,9 @@ def test_the_note_names_who_was_started_before(quick: Kernel) -> None:
     cell = quick.begin("task(goes(), 'g')\nawait named['a']")
     quick.interrupted(cell, "go")
     assert noted(cell.traceback + "\n" + cell.stderr) == TWO
-    assert quick.ok("await asyncio.wait([named['b']], timeout=30); named['b'].done()").value == "True"  # it has the lock now
+    assert (
+        quick.ok("await asyncio.wait([named['b']], timeout=30); named['b'].done()").value == "True"
+    )  # it has the lock now
     quick.expect_alive()
 
 
@@ -290,10 +291,11 @@ def test_each_of_the_cells_side_by_side_says_what_is_its_own(quick: Kernel) -> N
 
 
 def test_a_second_interrupt_says_what_the_first_has_found(quick: Kernel) -> None:
-    quick.ok(GOES)
+    quick.ok(GOES + "free = asyncio.Event()")
     cell = quick.begin(
         "async def stays():\n    task(goes(), 'g')\n    try: await locks(A, A)\n    finally:\n        print('cleaning')\n"
-        "        while True:\n            with contextlib.suppress(asyncio.CancelledError): await nap()\nawait stays()"
+        "        while not free.is_set():\n            with contextlib.suppress(asyncio.CancelledError): await free.wait()\n"
+        "await stays()"
     )
     quick.wait_for(cell, "go")
     quick.interrupt()
@@ -301,6 +303,7 @@ def test_a_second_interrupt_says_what_the_first_has_found(quick: Kernel) -> None
     assert cell.ename == "KeyboardInterrupt"
     assert "waits for the lock that it holds itself" in noted(cell.traceback + "\n" + cell.stderr)
     quick.expect_alive()
+    quick.ok("free.set(); await settled()")
 
 
 def test_nothing_is_said_without_one_nor_looked_for_without_an_interrupt(quick: Kernel) -> None:
@@ -310,7 +313,9 @@ def test_nothing_is_said_without_one_nor_looked_for_without_an_interrupt(quick: 
     )
     quick.ok("await asyncio.gather(asyncio.sleep(0), task(settled(), 's'))")
     assert quick.ok("looks").value == "[]"
-    cell = quick.begin("async def sleeps():\n    async with A: await nap()\ntask(goes(), 'g'); await asyncio.gather(sleeps(), locks(B, A))")
+    cell = quick.begin(
+        "async def sleeps():\n    async with A: await nap()\ntask(goes(), 'g'); await asyncio.gather(sleeps(), locks(B, A))"
+    )
     quick.interrupted(cell, "go")
     assert quick.ok("module.deadlock_of = look; looks").value == "[None]"
     assert NOTE not in cell.traceback + cell.stderr
@@ -320,7 +325,10 @@ def test_nothing_is_said_without_one_nor_looked_for_without_an_interrupt(quick: 
 @pytest.mark.parametrize("refusal", ["ZeroDivisionError", "KeyboardInterrupt", "SystemExit"])
 def test_tasks_that_raise_when_they_are_asked_are_no_obstacle(quick: Kernel, refusal: str) -> None:
     quick.ok(
-        HOSTILE + f"REFUSAL = {refusal}\n" + GOES + "class Odd(asyncio.Task):\n    get_name = get_coro = get_loop = done = __repr__ = refuse\n"
+        HOSTILE
+        + f"REFUSAL = {refusal}\n"
+        + GOES
+        + "class Odd(asyncio.Task):\n    get_name = get_coro = __repr__ = refuse\n"
         "class Future(asyncio.Future):\n    done = cancelled = __hash__ = __repr__ = refuse\n"
         "async def on(future): await future\n"
         "loop = asyncio.get_event_loop()\n"
@@ -328,7 +336,7 @@ def test_tasks_that_raise_when_they_are_asked_are_no_obstacle(quick: Kernel, ref
     )
     quick.ok("await settled()")
     assert len(deadlocks(quick)) == 1
-    cell = quick.begin("task(goes(), 'g'); await asyncio.shield(a)")
+    cell = quick.begin("task(goes(), 'g'); await enters(A)")
     quick.interrupted(cell, "go")
     assert cell.ename == "KeyboardInterrupt"
     assert "holds" in noted(cell.traceback + "\n" + cell.stderr)

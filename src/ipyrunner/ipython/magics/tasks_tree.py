@@ -251,7 +251,7 @@ def _asyncios(task: asyncio.Task[Any]) -> str:
         if (call := calls_asyncio(task)) is not None:
             function, subject = call
             if function == "sleep" and type(subject) in (int, float):
-                return f"the end of a sleep of {subject:g} s"
+                return f"a sleep of {subject:g} s"
             if issubclass(type(subject), asyncio.Queue):
                 number = asyncio.Queue.qsize(subject)
                 return f"{short(function)} of a queue with {number:,} item{'' if number == 1 else 's'}"
