@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import operator
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 
 from hostile import PRELUDE as HOSTILE
 from ipyrunner.aio.introspection.entered_contexts import entered
-from ipyrunner.aio.tasks.deadlocks import Waits, deadlock_of
+from ipyrunner.aio.tasks.deadlocks import Waits, _held_by, deadlock_of
 from kernels import BEFORE, CONCURRENT, Kernel, kernel
 
 PRELUDE = """
@@ -130,8 +133,12 @@ NONE = {
     "released in the block": "async def gives():\n    async with A:\n        A.release()\n        try: await named['b']\n"
     "        finally: await A.acquire()\nasync def takes():\n    await A.acquire(); await nap()\n"
     "named['a'] = task(gives(), 'a'); task(takes(), 'x'); named['b'] = task(enters(A), 'b')",
-    "released by somebody else": "async def takes():\n    await asyncio.sleep(0); A.release()\n    async with A: await nap()\n"
-    "named['a'] = task(holds(A, 'b'), 'a'); task(takes(), 'x'); await settled(); named['b'] = task(enters(A), 'b')",
+    "released by somebody else": "async def takes():\n    await settled(); A.release()\n    async with A: await nap()\n"
+    "async def late():\n    async with A: await e.wait(); await named['b']\ne = asyncio.Event()\n"
+    "task(takes(), 'x'); task(late(), 'a'); await settled(); await settled(); named['b'] = task(enters(A), 'b'); e.set()",
+    "notified, and the lock is taken": "A = asyncio.Condition()\nasync def waits():\n    async with A: await A.wait()\n"
+    "async def takes():\n    await A.acquire(); A.notify_all(); await nap()\n"
+    "task(waits(), 'a'); await settled(); task(takes(), 'x')",
     "timeout": "async def timed(x, y):\n    async with asyncio.timeout(3600): await locks(x, y)\ntask(timed(A, B), 'a'); task(locks(B, A), 'b')",
     "wait_for": "async def parent(): await asyncio.wait_for(task(awaits('p'), 'c'), 3600)\n" + PARENT.format("parent()"),
     "wait_for a lock": "async def timed(x, y):\n    async with x:\n        await asyncio.sleep(0)\n        await asyncio.wait_for(y.acquire(), 3600)\n"
@@ -374,6 +381,158 @@ def test_an_interrupt_looks_at_a_thousand_tasks(loop: asyncio.AbstractEventLoop)
         assert deadlock_of(waiting, loop) is None
         lock.release()
         await waiting
+
+    loop.run_until_complete(main())
+
+
+class Own:
+    """A context manager whose exit takes its time."""
+
+    def __init__(self, event: asyncio.Event) -> None:
+        self.event = event
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.event.wait()
+
+
+async def inside(manager: Any, event: asyncio.Event) -> None:
+    async with manager as _:
+        await event.wait()
+
+
+async def second(manager: Any, event: asyncio.Event) -> None:
+    async with asyncio.Lock(), manager:
+        await event.wait()
+
+
+async def from_stack(manager: Any, event: asyncio.Event) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(manager)
+        await event.wait()
+
+
+async def in_handler(manager: Any, event: asyncio.Event) -> None:
+    for _ in range(2):
+        async with manager:
+            try:
+                raise ZeroDivisionError
+            except ZeroDivisionError:
+                await event.wait()
+
+
+async def behind(manager: Any, event: asyncio.Event) -> None:
+    try:
+        async with manager:
+            pass
+    finally:
+        await event.wait()
+
+
+async def leaving(manager: Any, event: asyncio.Event) -> None:
+    async with manager:
+        pass
+
+
+async def leaving_by_error(manager: Any, event: asyncio.Event) -> None:
+    async with manager:
+        raise ZeroDivisionError
+
+
+async def holding_a_method(leave: Any, event: asyncio.Event) -> None:
+    with open(os.devnull):
+        await event.wait()
+
+
+async def holding_a_function(leave: Any, manager: Any, event: asyncio.Event) -> None:
+    with open(os.devnull):
+        await event.wait()
+
+
+async def passing_a_method(manager: Any, event: asyncio.Event) -> None:
+    print(EXIT(manager), await event.wait())
+
+
+async def naming_a_method(manager: Any, event: asyncio.Event) -> None:
+    with open(os.devnull):
+        print(manager.__aexit__, await event.wait())
+
+
+async def comprehending(manager: Any, event: asyncio.Event) -> None:
+    async with manager:
+        print([await event.wait() for _ in range(2)])
+
+
+@contextlib.asynccontextmanager
+async def made(manager: Any) -> AsyncIterator[None]:
+    async with manager:
+        yield
+
+
+EXIT = operator.attrgetter("__aexit__")
+ENTERED = {
+    "inside": (lambda lock, event: inside(lock, event), ["Lock"]),
+    "of a condition": (lambda lock, event: inside(asyncio.Condition(), event), ["Condition"]),
+    "of a timeout": (lambda lock, event: inside(asyncio.timeout(60), event), ["Timeout"]),
+    "second": (lambda lock, event: second(lock, event), ["Lock", "Lock"]),
+    "made": (lambda lock, event: inside(made(lock), event), ["_AsyncGeneratorContextManager", "Lock"]),
+    "from a stack": (lambda lock, event: from_stack(lock, event), ["AsyncExitStack"]),
+    "in a handler": (lambda lock, event: in_handler(lock, event), ["Lock"]),
+    "in a comprehension": (lambda lock, event: comprehending(lock, event), ["Lock"]),
+    "behind": (lambda lock, event: behind(lock, event), []),
+    "leaving": (lambda lock, event: leaving(Own(event), event), []),
+    "leaving by an error": (lambda lock, event: leaving_by_error(Own(event), event), []),
+    "a method": (lambda lock, event: holding_a_method(lock.__aexit__, event), []),
+    "a function": (lambda lock, event: holding_a_function(type(lock).__aexit__, lock, event), []),
+    "a method as an argument": (lambda lock, event: passing_a_method(lock, event), []),
+    "a method by its name": (lambda lock, event: naming_a_method(lock, event), []),
+}
+TAKEN = {
+    "entering": (lambda lock, event: inside(lock, event), []),
+    "entering the second": (lambda lock, event: second(lock, event), ["Lock"]),
+    "entering what is made": (lambda lock, event: inside(made(lock), event), []),
+    "entering into a stack": (lambda lock, event: from_stack(lock, event), ["AsyncExitStack"]),
+}
+
+
+@pytest.mark.parametrize(
+    ("make", "kinds", "taken"),
+    [*((*case, False) for case in ENTERED.values()), *((*case, True) for case in TAKEN.values())],
+    ids=[*ENTERED, *TAKEN],
+)
+def test_what_a_suspended_coroutine_is_in(
+    loop: asyncio.AbstractEventLoop, make: Callable[[Any, Any], Any], kinds: list[str], taken: bool
+) -> None:
+    async def main() -> list[str]:
+        lock, event = asyncio.Lock(), asyncio.Event()
+        if taken:
+            await lock.acquire()
+        coro = make(lock, event)
+        task = asyncio.create_task(coro)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not task.done()
+        found = [type(manager).__name__ for manager in entered(coro)]
+        task.cancel()
+        await asyncio.wait([task])
+        return found
+
+    assert loop.run_until_complete(main()) == kinds
+
+
+def test_a_lock_that_is_not_locked_is_held_by_nobody(loop: asyncio.AbstractEventLoop) -> None:
+    async def main() -> None:
+        lock, event = asyncio.Lock(), asyncio.Event()
+        task = asyncio.create_task(inside(lock, event))
+        await asyncio.sleep(0)
+        assert _held_by(task) == [lock]
+        lock.release()
+        assert _held_by(task) == []
+        await lock.acquire()
+        event.set()
+        await task
 
     loop.run_until_complete(main())
 
