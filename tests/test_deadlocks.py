@@ -527,9 +527,9 @@ def test_a_lock_that_is_not_locked_is_held_by_nobody(loop: asyncio.AbstractEvent
         lock, event = asyncio.Lock(), asyncio.Event()
         task = asyncio.create_task(inside(lock, event))
         await asyncio.sleep(0)
-        assert _held_by(task) == [lock]
+        assert _held_by(task) == ([lock], True)
         lock.release()
-        assert _held_by(task) == []
+        assert _held_by(task) == ([], True)
         await lock.acquire()
         event.set()
         await task

@@ -7,7 +7,8 @@ The solution: what a task waits for is looked at link by link (``wait_graph``): 
 
 * A task holds a lock that is locked if it is in an ``async with`` of it, or of the ``Condition`` of it
   (``entered_contexts``). Not while it is in ``Condition.wait``, which has given the lock back; not if code of its chain
-  names ``release``; nor if a second task is in such a block: somebody has released what others hold. Who has called
+  names ``release``; nor if a second task is in such a block: somebody has released what others hold. (Who does that and
+  takes the lock by ``acquire()`` is not seen: the end of the block will release that one's lock.) Who has called
   ``acquire()`` is not known, and holds nothing. Semaphores, events and queues have no owner: any task may be the one
   that releases, sets or puts.
 * Nothing is claimed of a task that waits in ``asyncio.timeout``, or in ``wait_for`` or ``asyncio.wait`` with a timeout,
@@ -99,9 +100,11 @@ class Waits:
     def _find_holders(self, tasks: Iterable[asyncio.Task[Any]]) -> None:
         """Note which locks each of *tasks* holds."""
         for task in tasks:
-            for lock in _held_by(task):
+            locks, certain = _held_by(task)
+            for lock in locks:
                 # A second one contradicts the first: neither is known to hold it.
-                self._holders[id(lock)] = None if self._holders.get(id(lock), task) is not task else task
+                known = certain and self._holders.get(id(lock), task) is task
+                self._holders[id(lock)] = task if known else None
 
     def _holder_for(self, wait: Wait) -> asyncio.Task[Any] | None:
         return None if wait.lock is None else self.holder(wait.lock)
@@ -194,21 +197,21 @@ def deadlock_of(task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> Dea
         return None
 
 
-def _held_by(task: asyncio.Task[Any]) -> list[asyncio.Lock]:
-    """Return the locks that *task* certainly holds."""
+def _held_by(task: asyncio.Task[Any]) -> tuple[list[asyncio.Lock], bool]:
+    """Return the locks that *task* holds, and whether that is certain."""
     held: list[asyncio.Lock] = []
+    certain = True
     with suppress(BaseException):  # of the user's, which may be anything
         # What is behind the coroutine that is in the block may have given the lock back.
         for awaited, frame in chain_of(coro_of(task)):
-            if "release" in frame.f_code.co_names and not is_asyncios(frame.f_code):
-                return []
+            certain = certain and ("release" not in frame.f_code.co_names or is_asyncios(frame.f_code))
             if frame.f_code is _CONDITION_WAIT:
                 lock = _lock_of(frame.f_locals.get("self"))
                 held = [each for each in held if each is not lock]
             else:
                 locks = map(_lock_of, entered(awaited))
                 held += [each for each in locks if each is not None and each.locked()]
-    return held
+    return held, certain
 
 
 def _lock_of(context: object) -> asyncio.Lock | None:
