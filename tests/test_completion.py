@@ -59,8 +59,12 @@ def test_an_expression_of_arun_is_python(k: Kernel) -> None:
 
 
 def test_actions_and_tasks(k: Kernel) -> None:
-    assert completed(k, "%atasks ") == [f"%atasks {action}" for action in ("show", "cancel", "wait", "background")]
+    assert completed(k, "%atasks ") == [
+        f"%atasks {action}" for action in ("tree", "show", "cancel", "wait", "background")
+    ]
     assert completed(k, "%atasks ca") == ["%atasks cancel"]
+    assert completed(k, "%atasks t") == ["%atasks tree"]
+    assert "%atasks tree crawl" not in completed(k, "%atasks tree cr")
     assert completed(k, "x = 1\natasks ca") == ["atasks cancel"]
     assert completed(k, "%atasks --t") == ["%atasks --timeout"]
     tasks = completed(k, "%atasks cancel ")

@@ -107,7 +107,9 @@ def test_a_failing_cell_aborts_what_is_queued(k: Kernel) -> None:
     k.wait_until(lambda: k.run("'on'").value == "'on'")
 
 
-@pytest.mark.parametrize("magic", ["%atasks", "%arunner", "%arunner status", "%atasks -a", "%atasks show In[{}]"])
+@pytest.mark.parametrize(
+    "magic", ["%atasks", "%arunner", "%arunner status", "%atasks -a", "%atasks tree", "%atasks show In[{}]"]
+)
 def test_status_is_shown_while_a_cell_awaits(k: Kernel, magic: str) -> None:
     main = started(k, WAITING)
     waiting = k.begin("%atasks wait all")

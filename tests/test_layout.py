@@ -69,7 +69,7 @@ PRIVATE = {
     "_log_traceback": "aio/introspection/private_api.py",
     "_children": "aio/introspection/private_api.py",
     "_source_traceback": "aio/tasks/registry.py",
-    "_filename_map": "ipython/loop_reports.py",
+    "_filename_map": "ipython/tracebacks.py",
     "_find_with_lazy_load": "ipython/magics/timeit.py",
     "_default_executor": "aio/loops/shutdown.py",
     "_executor_shutdown_called": "aio/loops/shutdown.py",

@@ -30,12 +30,12 @@ from .ipykernel.requests.request_sigint import Guard
 from .ipykernel.sigterm import Termination
 from .ipython.hook_errors import Calling
 from .ipython.input import Asking
-from .ipython.loop_reports import Reports, name_file
+from .ipython.loop_reports import Reports
 from .ipython.magics.arun import RunnerMagics
 from .ipython.magics.atasks import TaskMagics, table
 from .ipython.magics.tasks_table import TaskTable
 from .ipython.run_cell import Cells
-from .ipython.tracebacks import Tracebacks, pointing_records
+from .ipython.tracebacks import Tracebacks, name_file, pointing_records
 from .notebook import NotebookRunner
 
 if TYPE_CHECKING:

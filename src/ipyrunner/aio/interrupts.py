@@ -7,6 +7,7 @@ import contextvars
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from .introspection.ready_queue import ReadyQueue
 from .introspection.task_origin import origin_of
@@ -16,6 +17,7 @@ from .sigint.interrupt import Interrupt
 from .sigint.main_task import MainTask
 from .sigint.peer import Peer
 from .sigint.wakeup_fd import Wakeup
+from .tasks.deadlocks import Deadlock, deadlock_of
 
 __all__ = ["Interrupts"]
 
@@ -83,6 +85,7 @@ class Interrupts:
             peers=lambda: tuple(self.peers),
             press_peers=self._press_from_run,
         )
+        interrupt.look_before = self._look_before
         try:
             with self._wakeup.on_signals(), interrupt:
                 self.present = interrupt
@@ -138,6 +141,7 @@ class Interrupts:
         """Interrupt the run that the block is, in *context*, together with all others that go on."""
         peer = Peer(self._loop, self._queue, self._grace())
         peer.context, peer.name = context, name
+        peer.look_before = self._look_before
         self.peers.append(peer)
         if len(self.peers) == 1:
             self.alone = False  # said of a cell that none was beside
@@ -150,6 +154,9 @@ class Interrupts:
             if not self.peers:
                 self._outside.end_peers()
             self._show_unwound(peer)
+
+    def _look_before(self, task: asyncio.Task[Any]) -> Deadlock | None:
+        return deadlock_of(task, self._loop)
 
     def press_peers(self) -> None:
         """Do what SIGINT does to the runs beside one another. On the main thread, also in a signal handler."""

@@ -329,7 +329,7 @@ class PersistentRunner:
             self.given_up.add(run.task)
             self._leave_running(run)
             self._show(GivenUp(run.task))
-            raise KeyboardInterrupt
+            raise interrupt.interruption()
         if isinstance(run, Step):
             self.tasks.main_ends()
         try:

@@ -7,9 +7,8 @@ take it for that.
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..aio.introspection.exceptions import is_a
 from ..aio.introspection.private_api import is_task
@@ -19,19 +18,9 @@ from ..aio.tasks.safe_names import function_of, label_of, short
 from ..cells.cancelled_scopes import kept_notice
 from ..installation import Installation
 from .exception_groups import format_exception
-from .tracebacks import forced_note, without_machinery
+from .tracebacks import forced_note, name_file, without_machinery
 
-if TYPE_CHECKING:
-    from IPython.core.interactiveshell import InteractiveShell
-
-__all__ = ["Reports", "name_file"]
-
-
-def name_file(shell: InteractiveShell, filename: str) -> str:
-    """Return what the user calls a file: a cell's has a number."""
-    # Private: by this map IPython names cells in tracebacks, since 8.0; without it a cell has the name of its file.
-    number = getattr(shell.compile, "_filename_map", {}).get(filename)
-    return os.path.basename(filename) if number is None else f"In[{number}]"
+__all__ = ["Reports"]
 
 
 class Reports:

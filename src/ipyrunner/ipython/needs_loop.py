@@ -107,7 +107,7 @@ def is_status_cell(source: str, *, queued: bool) -> bool:
         return False
     if action in ("cancel", "background"):
         return not queued or all(re.fullmatch(r"In\[\d+\]", task) for task in tasks)
-    return action in ("", "show", "-a", "--all", "--live")
+    return action in ("", "tree", "show", "-a", "--all", "--live")
 
 
 def _parse(source: str) -> ast.Module | None:

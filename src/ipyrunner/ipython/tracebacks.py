@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +29,10 @@ from ..aio.introspection.private_api import is_await_of_future
 from ..aio.introspection.running_loop import running_loop
 from ..aio.notices import Forced
 from ..aio.replacements import Override
+from ..aio.sigint.interruption import take_seen
 from ..aio.tasks.safe_names import short
 from ..cells.cancelled_scopes import cancelled_note
+from ..cells.deadlock_notes import deadlock_note
 from ..cells.inner_cells import InnerCells
 from ..cells.mistake_notes import hint
 from ..ipykernel.kernel_loop import kernel_loop
@@ -41,7 +44,7 @@ from .top_level_await import compile_body, compile_expression
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
 
-__all__ = ["MACHINERY", "Tracebacks", "forced_note", "without_machinery"]
+__all__ = ["MACHINERY", "Tracebacks", "forced_note", "name_file", "without_machinery"]
 
 _ASYNCIO = os.path.dirname(asyncio.__file__) + os.sep
 # IPython 7 calls magics through the decorator package.
@@ -166,6 +169,8 @@ class Tracebacks:
             if (record := present_record()) is not None:
                 record.shown = exc, interrupt
             exc = interrupt
+        if (deadlock := take_seen(exc)) is not None:
+            add_note(exc, deadlock_note(deadlock, partial(name_file, self._shell)))
         _clean(exc)
         if is_a(exc, asyncio.CancelledError) and present is not None and (requests := present.requests):
             add_note(exc, cancelled_note(requests[-1]))
@@ -209,6 +214,13 @@ class Tracebacks:
                 except BaseException:
                     setattr(result, name, type(type(error).__name__, (Exception,), {})(text_of(error)))
         return result
+
+
+def name_file(shell: InteractiveShell, filename: str) -> str:
+    """Return what the user calls a file: a cell's has a number."""
+    # Private: by this map IPython names cells in tracebacks, since 8.0; without it a cell has the name of its file.
+    number = getattr(shell.compile, "_filename_map", {}).get(filename)
+    return os.path.basename(filename) if number is None else f"In[{number}]"
 
 
 def forced_note(forced: Forced) -> str:

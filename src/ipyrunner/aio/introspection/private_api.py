@@ -8,12 +8,14 @@ that lacks them (uvloop, Windows' proactor and ``select``) the answer is "cannot
 Of the future of a ``gather``, a ``_GatheringFuture``, ``_children`` and, of these, ``_callbacks``: the closure of
 gather's own says whether it returns exceptions, without it none does. Of ``asyncio.wait`` the local ``fs`` of its
 ``tasks._wait``, both from 3.4 to 3.14; of a ``TaskGroup`` that ends ``_tasks``, from 3.11 to 3.14. Without them nothing
-is known to be waited for. Of tasks, C and Python ones, from 3.4 to 3.14: ``_fut_waiter``, ``_exception`` and
-``_log_traceback``; of handles ``_callback`` and ``_loop`` (3.4 to 3.15) and ``_context`` (3.7 to 3.11, public since).
-Tasks of a user's own factory may lack them: they wait for nothing that can be shown, and report their failures
-themselves.
-``asyncio.tasks`` keeps its tasks in ``_all_tasks``, since 3.12 in ``_scheduled_tasks`` and ``_eager_tasks``: without
-them what ``all_tasks`` says is all.
+is known to be waited for. ``shield`` has its future ``inner`` in the closure of a done callback (3.4 to 3.15), and
+``wait_for`` to 3.11 what it waits for in its local ``fut``: without them such waits are not known.
+
+Of tasks, C and Python ones, from 3.4 to 3.14: ``_fut_waiter``, ``_exception`` and ``_log_traceback``; of handles
+``_callback`` and ``_loop`` (3.4 to 3.15) and ``_context`` (3.7 to 3.11, public since). Tasks of a user's own factory
+may lack them: they wait for nothing that can be shown, and report their failures themselves. ``asyncio.tasks`` keeps
+its tasks in ``_all_tasks``, since 3.12 in ``_scheduled_tasks`` and ``_eager_tasks``: without them what ``all_tasks``
+says is all.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from operator import attrgetter
 from types import BuiltinMethodType, CodeType, CoroutineType, FrameType, FunctionType, MethodType
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 from .task_state import coro_of, is_done, loop_of, own_context
 
@@ -36,12 +38,14 @@ __all__ = [
     "callback_of",
     "can_watch",
     "cancel_ready",
+    "combined_by",
     "exception_of",
     "gathered_by",
     "handle_context",
     "has_begun",
     "has_own_policy",
     "has_ready",
+    "is_acquire",
     "is_await_of_future",
     "is_stepping",
     "is_stopping",
@@ -52,6 +56,7 @@ __all__ = [
     "scheduled_in",
     "selector_fd",
     "selector_of",
+    "shielded_by",
     "signal_fd",
     "step_of",
     "stepped_by",
@@ -68,6 +73,8 @@ _T = TypeVar("_T")
 _GATHERING: Any = getattr(asyncio.tasks, "_GatheringFuture", ())
 _GROUP_ENDS = ("__aexit__", "_aexit")  # the second since 3.13
 _WAIT = getattr(getattr(asyncio.tasks, "_wait", None), "__code__", None)
+_WAIT_FOR = asyncio.wait_for.__code__ if sys.version_info < (3, 12) else None  # it awaits what is given since
+_ACQUIRE = asyncio.Lock.acquire.__code__
 
 
 def selector_of(loop: asyncio.AbstractEventLoop) -> object:
@@ -303,6 +310,42 @@ def waited_for_by(frames: Iterable[FrameType], *, raising: bool = False) -> list
         elif frame.f_code.co_name in _GROUP_ENDS and isinstance(group := frame.f_locals.get("self"), asyncio.TaskGroup):
             found += getattr(group, "_tasks", ())
     return found
+
+
+class Combined(NamedTuple):
+    """Futures that a task waits for together: for *all* or for one of them; *timed*: no longer than a time."""
+
+    futures: list[asyncio.Future[Any]]
+    all: bool
+    timed: bool
+
+
+def combined_by(frame: FrameType) -> Combined | None:
+    """Return what the innermost frame of a task waits for together; None if it is of no function that does so."""
+    code, found = frame.f_code, frame.f_locals if frame.f_code in (_WAIT, _WAIT_FOR) else {}
+    if code is _WAIT:
+        every = found.get("return_when") != asyncio.FIRST_COMPLETED
+        return Combined(list(found.get("fs", ())), every, found.get("timeout") is not None)
+    if code is _WAIT_FOR and asyncio.isfuture(future := found.get("fut")):
+        return Combined([future], all=True, timed=found.get("timeout") is not None)
+    if code.co_name in _GROUP_ENDS and (futures := waited_for_by([frame])):
+        return Combined(futures, all=True, timed=False)
+    return None
+
+
+def shielded_by(future: asyncio.Future[Any]) -> asyncio.Future[Any] | None:
+    """Return what the future of an ``asyncio.shield`` waits for; None for other futures."""
+    for callback, _ in getattr(future, "_callbacks", None) or () if type(future) is asyncio.Future else ():
+        code = getattr(callback, "__code__", None)
+        if type(code) is CodeType and code.co_filename == asyncio.tasks.__file__ and "inner" in code.co_freevars:
+            inner = callback.__closure__[code.co_freevars.index("inner")].cell_contents
+            return inner if asyncio.isfuture(inner) else None
+    return None
+
+
+def is_acquire(code: CodeType) -> bool:
+    """Return whether *code* is that of ``asyncio.Lock.acquire``, whose ``self`` is the lock."""
+    return code is _ACQUIRE
 
 
 def exception_of(task: asyncio.Task[Any]) -> BaseException | None:

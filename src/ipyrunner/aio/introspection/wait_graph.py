@@ -3,22 +3,44 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import linecache
+import os
+import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
-from types import CoroutineType, FrameType
+from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType
 from typing import Any, NamedTuple
 
-from .private_api import gathered_by, is_task, waited_for_by, waits_for
-from .task_state import coro_of
+from .private_api import combined_by, gathered_by, is_acquire, is_task, shielded_by, waited_for_by, waits_for
+from .task_state import coro_of, is_done
 
-__all__ = ["Step", "awaited", "awaits", "dependencies", "depends_on", "frames", "innermost", "is_library"]
+__all__ = [
+    "Call",
+    "Step",
+    "Wait",
+    "awaited",
+    "awaits",
+    "calls_asyncio",
+    "chain_of",
+    "dependencies",
+    "depends_on",
+    "innermost",
+    "is_asyncios",
+    "is_library",
+    "wait_of",
+]
 
+_ASYNCIO = os.path.dirname(asyncio.__file__) + os.sep
+# Its functions that only pass on what another one waits for.
+_PASSING = ("_ContextManagerMixin.__aenter__", "wait_for", "_wait", "wait", "TaskGroup.__aexit__", "TaskGroup._aexit")
 # What is installed is not the user's; the user's own packages, installed editable, are elsewhere.
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 # A circle of coroutines cannot be, but what pretends to be one can.
 _LONGEST = 1000
 _KINDS = (("cr_frame", "cr_await"), ("gi_frame", "gi_yieldfrom"), ("ag_frame", "ag_await"))
+# What is awaited of an asynchronous generator.
+_STEPS = ("async_generator_asend", "async_generator_athrow")
 
 
 class Step(NamedTuple):
@@ -34,6 +56,26 @@ class Step(NamedTuple):
         return linecache.getline(self.filename, self.line).strip()
 
 
+class Wait(NamedTuple):
+    """What a suspended task waits for: *all* of the tasks or one of them, and *others*, futures that are no tasks.
+
+    Or a *lock* of asyncio's. *timed*: no longer than a time that is set.
+    """
+
+    tasks: list[asyncio.Task[Any]]
+    others: bool = False
+    all: bool = True
+    timed: bool = False
+    lock: asyncio.Lock | None = None
+
+
+class Call(NamedTuple):
+    """A function of asyncio's, ``Queue.get``, say, and its ``self``; of ``sleep`` the delay."""
+
+    function: str
+    subject: Any
+
+
 def awaited(tasks: Iterable[asyncio.Task[Any]], *, raising: bool = False) -> Iterator[asyncio.Future[Any]]:
     """Give the futures that *tasks* wait for, also by ``gather`` and ``asyncio.wait``.
 
@@ -41,7 +83,7 @@ def awaited(tasks: Iterable[asyncio.Task[Any]], *, raising: bool = False) -> Ite
     """
     found: set[asyncio.Future[Any]] = set()  # of gather: they may be gathered themselves, and hold what they gather
     for task in tasks:
-        pending = [waits_for(task), *waited_for_by(frames(coro_of(task)), raising=raising)]
+        pending = [waits_for(task), *waited_for_by((frame for _, frame in chain_of(coro_of(task))), raising=raising)]
         while pending:
             future = pending.pop()
             if future is None or future in found:
@@ -75,6 +117,69 @@ def dependencies(task: asyncio.Task[Any]) -> set[asyncio.Task[Any]]:
     return found - {task}
 
 
+def wait_of(task: asyncio.Task[Any], *, most: int = sys.maxsize) -> Wait | None:
+    """Return what *task* waits for; None if it is about to go on, or waits for nothing that is known.
+
+    At most *most* tasks of a ``gather``, say, are looked at.
+    """
+    future = waits_for(task)
+    if future is None or is_done(future):
+        return None
+    if is_task(future):
+        return Wait([future])
+    frame = None
+    for _, each in chain_of(coro_of(task)):
+        frame = each
+    if frame is not None and is_acquire(frame.f_code):
+        lock = frame.f_locals.get("self")
+        return Wait([], lock=lock) if type(lock) is asyncio.Lock else None
+    combined = None if frame is None else combined_by(frame)
+    if combined is not None and not combined.all:
+        futures = [each for each in combined.futures if not is_done(each)]
+        tasks = [each for each in futures[:most] if is_task(each)]
+        return Wait(tasks, others=len(tasks) < len(futures), all=len(futures) < 2, timed=combined.timed)
+    tasks = _all_of([future] if combined is None else combined.futures, most)
+    return Wait(tasks, timed=combined is not None and combined.timed) if tasks else None
+
+
+def _all_of(futures: list[asyncio.Future[Any]], most: int) -> list[asyncio.Task[Any]]:
+    """Return the tasks among *futures*, and those that a ``gather`` or ``shield`` waits for, that have not ended."""
+    found: list[asyncio.Task[Any]] = []
+    seen: set[int] = set()
+    pending = futures[::-1]
+    while pending and len(found) < most:
+        future = pending.pop()
+        if id(future) in seen or is_done(future):
+            continue
+        seen.add(id(future))
+        if type(future) is asyncio.Task or is_task(future):
+            found.append(future)
+        elif children := gathered_by(future):
+            pending += children[::-1]
+        elif (inner := shielded_by(future)) is not None:
+            pending.append(inner)
+    return found
+
+
+def calls_asyncio(task: asyncio.Task[Any]) -> Call | None:
+    """Return the function of asyncio's in which *task* waits, and that the code of others has called; else None."""
+    call: Call | None = None
+    for _, frame in reversed(list(chain_of(coro_of(task)))):
+        code = frame.f_code
+        if not is_asyncios(code):
+            break
+        if code.co_qualname not in _PASSING:
+            call = Call(code.co_qualname, frame.f_locals.get("delay" if code.co_name == "sleep" else "self"))
+        if is_acquire(code):  # by Condition.wait, say, which has it when it goes on
+            break
+    return call
+
+
+def is_asyncios(code: CodeType) -> bool:
+    """Return whether *code* is asyncio's own."""
+    return code.co_filename.startswith(_ASYNCIO)
+
+
 def is_library(filename: str) -> bool:
     """Return whether the file is part of Python or of an installed package."""
     return filename.startswith((*_LIBRARIES, "<frozen"))
@@ -82,24 +187,26 @@ def is_library(filename: str) -> bool:
 
 def awaits(task: asyncio.Task[Any]) -> list[Step]:
     """Return the chain of *task*, outermost first. Empty if it has ended."""
-    return [Step(f.f_code.co_filename, f.f_lineno, f.f_code.co_qualname) for f in frames(coro_of(task))]
+    return [Step(f.f_code.co_filename, f.f_lineno, f.f_code.co_qualname) for _, f in chain_of(coro_of(task))]
 
 
-def frames(awaited: Any) -> Iterator[FrameType]:
-    """Give the frames of a suspended coroutine, and of what it awaits, the outermost first."""
+def chain_of(awaited: Any) -> Iterator[tuple[Any, FrameType]]:
+    """Give *awaited*, a coroutine, and what it awaits in its turn, each with its frame. Empty if it has ended."""
     for _ in range(_LONGEST):
         if type(awaited) is CoroutineType and awaited.cr_frame is not None:  # nearly always, and fastest
-            yield awaited.cr_frame
+            yield awaited, awaited.cr_frame
             awaited = awaited.cr_await
             continue
+        if type(awaited).__name__ in _STEPS:
+            awaited = next((held for held in gc.get_referents(awaited) if type(held) is AsyncGeneratorType), None)
         try:
             kind, inner = next((k, i) for k, i in _KINDS if isinstance(getattr(awaited, k, None), FrameType))
-            frame, awaited = getattr(awaited, kind), getattr(awaited, inner, None)
+            frame, present, awaited = getattr(awaited, kind), awaited, getattr(awaited, inner, None)
         except (
             BaseException
         ):  # StopIteration at the end of the chain; or an awaitable of the user's, which may be anything
             return
-        yield frame
+        yield present, frame
 
 
 def innermost(chain: list[Step]) -> Step | None:

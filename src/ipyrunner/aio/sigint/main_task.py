@@ -22,6 +22,7 @@ from ..introspection.wait_graph import dependencies, depends_on
 from .dropped_exceptions import when_dropped
 from .forced_interrupt import Forced, forced_interrupt
 from .inner_runs import InnerRun, Unwinding, inner_runs
+from .interruption import interruption
 
 __all__ = ["LAST_CHANCE", "MainTask"]
 
@@ -66,6 +67,8 @@ class MainTask:
         self.is_detached = False
         # Called when nobody is to wait for the task any longer: it is given up, or it is done.
         self.on_release: Callable[[], None] = lambda: None
+        # Called with the task before an interrupt cancels it; what that returns is a fact of the KeyboardInterrupt.
+        self.look_before: Callable[[asyncio.Task[Any]], object] = lambda task: None
         # Returns whether whoever runs the loop stops when it is done: what waits its turn does not keep it then.
         self.is_last: Callable[[], bool] = lambda: True
         self._loop = loop
@@ -76,6 +79,8 @@ class MainTask:
         self._due = False
         self._inner = Unwinding(loop, grace, is_in_way=self._is_in_way, go_on=self._go_on)
         self._cancels = 0
+        self._seen: object = None
+        self._looked = False
         self._reason: BaseException | None = None
         # What was ready when the task was cancelled, and how many steps what has come of that has taken.
         self._waiting = 0
@@ -114,7 +119,7 @@ class MainTask:
 
     def let_go(self) -> None:
         """Keep nothing of the task."""
-        self.task = self.end = None
+        self.task = self.end = self._seen = None
 
     @property
     def is_done(self) -> bool:
@@ -124,6 +129,9 @@ class MainTask:
     def cancel(self) -> None:
         """Cancel the task. What that schedules goes before all that is ready."""
         assert self.task is not None
+        if self.presses and not self._looked:  # the second press finds nothing as it was
+            self._looked = True
+            self._seen = self.look_before(self.task)
         if self._queue is None:
             self._cancel_task()
             return
@@ -302,7 +310,12 @@ class MainTask:
     def reason(self) -> BaseException:
         """Return what takes the place of a cancellation that :meth:`claims` has claimed."""
         reason, self._reason = self._reason, None
-        return KeyboardInterrupt() if reason is None else reason
+        return self.interruption() if reason is None else reason
+
+    def interruption(self) -> KeyboardInterrupt:
+        """Return a KeyboardInterrupt, with what was seen before the interrupt."""
+        seen, self._seen = self._seen, None
+        return interruption(seen)
 
     def claims(self, exc: BaseException | None) -> bool:
         """Return whether *exc* is the cancellation that SIGINT asked for, and nobody else did.

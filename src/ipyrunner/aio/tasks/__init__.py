@@ -7,6 +7,8 @@
 * :mod:`unretrieved_failures`: failures of tasks that nobody has asked for.
 * :mod:`exception_handler`: what goes wrong in a loop, given to whoever shows it.
 * :mod:`task_scope`: the tasks that a block of code starts, as a group.
+* :mod:`deadlocks`: which tasks wait for each other in a circle, and who holds a lock.
+* :mod:`entered_contexts`: which context managers a suspended coroutine is in.
 * :mod:`slow_callbacks`: what holds the loop for longer than a limit.
 * :mod:`trace`: what a loop does, step by step, while somebody wants to know.
 """

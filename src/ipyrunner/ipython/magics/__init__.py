@@ -9,6 +9,7 @@
 * :mod:`atasks`: ``%atasks``.
 * :mod:`tasks_table`: the table that ``%atasks`` and ``ipyrunner.tasks()`` show.
 * :mod:`live`: ``%atasks --live``.
+* :mod:`tasks_tree`: the tree that ``%atasks tree`` shows.
 * :mod:`completion`: Tab completion of their lines.
 * :mod:`timeit`: ``%time``, ``%timeit`` and ``%prun`` of code that awaits.
 """

@@ -19,27 +19,34 @@ from ...aio.introspection.private_api import is_task, waits_for
 from ...aio.introspection.running_loop import running_loop
 from ...aio.introspection.task_state import cancel
 from ...aio.introspection.wait_graph import awaits
+from ...aio.tasks.deadlocks import Waits
 from ...aio.tasks.safe_names import label_of, name_of, repr_of, short
 from ...aio.tasks.task_records import Ended, Started
 from ...audience import has_audience
+from ...cells.deadlock_notes import deadlock_lines
 from ...notebook import NotebookRunner
 from ..arun_options import MagicOptions, seconds, unquoted, without_comment
-from ..loop_reports import name_file
-from ..tracebacks import MACHINERY
+from ..tracebacks import MACHINERY, name_file
 from .tasks_table import TaskInfo, TaskTable, age, ending, few
+from .tasks_tree import TaskTree
 
 __all__ = ["ACTIONS", "ATASKS", "TaskMagics", "table"]
 
-ACTIONS = ("show", "cancel", "wait", "background")
+# So many tasks are looked at for deadlocks where a table of them is asked for.
+_MOST = 10_000
+
+ACTIONS = ("tree", "show", "cancel", "wait", "background")
 ATASKS = MagicOptions(
     "%atasks",
-    ("%atasks [-a | --live]", "%atasks show|cancel|background TASK ...", "%atasks wait [--timeout SECONDS] TASK ..."),
+    ("%atasks [-a | --live]", "%atasks tree", "%atasks show|cancel|background TASK ...",
+     "%atasks wait [--timeout SECONDS] TASK ..."),
     argument("-a", "--all", action="store_true", help="also list the last 200 tasks that have ended"),
     argument("--live", action="store_true", help="show the tasks as they are at the moment, as a tree with buttons, "
              "also while a cell awaits (needs anywidget; in a terminal a table, which needs rich)"),
     argument("--timeout", type=seconds, metavar="SECONDS", help="for wait: raise TimeoutError after SECONDS. The "
              "tasks are not cancelled"),
-    argument("action", nargs="?", choices=ACTIONS, help="show: where the task waits, call by call; cancel: cancel "
+    argument("action", nargs="?", choices=ACTIONS, help="tree: which cell has started which "
+             "task, and what waits for what; show: where the task waits, call by call; cancel: cancel "
              "tasks, or cells that await; wait: block until the tasks have ended; background: let a cell that awaits "
              "go on in the background, so that the next cell can run"),
     argument("tasks", nargs="*", type=unquoted, metavar="TASK", help="number or name of a task, In[N] for a cell that "
@@ -48,16 +55,26 @@ ATASKS = MagicOptions(
 
 
 def table(
-    shell: InteractiveShell, runner: NotebookRunner, *, ended: bool = False, but: asyncio.Task[Any] | None = None
+    shell: InteractiveShell,
+    runner: NotebookRunner,
+    *,
+    ended: bool = False,
+    deadlocks: bool = False,
+    but: asyncio.Task[Any] | None = None,
 ) -> TaskTable:
-    """Return the tasks of *runner* except *but*; with *ended* also the last that have ended. Makes no loop."""
+    """Return the tasks of *runner* except *but*; with *ended* also the last ones that have ended. Makes no loop.
+
+    *deadlocks*: the table names them.
+    """
     present = runner.present
-    entries: list[Started | Ended] = []
-    if present is not None:
-        entries += [entry for entry in present.tasks.started() if entry.task is not but]
+    started = [] if present is None else present.tasks.started()
+    entries: list[Started | Ended] = [entry for entry in started if entry.task is not but]
     if ended and present is not None:
         entries += present.tasks.ended()
-    return TaskTable(entries, partial(name_file, shell))
+    naming, notes = partial(name_file, shell), list[str]()
+    if deadlocks:
+        notes = deadlock_lines(Waits([each.task for each in started], most=_MOST).deadlocks(), naming)
+    return TaskTable(entries, naming, notes=notes)
 
 
 @magics_class
@@ -85,10 +102,14 @@ class TaskMagics(Magics):
 
             %atasks -a
             %atasks --live
+            %atasks tree
             %atasks show 3
             %atasks cancel 3 ticker
             %atasks wait 4 5 --timeout 10
             %atasks background In[6]
+
+        `%atasks tree` shows them below the cells that have started them; a task that another one waits for stands below
+        that one. Both name tasks that wait for each other, so that none of them can go on.
 
         With ipykernel 7 and IPython 9.8 it is answered at once even while another cell awaits, if it is alone in its
         cell. `%atasks wait` is not: it blocks.
@@ -104,7 +125,11 @@ class TaskMagics(Magics):
                 raise UsageError("%atasks --live stands alone: leave out --live, or what stands beside it")
             return self._show_live()
         if arguments.action is None:
-            return table(self.shell, self._runner, ended=arguments.all)
+            return table(self.shell, self._runner, ended=arguments.all, deadlocks=True)
+        if arguments.action == "tree":
+            if arguments.tasks or arguments.all:
+                raise UsageError("%atasks tree shows all tasks that have not ended, and takes no TASK and no option")
+            return self._tree()
         if not arguments.tasks:
             raise UsageError(
                 f"%atasks {arguments.action} needs numbers or names of tasks, or all. %atasks lists the tasks"
@@ -147,6 +172,12 @@ class TaskMagics(Magics):
         if self._view is None or not self._view.is_open:
             self._view = LiveView(self.shell, self._runner, make_table)
         return self._view
+
+    def _tree(self) -> TaskTree:
+        present = self._runner.present
+        started = [] if present is None else present.tasks.started()
+        mains = [] if present is None else [run.task for run in present.interrupts.runs() if run.task is not None]
+        return TaskTree(started, mains, partial(name_file, self.shell))
 
     def _find(self, word: str, *, ended: bool) -> Sequence[TaskInfo]:
         infos = [*table(self.shell, self._runner, ended=ended)]

@@ -88,6 +88,8 @@ class _MagicCompletion:
 
     def _tasks(self, action: str) -> list[str]:
         """Return names, numbers and ``all``, of the tasks that *action* is for."""
+        if action == "tree":
+            return []
         present = self._runner.present
         if present is None or not on_main_thread():
             return ["all"]

@@ -19,7 +19,7 @@ from ...aio.introspection.wait_graph import Step, awaits, innermost
 from ...aio.tasks.safe_names import describe, function_of, name_of, short
 from ...aio.tasks.task_records import Ended, Started, state_of
 
-__all__ = ["TaskInfo", "TaskTable", "age", "ending", "few", "quick_state", "states"]
+__all__ = ["TaskInfo", "TaskTable", "age", "ending", "few", "place", "quick_state", "state_now", "states"]
 
 # So many rows are shown, and so many of one kind: those that are alike are counted.
 _ROWS = 20
@@ -55,7 +55,7 @@ class TaskInfo:
         else:
             task = self.task = entry.task
             origin = origin_of(task_context(task))
-            self.name, self.state, self.function = name_of(task), _state(task), function_of(task)
+            self.name, self.state, self.function = name_of(task), state_now(task), function_of(task)
             self.cell = None if origin is None else origin.label
             self.age = now - entry.at
 
@@ -80,8 +80,7 @@ class TaskInfo:
 
     def place(self, step: Step) -> str:
         """Return a step of the chain on one line."""
-        where = f"{self._name_file(step.filename)}:{step.line} in {short(step.function)}"
-        return f"{where}: {short(step.source, _LINE)}"
+        return place(step, self._name_file)
 
     def __repr__(self) -> str:
         return f"<TaskInfo {self.number} '{short(self.name)}' {self.state}, {self.cell or 'no cell'}, {age(self.age)}>"
@@ -90,7 +89,11 @@ class TaskInfo:
 class TaskTable(Sequence[TaskInfo]):
     """Tasks, the interesting ones first; shown as a table that stays short."""
 
-    def __init__(self, entries: Sequence[Started | Ended], name_file: Callable[[str], str]) -> None:
+    def __init__(
+        self, entries: Sequence[Started | Ended], name_file: Callable[[str], str], *, notes: Sequence[str] = ()
+    ) -> None:
+        """*notes*: lines below the table."""
+        self._notes = notes
         now = time.monotonic()
         infos = [TaskInfo(entry, name_file, now) for entry in entries]
         self._infos = sorted(infos, key=lambda info: (_ORDER.index(info.state), info.number))
@@ -151,12 +154,12 @@ class TaskTable(Sequence[TaskInfo]):
         ]
         if len(left) > 5:
             rest.append(f"and {left.total() - sum(n for _, n in left.most_common(5)):,} more of {len(left) - 5} kinds")
-        return rows, rest
+        return rows, [*rest, *self._notes]
 
 
 def states(task: asyncio.Task[Any]) -> str:
     """Return the state of *task* and what it has ended with. Does not count as somebody's having asked for it."""
-    state = _state(task)
+    state = state_now(task)
     exc = exception_of(task) if state == "failed" else _cells_error(task) if state == "done" else None
     return state if exc is None else f"failed: {describe(exc)}"
 
@@ -182,6 +185,11 @@ def few(names: Sequence[str]) -> str:
     return f" ({', '.join(sorted(names)[:5])}{', ...' if len(names) > 5 else ''})" if names else ""
 
 
+def place(step: Step, name_file: Callable[[str], str], *, width: int = _LINE) -> str:
+    """Return a step of a task's chain on one line."""
+    return f"{name_file(step.filename)}:{step.line} in {short(step.function)}: {short(step.source, width)}"
+
+
 def age(seconds: float) -> str:
     """Return a time as people read it."""
     if seconds < 60:
@@ -191,7 +199,8 @@ def age(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
-def _state(task: asyncio.Task[Any]) -> str:
+def state_now(task: asyncio.Task[Any]) -> str:
+    """Return the state of *task*; of one that has not ended running, cancelling, ready or waiting."""
     if is_done(task):
         return state_of(task)
     try:

@@ -32,7 +32,7 @@ from ...introspection.private_api import (
     waiter_of,
 )
 from ...introspection.task_state import coro_of, is_cancelled, is_done
-from ...introspection.wait_graph import frames, is_library
+from ...introspection.wait_graph import chain_of, is_library
 from ...sigint import handlers
 from .recording import BLOCK, Recording
 from .records import Lane, Pending, Place
@@ -300,7 +300,7 @@ class Recorder:
     def _place(self, task: asyncio.Task[Any]) -> Place | None:
         found, kinds = None, self._kinds
         best = 1
-        for frame in frames(coro_of(task)):
+        for _, frame in chain_of(coro_of(task)):
             code = frame.f_code
             kind = kinds.get(code.co_filename)
             if kind is None:

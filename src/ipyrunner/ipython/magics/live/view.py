@@ -24,7 +24,7 @@ from ....aio.introspection.task_state import cancel
 from ....aio.sigint.handlers import on_main_thread
 from ....aio.tasks.safe_names import label_of, short
 from ....notebook import NotebookRunner
-from ...loop_reports import name_file
+from ...tracebacks import name_file
 from ..tasks_table import TaskTable
 from .loop_watch import Blocked, LoopWatch
 from .snapshot import snapshot

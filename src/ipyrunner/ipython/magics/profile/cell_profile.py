@@ -21,7 +21,7 @@ from IPython.display import display
 from ....aio.tasks.registry import Tasks
 from ....aio.tasks.safe_names import describe, repr_of
 from ....aio.tasks.task_scope import Brood
-from ...loop_reports import name_file
+from ...tracebacks import name_file
 from .samples import Samples
 
 if TYPE_CHECKING:

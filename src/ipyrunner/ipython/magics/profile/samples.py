@@ -20,7 +20,7 @@ from typing import Any
 
 from ....aio.introspection.frames import OURS
 from ....aio.introspection.task_state import coro_of
-from ....aio.introspection.wait_graph import awaited, frames
+from ....aio.introspection.wait_graph import awaited, chain_of
 from ....aio.tasks.safe_names import short
 from ....aio.tasks.task_scope import Brood
 from ...top_level_await import run_body
@@ -123,7 +123,7 @@ class Samples:
                 continue
             if running and any(future in running for future in awaited([task])):
                 continue
-            functions = [_function(frame) for frame in frames(coro_of(task))]
+            functions = [_function(frame) for _, frame in chain_of(coro_of(task))]
             if task is self._task and running and self._body not in functions:
                 continue  # the cell's code has ended, and --scope waits for its tasks
             self._last = [self.root, *self._own(functions), _AWAIT]

@@ -14,7 +14,7 @@ from IPython.display import display
 from ....aio.introspection.task_origin import origin_of
 from ....aio.persistent_runner import PersistentRunner
 from ....aio.tasks.safe_names import describe, short
-from ...loop_reports import name_file
+from ...tracebacks import name_file
 from .trace import Trace, checked
 
 __all__ = ["CellTrace", "file_of"]

@@ -1,0 +1,229 @@
+"""Tasks that wait for each other in a circle: none of them can go on unless somebody cancels one, or makes one fail.
+
+The problem: asyncio knows which task waits for which, but not who holds a lock. And a wait may end by itself.
+
+The solution: what a task waits for is looked at link by link (``wait_graph``): ``await task``, ``gather``, ``shield``,
+``asyncio.wait``, the end of a ``TaskGroup``, and a ``Lock`` that somebody holds. Only what is certain counts:
+
+* A task holds a lock that is locked if it is in an ``async with`` of it, or of the ``Condition`` of it
+  (``entered_contexts``). Not while it is in ``Condition.wait``, which has given the lock back; not if code of its chain
+  names ``release``; nor if a second task is in such a block: somebody has released what others hold. (Who does that and
+  takes the lock by ``acquire()`` is not seen: the end of the block will release that one's lock.) Who has called
+  ``acquire()`` is not known, and holds nothing. Semaphores, events and queues have no owner: any task may be the one
+  that releases, sets or puts.
+* Nothing is claimed of a task that waits in ``asyncio.timeout``, or in ``wait_for`` or ``asyncio.wait`` with a timeout,
+  or in a scope of anyio's that has a deadline.
+* ``asyncio.wait`` for the first of several is stuck only if all of them are.
+
+At most *most* tasks are looked at; those that are not count as being able to go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from itertools import islice
+from typing import Any, NamedTuple
+
+from ..introspection.task_state import coro_of
+from ..introspection.wait_graph import Step, Wait, awaits, chain_of, innermost, is_asyncios, wait_of
+from .entered_contexts import entered
+
+__all__ = ["Deadlock", "Link", "Waits", "deadlock_of"]
+
+# So many tasks are looked at for an interrupt, which is not to come later because of that.
+_MOST = 1000
+_CONDITION_WAIT = asyncio.Condition.wait.__code__
+
+
+class Link(NamedTuple):
+    """*task* waits at *step* for the task *other*, or for the lock that it holds (*locked*)."""
+
+    task: asyncio.Task[Any]
+    other: asyncio.Task[Any]
+    locked: bool
+    step: Step | None
+
+
+# Each link's other task is the next one's task, and the last one's other task the first one's.
+Deadlock = tuple[Link, ...]
+
+
+class Waits:
+    """What *tasks*, and those that they wait for, wait for at this moment.
+
+    *others* returns who else may hold a lock.
+    """
+
+    def __init__(
+        self,
+        tasks: Iterable[asyncio.Task[Any]],
+        *,
+        others: Callable[[], Iterable[asyncio.Task[Any]]] = tuple,
+        most: int = sys.maxsize,
+    ) -> None:
+        # By the ids of the tasks, which may be of a class of the user's: in the order in which they were found.
+        self.tasks: dict[int, asyncio.Task[Any]] = {}
+        self._waits: dict[int, Wait] = {}
+        self._holders: dict[int, asyncio.Task[Any] | None] = {}
+        self._most = most
+        self._follow(tasks)
+        if any(wait.lock is not None for wait in self._waits.values()):
+            self._find_holders(self.tasks.values())
+            self._find_holders(islice((task for task in others() if id(task) not in self.tasks), most))
+            self._follow(self._holder_for(wait) for wait in tuple(self._waits.values()))
+
+    def of(self, task: asyncio.Task[Any]) -> Wait | None:
+        """Return what *task* waits for; None if it is not known to wait for a task or a lock."""
+        return self._waits.get(id(task))
+
+    def holder(self, lock: asyncio.Lock) -> asyncio.Task[Any] | None:
+        """Return the task that holds *lock*, as far as that is certain; if any lock is waited for."""
+        return self._holders.get(id(lock))
+
+    def _follow(self, tasks: Iterable[asyncio.Task[Any] | None]) -> None:
+        pending = deque(tasks)
+        while pending and len(self.tasks) < self._most:
+            task = pending.popleft()
+            if task is None or id(task) in self.tasks:
+                continue
+            self.tasks[id(task)] = task
+            with suppress(BaseException):  # tasks and futures of the user's, which may be anything
+                if (wait := wait_of(task, most=self._most)) is not None:
+                    self._waits[id(task)] = wait
+                    pending += [*wait.tasks, self._holder_for(wait)]
+
+    def _find_holders(self, tasks: Iterable[asyncio.Task[Any]]) -> None:
+        """Note which locks each of *tasks* holds."""
+        for task in tasks:
+            locks, certain = _held_by(task)
+            for lock in locks:
+                # A second one contradicts the first: neither is known to hold it.
+                known = certain and self._holders.get(id(lock), task) is task
+                self._holders[id(lock)] = task if known else None
+
+    def _holder_for(self, wait: Wait) -> asyncio.Task[Any] | None:
+        return None if wait.lock is None else self.holder(wait.lock)
+
+    # -- deadlocks
+
+    def deadlocks(self) -> list[Deadlock]:
+        """Return the circles; each task is in one of them at most."""
+        stuck = self._stuck()
+        circles: list[Deadlock] = []
+        seen: set[int] = set()
+        for start in stuck:
+            path: dict[int, None] = {}
+            at = start
+            while at not in seen:
+                seen.add(at)
+                path[at] = None
+                at = stuck[at]
+            if at in path:
+                ids = list(path)
+                circle = ids[ids.index(at) :]
+                first = circle.index(min(circle, key=list(self.tasks).index))
+                circles.append(tuple(self._link(each, stuck[each]) for each in circle[first:] + circle[:first]))
+        return circles
+
+    def deadlock_of(self, task: asyncio.Task[Any]) -> Deadlock | None:
+        """Return the circle that *task* is in, or waits for."""
+        stuck, path, at = self._stuck(), dict[int, None](), id(task)
+        while at in stuck and at not in path:
+            path[at] = None
+            at = stuck[at]
+        ids = list(path)
+        return tuple(self._link(each, stuck[each]) for each in ids[ids.index(at) :]) if at in path else None
+
+    def _stuck(self) -> dict[int, int]:
+        """Return the tasks that cannot go on by themselves, each with one that it waits for, which cannot either."""
+        needs = {task: self._needs(wait) for task, wait in self._waits.items()}
+        # Whoever waits for one that can go on: looked at again when that is known of it.
+        waiting: dict[int, list[int]] = {}
+        for task, others in needs.items():
+            for other in others:
+                waiting.setdefault(other, []).append(task)
+        # How many of those that have to be stuck still are: all of a wait for the first of them, else any.
+        left = {task: len(others) for task, others in needs.items()}
+        free = [task for task, others in needs.items() if not others or self._ends_by_itself(task)]
+        free += [other for other in waiting if other not in needs]
+        gone = set(free)
+        while free:
+            for task in waiting.get(free.pop(), ()):
+                left[task] -= 1
+                if task not in gone and (left[task] == 0 or not self._waits[task].all):
+                    gone.add(task)
+                    free.append(task)
+        return {
+            task: next(each for each in others if each not in gone)
+            for task, others in needs.items()
+            if task not in gone
+        }
+
+    def _needs(self, wait: Wait) -> list[int]:
+        if wait.lock is not None:
+            holder = self._holder_for(wait)
+            return [] if holder is None else [id(holder)]
+        if wait.timed or (wait.others and not wait.all):
+            return []
+        return list(dict.fromkeys(map(id, wait.tasks)))
+
+    def _ends_by_itself(self, task: int) -> bool:
+        try:
+            return any(
+                _has_deadline(context)
+                for awaited, _ in chain_of(coro_of(self.tasks[task]))
+                for context in entered(awaited)
+            )
+        except BaseException:  # of the user's, which may be anything
+            return True
+
+    def _link(self, task: int, other: int) -> Link:
+        waiting = self.tasks[task]
+        return Link(
+            waiting, self.tasks[other], locked=self._waits[task].lock is not None, step=innermost(awaits(waiting))
+        )
+
+
+def deadlock_of(task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> Deadlock | None:
+    """Return the circle that *task* of *loop* is in, or waits for, if that is seen quickly. Also in signal handlers."""
+    try:
+        return Waits((task,), others=lambda: asyncio.all_tasks(loop), most=_MOST).deadlock_of(task)
+    except BaseException:  # RecursionError: deep in what the handler has interrupted
+        return None
+
+
+def _held_by(task: asyncio.Task[Any]) -> tuple[list[asyncio.Lock], bool]:
+    """Return the locks that *task* holds, and whether that is certain."""
+    held: list[asyncio.Lock] = []
+    certain = True
+    with suppress(BaseException):  # of the user's, which may be anything
+        # What is behind the coroutine that is in the block may have given the lock back.
+        for awaited, frame in chain_of(coro_of(task)):
+            certain = certain and ("release" not in frame.f_code.co_names or is_asyncios(frame.f_code))
+            if frame.f_code is _CONDITION_WAIT:
+                lock = _lock_of(frame.f_locals.get("self"))
+                held = [each for each in held if each is not lock]
+            else:
+                locks = map(_lock_of, entered(awaited))
+                held += [each for each in locks if each is not None and each.locked()]
+    return held, certain
+
+
+def _lock_of(context: object) -> asyncio.Lock | None:
+    if type(context) is asyncio.Condition:  # its methods are the lock's
+        context = getattr(context.acquire, "__self__", None)
+    return context if type(context) is asyncio.Lock else None
+
+
+def _has_deadline(context: Any) -> bool:
+    if type(context) is asyncio.Timeout:
+        return context.when() is not None
+    if type(context).__module__.partition(".")[0] in ("anyio", "async_timeout"):
+        deadline = context.deadline
+        return deadline is not None and deadline != math.inf
+    return False

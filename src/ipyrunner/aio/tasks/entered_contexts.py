@@ -1,0 +1,134 @@
+"""Which context managers a suspended coroutine is in: those whose ``with`` or ``async with`` it has begun and not left.
+
+The problem: asyncio does not record who holds a lock, and the frame of a coroutine does not say what it has entered.
+
+The solution: between the beginning and the end of such a block the manager's exit method is on the coroutine's stack,
+which the garbage collector visits: to 3.13 bound, since 3.14 the function and behind it the manager. It is there
+already while the manager is being entered; and a variable or an argument may hold the like. So two more things are
+asked:
+
+* The exception table of the code says which handlers the present instruction has. A block that was entered, and not
+  one that is being entered or left, has one that begins with ``PUSH_EXC_INFO``, ``WITH_EXCEPT_START`` (3.11 to 3.15).
+  The number of these is the number of exit methods that count, at most.
+* Code that itself names an exit method tells nothing; nor do exit methods that a variable holds, and one of a manager
+  whose ``__aenter__`` or ``__aexit__`` is what the coroutine awaits.
+
+Where any of this is not so, nothing is known to be entered. All of it was measured on CPython 3.11, 3.13, 3.14, 3.15.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Iterator
+from opcode import opmap
+from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, FunctionType, GeneratorType, MethodType
+from typing import Any
+
+__all__ = ["entered"]
+
+_EXITS = frozenset(("__exit__", "__aexit__"))
+_HALF_WAY = ("__aenter__", "__aexit__")
+_BEGINS = bytes((opmap.get("PUSH_EXC_INFO", 0), opmap.get("WITH_EXCEPT_START", 0)))
+# What @contextmanager and @asynccontextmanager make: private names since 3.6 and 3.7; without them what a function so
+# decorated has entered is not known.
+_MADE = tuple(
+    getattr(contextlib, name)
+    for name in ("_GeneratorContextManager", "_AsyncGeneratorContextManager")
+    if hasattr(contextlib, name)
+)
+# Generators in generators, handlers in handlers.
+_DEEPEST = 100
+
+
+def entered(suspended: object, *, depth: int = 0) -> list[object]:
+    """Return the context managers that the coroutine or generator is in, outermost first; none if it runs.
+
+    Also those that a function with ``@contextmanager`` or ``@asynccontextmanager`` is in, for one that is in it.
+    """
+    found: list[object] = []
+    for manager in _own(suspended):
+        found.append(manager)
+        if type(manager) in _MADE and depth < _DEEPEST:
+            found += entered(getattr(manager, "gen", None), depth=depth + 1)
+    return found
+
+
+def _own(suspended: Any) -> list[object]:
+    frame, inner = _at_rest(suspended)
+    if frame is None or not frame.f_code.co_exceptiontable:
+        return []
+    code = frame.f_code
+    found = list(_exits(gc.get_referents(suspended)))
+    if not found or not _EXITS.isdisjoint(code.co_names):
+        return []
+    if code.co_varnames:
+        values = frame.f_locals
+        held = {id(values.get(name)) for name in code.co_varnames}
+        found = [(method, manager) for method, manager in found if id(method) not in held]
+    if type(inner) is CoroutineType and inner.cr_code.co_name in _HALF_WAY:
+        ids = set(map(id, gc.get_referents(inner)))
+        half_way = next((i for i in reversed(range(len(found))) if id(found[i][1]) in ids), None)
+        if half_way is not None:
+            del found[half_way]
+    if len(found) > _blocks_around(code, frame.f_lasti):
+        return []
+    return [manager for _, manager in found]
+
+
+def _at_rest(suspended: Any) -> tuple[FrameType | None, object]:
+    """Return the frame of what is suspended, and what it awaits; no frame if it runs, has not begun or has ended."""
+    kind = type(suspended)
+    if kind is CoroutineType:
+        return (suspended.cr_frame, suspended.cr_await) if suspended.cr_suspended else (None, None)
+    if kind is AsyncGeneratorType:
+        # It counts as running while what it awaits does not go on.
+        resting = suspended.ag_await is not None or not suspended.ag_running
+        return (suspended.ag_frame, suspended.ag_await) if resting else (None, None)
+    if kind is GeneratorType:
+        return (suspended.gi_frame, suspended.gi_yieldfrom) if suspended.gi_suspended else (None, None)
+    return None, None
+
+
+def _exits(held: list[Any]) -> Iterator[tuple[object, object]]:
+    """Give the exit methods among what a coroutine holds, in its order, with the object that each is of."""
+    for i, each in enumerate(held):
+        if type(each) is MethodType:
+            if type(each.__func__) is FunctionType and each.__func__.__name__ in _EXITS:
+                yield each, each.__self__
+        elif type(each) is FunctionType and each.__name__ in _EXITS and i + 1 < len(held):
+            manager = held[i + 1]
+            if any(vars(cls).get(each.__name__) is each for cls in type(manager).__mro__):
+                yield each, manager
+
+
+def _blocks_around(code: CodeType, offset: int) -> int:
+    """Return how many blocks of ``with`` and ``async with`` were entered, and not left, at the instruction."""
+    handlers, instructions, found = list(_handlers(code)), code.co_code, 0
+    for _ in range(_DEEPEST):
+        # What an exception at the handler would lead to is the handler around it.
+        target = next((target for start, end, target in handlers if start <= offset < end), None)
+        if target is None:
+            break
+        found += instructions[target : target + 4 : 2] == _BEGINS
+        offset = target
+    return found
+
+
+def _handlers(code: CodeType) -> Iterator[tuple[int, int, int]]:
+    """Give beginning, end and target of each entry of the exception table, whose format CPython describes, in bytes."""
+    table = iter(code.co_exceptiontable)
+
+    def number() -> int:
+        byte = next(table)
+        value = byte & 63
+        while byte & 64:
+            byte = next(table)
+            value = value << 6 | byte & 63
+        return value * 2
+
+    with contextlib.suppress(StopIteration):
+        while True:
+            start = number()
+            length, target, _ = number(), number(), number()
+            yield start, start + length, target
