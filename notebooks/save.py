@@ -49,6 +49,8 @@ def text_of(output: Any) -> str:
     """Return what a result is in text; of an error its name and message."""
     if output["output_type"] == "error":
         return f"{output['ename']}: {output['evalue']}"
+    if "image/svg+xml" in output["data"]:
+        return "a picture"  # of a trace: what is in it depends on the machine
     return str(output["data"].get("text/plain", ""))
 
 
