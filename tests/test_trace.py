@@ -120,7 +120,7 @@ def test_what_a_task_waits_for_and_who_wakes_it(runner: NotebookRunner) -> None:
         assert kinds(one).count("u") == 2
         assert "tasks ran" in summary(timeline)
     else:
-        assert kinds(one).removeprefix("w") == "ruwru"  # a few nanoseconds between its start and its being ready
+        assert kinds(one).lstrip("wr") == "uwru"
         assert timeline.words.actor(one.segments[-1].woken_by) == "other sets"
         assert waiting[0].end >= other.segments[-1].begin
         assert "loop busy" in summary(timeline)
@@ -161,7 +161,7 @@ def test_what_is_ready_waits_for_its_turn(asyncio_runner: NotebookRunner) -> Non
     ready = next(s for s in row(timeline, "next").segments if s.kind == "ready")
     assert ready.begin <= held.begin < held.end <= ready.end
     assert held.blocks
-    assert timeline.blocks() == 1
+    assert timeline.blocks() >= 1
     assert "longest block" in summary(timeline)
     assert "longest wait for a turn" in summary(timeline)
 
@@ -182,11 +182,14 @@ def test_where_it_was_that_held_the_loop(runner: NotebookRunner) -> None:
         await asyncio.create_task(work(), name="worker")
 
     timeline = traced(runner, main)
-    assert "longest block " in summary(timeline)
-    assert "parse(), test_trace.py:" in summary(timeline)
-    assert row(timeline, "worker").longest > recording.BLOCK
-    (block,) = [e for e in events(timeline) if "blocked the loop in" in e.get("args", {})]
-    assert "parse(), test_trace.py:" in block["args"]["blocked the loop in"]
+    worker = row(timeline, "worker")
+    assert worker.longest > recording.BLOCK
+    assert any("parse(), test_trace.py:" in e.get("args", {}).get("blocked the loop in", "") for e in events(timeline))
+    longest = timeline.longest
+    assert longest is not None
+    if longest.lane is worker.lane:  # on a machine that is busy with other things it may be another one
+        assert "longest block " in summary(timeline)
+        assert "parse(), test_trace.py:" in summary(timeline)
 
 
 def test_one_after_the_other(runner: NotebookRunner) -> None:
@@ -201,6 +204,9 @@ def test_who_has_cancelled(asyncio_runner: NotebookRunner) -> None:
     async def cancels(task: asyncio.Task[Any]) -> None:
         task.cancel()
 
+    async def awaits(*tasks: asyncio.Task[Any]) -> None:
+        await (tasks[0] if len(tasks) == 1 else asyncio.gather(*tasks))
+
     async def main() -> None:
         forever = asyncio.Event()
         by_cell, by_task, by_child, by_timeout, by_group = (
@@ -209,7 +215,13 @@ def test_who_has_cancelled(asyncio_runner: NotebookRunner) -> None:
         never = asyncio.create_task(forever.wait(), name="never begun")
         never.cancel()
         gathering = asyncio.gather(by_child)
+        gathering.add_done_callback(lambda future: future.cancelled() or future.exception())
+        inner = [asyncio.create_task(forever.wait(), name=f"inner {n}") for n in range(3)]
+        through = asyncio.create_task(awaits(inner[0]), name="through a task")
+        through_gather = asyncio.create_task(awaits(*inner[1:]), name="through a gather")
         await asyncio.sleep(0)
+        through.cancel()
+        through_gather.cancel()
         by_cell.cancel()
         await asyncio.create_task(cancels(by_task), name="canceller")
         gathering.cancel()
@@ -226,13 +238,16 @@ def test_who_has_cancelled(asyncio_runner: NotebookRunner) -> None:
                 await asyncio.sleep(0)
                 group.create_task(fails(), name="fails")
         by_group.cancel()
-        await asyncio.wait([by_cell, by_task, by_child, by_timeout, by_group, never])
+        await asyncio.wait([by_cell, by_task, by_child, by_timeout, by_group, never, through, through_gather])
 
     timeline = traced(asyncio_runner, main)
     expected = {
         "cell": "In[1]",
         "task": "canceller cancels",
         "child": "In[1]",
+        "inner 0": "In[1]",
+        "through a task": "In[1]",
+        "through a gather": "In[1]",
         "timeout": "a timeout",
         "in group": "a task group",
         "never begun": "",
@@ -320,7 +335,7 @@ def test_eager_tasks_are_there(asyncio_runner: NotebookRunner) -> None:
 
     timeline = traced(asyncio_runner, main)
     eager = row(timeline, "eager")
-    assert kinds(eager) == "wru"
+    assert kinds(eager) in ("wru", "wu")
     assert timeline.words.source(eager.segments[0].place) == "await event.wait()"
     assert timeline.endings == {"done": 2}
 
@@ -504,6 +519,16 @@ def test_it_ends_with_its_loop_and_when_nobody_refers_to_it(runner: NotebookRunn
     gc.collect()
     runner.run(asyncio.sleep(0))
     assert_all_is_off()
+
+
+def test_a_callback_that_runs_a_loop_inside_itself_is_no_block() -> None:
+    made = recording.Recording()
+    run = (None, "name", 0, None, None, None, None, None, made.began, made.began + 2 * recording.BLOCK, None)
+    made.add((*run, True, 0))
+    assert made.longest is None
+    made.add((*run, False, 1))
+    assert made.longest is not None
+    assert made.busy == 2 * recording.BLOCK  # of the outermost
 
 
 def test_a_trace_without_a_beginning(asyncio_runner: NotebookRunner, tmp_path: Path) -> None:
@@ -703,9 +728,13 @@ def test_runs_inside_runs_are_nested(fresh: Kernel, tmp_path: Path) -> None:
     fresh.ok("%arunner restart")
     cell = fresh.ok(
         f"%%arun --trace {tmp_path / 'nested.json'}\n"
-        "async def inner(): await asyncio.create_task(asyncio.sleep(0.001), name='within')\n"
-        "async def outer():\n    asyncio.run(inner())\n"
-        "await asyncio.create_task(outer(), name='outer')"
+        "async def inner(name): await asyncio.create_task(asyncio.sleep(0.001), name=name)\n"
+        "async def outer():\n    asyncio.run(inner('within'))\n"
+        "await asyncio.create_task(outer(), name='outer')\n"
+        "done = asyncio.Event()\n"
+        "def callback():\n    asyncio.run(inner('again')); done.set()\n"
+        "asyncio.get_running_loop().call_soon(callback)\n"
+        "await done.wait()"
     )
     picture(cell)
     check(trace := json.loads((tmp_path / "nested.json").read_text()))
@@ -716,7 +745,11 @@ def test_runs_inside_runs_are_nested(fresh: Kernel, tmp_path: Path) -> None:
         found = [e for e in trace["traceEvents"] if e["ph"] == "X" and e["cat"] == "run" and e["tid"] == names[name]]
         return [(e["ts"], e["ts"] + e["dur"]) for e in found]
 
-    assert any(a <= b and c <= d for a, d in spans("outer") for b, c in spans("within sleep"))
+    def is_nested(outer: str, inner: str) -> bool:
+        return any(a <= b < c <= d for a, d in spans(outer) for b, c in spans(inner) if (a, d) != (b, c))
+
+    assert is_nested("outer", "within sleep")
+    assert is_nested("other work", "other work")
     fresh.ok("await asyncio.sleep(0)")
 
 
