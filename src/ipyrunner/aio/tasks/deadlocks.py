@@ -74,7 +74,9 @@ class Waits:
         self._follow(tasks)
         if any(wait.lock is not None for wait in self._waits.values()):
             self._find_holders(self.tasks.values())
-            self._find_holders(islice((task for task in others() if id(task) not in self.tasks), most))
+            if len(self.tasks) < most:
+                rest = (task for task in others() if id(task) not in self.tasks)
+                self._find_holders(islice(rest, most - len(self.tasks)))
             self._follow(self._holder_for(wait) for wait in tuple(self._waits.values()))
 
     def of(self, task: asyncio.Task[Any]) -> Wait | None:
@@ -114,6 +116,7 @@ class Waits:
     def deadlocks(self) -> list[Deadlock]:
         """Return the circles; each task is in one of them at most."""
         stuck = self._stuck()
+        order = {task: i for i, task in enumerate(self.tasks)} if stuck else {}
         circles: list[Deadlock] = []
         seen: set[int] = set()
         for start in stuck:
@@ -126,7 +129,7 @@ class Waits:
             if at in path:
                 ids = list(path)
                 circle = ids[ids.index(at) :]
-                first = circle.index(min(circle, key=list(self.tasks).index))
+                first = circle.index(min(circle, key=order.__getitem__))
                 circles.append(tuple(self._link(each, stuck[each]) for each in circle[first:] + circle[:first]))
         return circles
 
@@ -149,15 +152,21 @@ class Waits:
                 waiting.setdefault(other, []).append(task)
         # How many of those that have to be stuck still are: all of a wait for the first of them, else any.
         left = {task: len(others) for task, others in needs.items()}
-        free = [task for task, others in needs.items() if not others or self._ends_by_itself(task)]
-        free += [other for other in waiting if other not in needs]
-        gone = set(free)
-        while free:
-            for task in waiting.get(free.pop(), ()):
-                left[task] -= 1
-                if task not in gone and (left[task] == 0 or not self._waits[task].all):
-                    gone.add(task)
-                    free.append(task)
+        gone: set[int] = set()
+
+        def set_free(tasks: Iterable[int]) -> None:
+            pending = [task for task in dict.fromkeys(tasks) if task not in gone]
+            gone.update(pending)
+            while pending:
+                for task in waiting.get(pending.pop(), ()):
+                    left[task] -= 1
+                    if task not in gone and (left[task] == 0 or not self._waits[task].all):
+                        gone.add(task)
+                        pending.append(task)
+
+        set_free(task for task in (*needs, *waiting) if not needs.get(task))
+        # Last: it takes longer, and nearly always nobody is left.
+        set_free([task for task in needs if task not in gone and self._ends_by_itself(task)])
         return {
             task: next(each for each in others if each not in gone)
             for task, others in needs.items()
@@ -204,11 +213,11 @@ def _held_by(task: asyncio.Task[Any]) -> tuple[list[asyncio.Lock], bool]:
     with suppress(BaseException):  # of the user's, which may be anything
         # What is behind the coroutine that is in the block may have given the lock back.
         for awaited, frame in chain_of(coro_of(task)):
-            certain = certain and ("release" not in frame.f_code.co_names or is_asyncios(frame.f_code))
             if frame.f_code is _CONDITION_WAIT:
                 lock = _lock_of(frame.f_locals.get("self"))
                 held = [each for each in held if each is not lock]
-            else:
+            elif not is_asyncios(frame.f_code):
+                certain = certain and "release" not in frame.f_code.co_names
                 locks = map(_lock_of, entered(awaited))
                 held += [each for each in locks if each is not None and each.locked()]
     return held, certain

@@ -28,6 +28,7 @@ from typing import Any
 __all__ = ["entered"]
 
 _EXITS = frozenset(("__exit__", "__aexit__"))
+_METHODS = frozenset((MethodType, FunctionType))
 _HALF_WAY = ("__aenter__", "__aexit__")
 _BEGINS = bytes((opmap.get("PUSH_EXC_INFO", 0), opmap.get("WITH_EXCEPT_START", 0)))
 # What @contextmanager and @asynccontextmanager make: private names since 3.6 and 3.7; without them what a function so
@@ -60,17 +61,17 @@ def _own(suspended: Any) -> list[object]:
         return []
     code = frame.f_code
     found = list(_exits(gc.get_referents(suspended)))
+    if found and type(inner) is CoroutineType and inner.cr_code.co_name in _HALF_WAY:
+        ids = set(map(id, gc.get_referents(inner)))
+        half_way = next((i for i in reversed(range(len(found))) if id(found[i][1]) in ids), None)
+        if half_way is not None:
+            del found[half_way]
     if not found or not _EXITS.isdisjoint(code.co_names):
         return []
     if code.co_varnames:
         values = frame.f_locals
         held = {id(values.get(name)) for name in code.co_varnames}
         found = [(method, manager) for method, manager in found if id(method) not in held]
-    if type(inner) is CoroutineType and inner.cr_code.co_name in _HALF_WAY:
-        ids = set(map(id, gc.get_referents(inner)))
-        half_way = next((i for i in reversed(range(len(found))) if id(found[i][1]) in ids), None)
-        if half_way is not None:
-            del found[half_way]
     if len(found) > _blocks_around(code, frame.f_lasti):
         return []
     return [manager for _, manager in found]
@@ -92,6 +93,8 @@ def _at_rest(suspended: Any) -> tuple[FrameType | None, object]:
 
 def _exits(held: list[Any]) -> Iterator[tuple[object, object]]:
     """Give the exit methods among what a coroutine holds, in its order, with the object that each is of."""
+    if _METHODS.isdisjoint(map(type, held)):  # nearly always, and fastest
+        return
     for i, each in enumerate(held):
         if type(each) is MethodType:
             if type(each.__func__) is FunctionType and each.__func__.__name__ in _EXITS:
