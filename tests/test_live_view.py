@@ -105,6 +105,21 @@ def test_tasks_stand_below_their_cell_and_below_the_task_that_waits_for_them(liv
     assert message["lags"]
 
 
+def test_tasks_that_wait_for_each_other_are_named(live: Kernel) -> None:
+    view = display(live)
+    view.see()
+    assert view.wait("tasks")["deadlocks"] == []
+    live.ok("""
+async def wait(name): await tasks[name]
+tasks = {}
+for name, other in ("ab", "ba"): tasks[name] = asyncio.create_task(wait(other), name=name)
+await asyncio.sleep(0)
+""")
+    message = view.wait("tasks", lambda m: m["deadlocks"])
+    assert re.match(r"deadlock: a waits for b \(\S+:1\), b waits for a \(\S+:1\)$", message["deadlocks"][0])
+    assert {row["name"] for row in message["rows"]} >= {"a", "b"}
+
+
 def test_tasks_stand_below_the_task_that_has_started_them(live: Kernel) -> None:
     view = display(live)
     view.see()

@@ -8,16 +8,17 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypedDict
 
-from ....aio.introspection.private_api import is_task
-from ....aio.introspection.wait_graph import awaited
+from ....aio.tasks.deadlocks import Waits
 from ....aio.tasks.safe_names import short
 from ....aio.tasks.task_records import Started
+from ....cells.deadlock_notes import deadlock_lines
 from ..tasks_table import TaskInfo, quick_state
 
 __all__ = ["Row", "Snapshot", "snapshot"]
 
 # So many tasks are looked at closely, so many rows are shown, and so many below one other that are alike.
 _CLOSELY = 300
+_MOST = 1000  # with those that they wait for
 _ROWS = 60
 _ALIKE = 5
 
@@ -38,11 +39,12 @@ class Row(TypedDict):
 
 
 class Snapshot(TypedDict):
-    """All rows, and in words what is left out."""
+    """All rows, in words what is left out, and which of the tasks wait for each other in a circle."""
 
     rows: list[Row]
     total: int
     rest: str
+    deadlocks: list[str]
 
 
 def snapshot(
@@ -60,10 +62,16 @@ def snapshot(
     mains = [id(task) for task in cells]
     chosen, left = _choose(entries, mains)
     now = time.monotonic()
-    tree = _Tree([TaskInfo(entry, name_file, now) for entry in chosen], mains, parent_of)
+    waits = Waits([entry.task for entry in chosen], most=_MOST)
+    tree = _Tree([TaskInfo(entry, name_file, now) for entry in chosen], mains, parent_of, waits)
     left += tree.left
     rest = ", ".join(f"{number:,} {state}" for state, number in left.most_common())
-    return Snapshot(rows=tree.rows, total=len(entries), rest=f"and {left.total():,} more: {rest}" if rest else "")
+    return Snapshot(
+        rows=tree.rows,
+        total=len(entries),
+        rest=f"and {left.total():,} more: {rest}" if rest else "",
+        deadlocks=deadlock_lines(waits.deadlocks(), name_file),
+    )
 
 
 def _choose(entries: Sequence[Started], mains: list[int]) -> tuple[list[Started], Counter[str]]:
@@ -83,12 +91,12 @@ def _choose(entries: Sequence[Started], mains: list[int]) -> tuple[list[Started]
 class _Tree:
     """The rows, depth first."""
 
-    def __init__(self, infos: list[TaskInfo], mains: list[int], parent_of: Parents) -> None:
+    def __init__(self, infos: list[TaskInfo], mains: list[int], parent_of: Parents, waits: Waits) -> None:
         self.rows: list[Row] = []
         self.left: Counter[str] = Counter()
         self._mains = mains
         self._seen: set[int] = set()
-        self._below = self._nest(infos, parent_of)
+        self._below = self._nest(infos, parent_of, waits)
         cells: defaultdict[str | None, list[TaskInfo]] = defaultdict(list)
         for info in infos:
             cells[info.cell].append(info)
@@ -103,14 +111,13 @@ class _Tree:
                 self._put([running], 0)
                 self._put(roots, 1)
 
-    def _nest(self, infos: list[TaskInfo], parent_of: Parents) -> dict[int, list[TaskInfo]]:
+    def _nest(self, infos: list[TaskInfo], parent_of: Parents, waits: Waits) -> dict[int, list[TaskInfo]]:
         known = {id(info.task): info for info in infos}
         waiters: dict[int, TaskInfo] = {}
         for info in infos:
-            if info.task is not None:
-                for future in awaited([info.task]):
-                    if is_task(future) and future is not info.task:
-                        waiters.setdefault(id(future), info)
+            if info.task is not None and (wait := waits.of(info.task)) is not None:
+                for other in wait.tasks:
+                    waiters.setdefault(id(other), info)
         below: defaultdict[int, list[TaskInfo]] = defaultdict(list)
         self._above: dict[int, TaskInfo] = {}
         for info in infos:

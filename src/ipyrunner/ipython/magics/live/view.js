@@ -99,9 +99,9 @@ function render({ model, el }) {
   const act = (action, number) => model.send({ type: action, number });
   const lag = new Lag(), rows = new Rows(act);
   const status = make("span"), said = make("span", { class: "ipyrunner-said", role: "status" });
-  const rest = make("p", { class: "ipyrunner-rest" });
+  const rest = make("p", { class: "ipyrunner-rest" }), deadlocks = make("p", { class: "ipyrunner-deadlocks" });
   const table = make("pre", {}, model.get("table"));
-  const live = make("div", { class: "ipyrunner-scroll", hidden: "" }, rows.node, rest);
+  const live = make("div", { class: "ipyrunner-scroll", hidden: "" }, deadlocks, rows.node, rest);
   lag.node.hidden = true;
   el.append(make("div", { class: "ipyrunner-live", role: "region", "aria-label": "asyncio tasks" },
     make("div", { class: "ipyrunner-head" }, status, said, lag.node), table, live));
@@ -128,6 +128,8 @@ function render({ model, el }) {
       rows.draw(message.rows);
       rows.node.hidden = !message.rows.length;
       setText(rest, message.rest);
+      setText(deadlocks, message.deadlocks.join("\n"));
+      deadlocks.hidden = !message.deadlocks.length;
       lag.draw(message.lags);
     }
   }

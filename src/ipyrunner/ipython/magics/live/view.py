@@ -132,7 +132,7 @@ class LiveView(anywidget.AnyWidget):  # type: ignore[misc]
 
     def _say_gone(self) -> None:
         if self._is_seen():
-            self._say(type="tasks", lags=[], rows=[], total=0, rest="")
+            self._say(type="tasks", lags=[], rows=[], total=0, rest="", deadlocks=[])
         else:
             self._loop_watch.stop()
 
