@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from kernels import Kernel
+
 SOURCE = Path(__file__).parent.parent / "src" / "ipyrunner"
 # Each layer knows those to its right. A package is one layer, but for aio, whose own are layers.
 LAYERS = [
@@ -195,6 +197,17 @@ def test_modules_stay_small(path: Path) -> None:
 def test_the_package_imports_no_ipython_by_itself() -> None:
     code = "import sys, ipyrunner; ipyrunner.run; sys.exit(any(m.startswith(('IPython', 'traitlets')) for m in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_is_not_used_is_not_imported(shared: Kernel) -> None:
+    shared.ok("import asyncio; t = asyncio.create_task(asyncio.sleep(0)); await t")
+    shared.ok("%%arun\nawait asyncio.sleep(0)")
+    assert "no tasks" in (shared.ok("%atasks").value or "")
+    rooms = ("live", "timeline", "profile")
+    names = [f"ipyrunner.ipython.magics.{room}" for room in rooms] + ["ipyrunner.aio.tasks.trace"]
+    libraries = ["anywidget", "pyinstrument", "tqdm", "rich.live"]
+    loaded = shared.ok(f"import sys; [name for name in {names + libraries} if name in sys.modules]").value
+    assert loaded == "[]"
 
 
 def test_public_names() -> None:

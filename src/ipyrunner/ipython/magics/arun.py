@@ -173,7 +173,7 @@ class RunnerMagics(Magics):
         if arguments.debug:
             loop.set_debug(True)
         try:
-            with self._trace(arguments), self._profile(arguments), self._progress(arguments):
+            with self._progress(arguments), self._trace(arguments), self._profile(arguments):
                 async with asyncio.timeout(arguments.timeout) as timeout, self._scope(arguments):
                     value = await run_body(body, self.shell.user_ns)
         except TimeoutError as exc:
