@@ -673,7 +673,7 @@ def test_the_picture_appears_however_the_cell_ends(shared: Kernel, ending: str) 
     drawn, text = picture(cell)
     assert text.startswith("In[")
     if ending == "in scope":
-        assert "failed: ValueError: a <b>" in "".join(words(drawn))
+        assert any(word.startswith("failed: ValueE") for word in words(drawn))
     expect_off(shared)
 
 

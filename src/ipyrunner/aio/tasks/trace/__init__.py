@@ -7,5 +7,6 @@
 * :mod:`callbacks`: what tells it on asyncio's own loops: each callback.
 * :mod:`coroutines`: what tells it on other loops (uvloop): each step of a task's coroutine.
 * :mod:`code_events`: functions that are called when others begin and end, by ``sys.monitoring`` or a profile function.
+* :mod:`descriptions`: what runs, and what is awaited, in words and places.
 * :mod:`busy_places`: where a callback is that holds the loop.
 """

@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import functools
 import os
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from time import perf_counter_ns
-from types import BuiltinMethodType, CodeType, FrameType, FunctionType, MethodType
+from types import CodeType, FrameType
 from typing import Any
 
-from ...introspection.exceptions import is_a
-from ...introspection.frames import OURS, uninterruptible
+from ...introspection.frames import uninterruptible
 from ...introspection.private_api import (
-    exception_of,
     gathered_by,
     has_begun,
     is_task,
@@ -31,20 +27,17 @@ from ...introspection.private_api import (
     task_context,
     waiter_of,
 )
-from ...introspection.task_state import coro_of, is_cancelled, is_done
-from ...introspection.wait_graph import chain_of, is_library
+from ...introspection.task_state import coro_of, is_done
 from ...sigint import handlers
+from .descriptions import Places, callback_name, class_name, was_cancelled
 from .recording import BLOCK, Recording
-from .records import Lane, Pending, Place
+from .records import Lane, Pending
 
 __all__ = ["INTERRUPT", "Recorder", "keys"]
 
 INTERRUPT = "the interrupt"
 # What holds the loop, if most of the time is its.
 COLLECTOR = "the garbage collector"
-# What this package does in the loop.
-_OWN = "ipyrunner"
-_name_of_class: Callable[[type], str] = vars(type)["__name__"].__get__
 _SIGINT = os.path.dirname(handlers.__file__) + os.sep
 
 # The blocks whose tasks are recorded, in the Context that starts them: small objects, which stay in it.
@@ -73,26 +66,6 @@ class Open:
     collecting: int
 
 
-def _callback_name(callback: Any) -> str:
-    for _ in range(10):
-        if type(callback) is not functools.partial:
-            break
-        callback = callback.func
-    kind = type(callback)
-    if kind is MethodType:
-        callback = callback.__func__
-    if type(callback) is FunctionType:
-        code = callback.__code__
-        return _OWN if code.co_filename.startswith(OURS) else code.co_qualname
-    if kind is BuiltinMethodType:
-        name: str = callback.__name__
-        return name
-    call = vars(type)["__dict__"].__get__(kind).get("__call__")  # no code of the user's is asked
-    if type(call) is FunctionType and call.__code__.co_filename.startswith(OURS):
-        return _OWN
-    return _name_of_class(kind)
-
-
 class Recorder:
     """Record what *loop* does, on its thread, for all :attr:`recordings`. None of what is told raises."""
 
@@ -106,7 +79,7 @@ class Recorder:
         # By the id of the task, as long as it is there.
         self._lanes: dict[int, Lane] = {}
         self._count = 0
-        self._kinds: dict[str, int] = {}
+        self._places = Places()
         # Steps that were told to have ended, of tasks that do not wait yet; and whether somebody will look.
         self._unresolved: list[tuple[Lane, int]] = []
         self._due = False
@@ -236,7 +209,7 @@ class Recorder:
                 place = COLLECTOR
             elif each.places:
                 place = each.places.most_common(1)[0][0]
-        name = "" if lane is not None else _callback_name(each.callback)
+        name = "" if lane is not None else callback_name(each.callback)
         since, at, waits_for, ready, woken_by, cancel = each.before
         return (lane, name, since, at, waits_for, ready, woken_by, cancel, begin, now, place, each.inside, depth)
 
@@ -259,7 +232,7 @@ class Recorder:
         if not self.stack:
             return None
         lane = self.stack[-1].lane
-        return _callback_name(self.stack[-1].callback) if lane is None else lane.number
+        return callback_name(self.stack[-1].callback) if lane is None else lane.number
 
     def on_collection(self, phase: str, info: object) -> None:
         """Be called by the garbage collector, which holds up whatever runs."""
@@ -277,7 +250,7 @@ class Recorder:
                 lane.end(task, now)
                 self._ended(lane)
         elif lane.ready is None and (waiter := waiter_of(task)) is not None:
-            lane.place = self._place(task)
+            lane.place = self._places.of(task)
             lane.waits_for = self._awaited(waiter)
 
     def _look_later(self, lane: Lane, now: int) -> None:
@@ -297,19 +270,6 @@ class Recorder:
                 with suppress(Exception):
                     self._look(lane, task, since)
 
-    def _place(self, task: asyncio.Task[Any]) -> Place | None:
-        found, kinds = None, self._kinds
-        best = 1
-        for _, frame in chain_of(coro_of(task)):
-            code = frame.f_code
-            kind = kinds.get(code.co_filename)
-            if kind is None:
-                kind = 0 if code.co_filename.startswith(OURS) else 1 if is_library(code.co_filename) else 2
-                kinds[code.co_filename] = kind
-            if kind >= best:
-                found, best = (code, frame.f_lasti), kind
-        return found
-
     def _awaited(self, waiter: Any) -> int | str | None:
         if type(waiter) is asyncio.Future:
             return None
@@ -318,7 +278,7 @@ class Recorder:
             return None if lane is None else lane.number
         if gathered := gathered_by(waiter):
             return f"gather of {len(gathered)}"
-        return _name_of_class(type(waiter))[:60]
+        return class_name(type(waiter))[:60]
 
     # -- what makes a task ready
 
@@ -335,7 +295,7 @@ class Recorder:
                 return
             lane.ready = perf_counter_ns()
             lane.woken_by = self._runs()
-            if arguments and _was_cancelled(arguments[0]):
+            if arguments and was_cancelled(arguments[0]):
                 who = self._canceller(frame, arguments[0])
                 # In its own step, if it was cancelled while it ran or was ready: by whom is not known then.
                 lane.cancel = lane.cancelled_by = "" if who is None or who == lane.number else who
@@ -385,8 +345,3 @@ class Recorder:
                 if lane not in running:
                     found.append(Pending(lane, lane.since, lane.place, lane.waits_for, lane.ready))
         return found
-
-
-def _was_cancelled(future: Any) -> bool:
-    # A gather that is cancelled ends with CancelledError as its exception.
-    return is_cancelled(future) or is_a(exception_of(future), asyncio.CancelledError)

@@ -26,6 +26,8 @@ _FONT = "system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif"
 _TEXT = "#767676"
 _COLOURS = {"wait": "#8c8c8c", "ready": "#d9952b", "run": "#3b86c8", "block": "#d6453d", "cancel": "#a259c4"}
 _HEIGHTS = {"wait": 2, "ready": 5, "run": 9, "block": 9}
+# Pixels in which the kind of an error can be read.
+_ENOUGH = 100
 # Pixels of a letter of 10 pixels, about.
 _LETTER = 5.6
 _ENDINGS = ("failed", "cancelled", "vanished")
@@ -93,12 +95,12 @@ class _Picture:
         free, last = 0.0, float(_PLOT)
         end = max((s.end for s in row.segments), default=0) * self._scale
         if ending := self._ending(row):
-            room = _PLOT - end - 8
-            if room > 50 or room > len(ending) * _LETTER:
+            room, width = _PLOT - end - 8, len(ending) * _LETTER
+            if room >= min(width, _ENOUGH) or room > end:
                 yield _text(end + 8, 17.5, _fit(ending, room), size=9)
             else:  # above the end, where other words would be
-                last = end - len(ending) * _LETTER
-                yield _text(end, 8, ending, size=9, anchor="end")
+                last = end - width
+                yield _text(end, 8, _fit(ending, end), size=9, anchor="end")
         segments = [s for s in row.segments if s.blocks or (s.kind == "wait" and s.place is not None)]
         for segment in _in_time(segments, self._scale):
             x = segment.begin * self._scale
