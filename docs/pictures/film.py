@@ -3,8 +3,8 @@
     python docs/pictures/film.py docs/pictures/film.ipynb OUT.gif [--theme dark]
 
 The interrupt button is pressed in cells that are tagged `interrupt`, once they have printed something. A cell that is
-tagged `until:TEXT` is followed by a wait until TEXT is seen on the page; one that is tagged `live` is filmed when the live
-view of a cell before shows it. It needs what make.py needs, and Pillow.
+tagged `until:TEXT` is followed by a wait until TEXT is seen on the page; one that is tagged `live` is filmed when the
+live view of a cell before shows it. It needs what make.py needs, and Pillow.
 """
 
 import argparse
