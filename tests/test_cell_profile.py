@@ -180,7 +180,7 @@ def test_an_interrupt_shows_the_profile_so_far(on_each_loop: Kernel, what: str) 
     )
     on_each_loop.interrupted(cell, "go")
     assert cell.ename == "KeyboardInterrupt"
-    assert cell.stdout == "go\ncleaned\n"
+    assert cell.stdout.startswith("go\ncleaned\n")  # IPython 7 may fail to find the source, and print that
     assert "compute" in below(text(cell), "<module>")
     on_each_loop.expect_alive()
     no_hook(on_each_loop)

@@ -38,7 +38,8 @@ def shown(cell: Cell) -> str:
     """What a page prints of a cell: output, value, and the last line of an error."""
     pieces = [cell.stdout, cell.stderr, cell.value or ""]
     pieces += [": ".join(filter(None, (e["ename"], e["evalue"]))) for e in errors(cell)]
-    return "".join(pieces).rstrip("\n")
+    # Where an exception has no notes (IPython 7), they are printed.
+    return re.sub(r"^ipyrunner: this cell could not go on.*\n", "", "".join(pieces), flags=re.MULTILINE).rstrip("\n")
 
 
 def errors(cell: Cell) -> Iterator[dict[str, str]]:
