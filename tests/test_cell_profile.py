@@ -444,3 +444,19 @@ def test_it_is_text_in_a_terminal(start: Callable[..., Terminal]) -> None:
     assert "[await]" in output
     assert "iframe" not in output
     expect_alive(terminal)
+
+
+def test_a_cell_that_clears_the_event_hooks_keeps_its_value(fresh: Kernel) -> None:
+    fresh.ok(PRELUDE)
+    cell = fresh.ok("%%arun --profile\ncompute()\nget_ipython().events.callbacks['post_execute'].clear()\n5")
+    assert cell.value == "5"
+    assert "compute" in text(cell)
+
+
+def test_an_interrupt_that_ends_the_profiler_is_not_taken_for_the_cells_doing(shared: Kernel) -> None:
+    # As where KeyboardInterrupt is raised in the profiler's own hook: Python takes the hook away then.
+    shared.ok(PRELUDE)
+    cell = shared.run("%%arun --profile\ncompute()\nsys.setprofile(None)\nraise KeyboardInterrupt")
+    assert cell.ename == "KeyboardInterrupt"
+    assert "compute" in text(cell)
+    assert "not complete" not in cell.stderr

@@ -90,7 +90,16 @@ await future
 """)
     assert cell.ename == "RuntimeError"
     assert notes(cell) == ""
-    assert notes(shared.run("raise RuntimeError('should be used inside a task')")) == ""
+    assert notes(shared.run("raise RuntimeError('Timeout context manager should be used inside a task')")) == ""
+    # Nor where it is about something else.
+    shared.ok("""
+class Plugin:
+    def __init__(self): self._loop = asyncio.new_event_loop()
+    def work(self): raise RuntimeError('a plugin cannot be run inside a task of the pool')
+plugin = Plugin()
+""")
+    assert notes(shared.run("await asyncio.sleep(0); plugin.work()")) == ""
+    shared.ok("plugin._loop.close()")
 
 
 def test_a_loop_inside_a_loop_of_ones_own(shared: Kernel) -> None:

@@ -39,6 +39,9 @@ _OTHER_LOOP = (
     "The future belongs to a different loop",
 )
 
+# The whole message of aiohttp, which looks for the current task of its session's loop.
+_NO_TASK = "Timeout context manager should be used inside a task"
+
 # Classes of anyio and sniffio, which have looked for a running loop of any kind.
 _MISSING = ("NoEventLoopError", "AsyncLibraryNotFoundError")
 
@@ -100,7 +103,7 @@ def hint(
             return OTHER_LOOP
         if text == "Event loop is closed":
             return _closed(exc)
-        if "inside a task" in text and _is_of_other_loop(exc):  # async_timeout's and aiohttp's words
+        if text == _NO_TASK and _is_of_other_loop(exc):
             return OTHER_CLIENT
     if running_loop() is not None or (notebooks is not None and notebooks.is_running()):
         return None

@@ -97,16 +97,17 @@ class LoopWatch:
 
     def _ask(self) -> None:
         loop, now = self._get_loop(), time.monotonic()
+        asked = self._asked  # the loop may answer at any moment
         if loop is None or loop.is_closed():
             self._asked = None
             self._gone()
-        elif self._asked is None or self._asked[0] is not loop:
+        elif asked is None or asked[0] is not loop:
             if now < self._rest:
                 return
             self._asked = loop, now
             with suppress(RuntimeError):  # closed since
                 loop.call_soon_threadsafe(self._reply, loop, now)
-        elif (seconds := now - self._asked[1]) >= BLOCKED:
+        elif (seconds := now - asked[1]) >= BLOCKED:
             self._blocked(self._look(seconds))
 
     def _look(self, seconds: float) -> Blocked:

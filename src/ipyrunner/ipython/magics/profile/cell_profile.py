@@ -12,12 +12,14 @@ import html
 import inspect
 import sys
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from IPython.core.error import UsageError
 from IPython.display import display
 
+from ....aio.introspection.exceptions import is_a
 from ....aio.tasks.registry import Tasks
 from ....aio.tasks.safe_names import describe, repr_of
 from ....aio.tasks.task_scope import Brood
@@ -97,10 +99,10 @@ class CellProfile:
             self._show(took, cpu)
         except Exception as error:  # the outcome of the cell is not to be lost
             print(f"ipyrunner: the profile cannot be shown: {describe(error)}", file=sys.stderr)
-        if not is_complete:
+        if not is_complete and not is_a(exc, KeyboardInterrupt):  # which may have ended the profiler with the cell
             print(
-                "ipyrunner: the profile is not complete, because code in the cell has called sys.setprofile() or has "
-                "reached the recursion limit",
+                "ipyrunner: the profile is not complete. It ended before the cell did, by sys.setprofile(), by an "
+                "exception of a signal handler, or at the recursion limit",
                 file=sys.stderr,
             )
         # Tasks that go on keep their Context, which has the brood; nothing has the samples.
@@ -113,7 +115,8 @@ class CellProfile:
         if not self.is_hook(hook) and callable(hook) and sys.getprofile() is None:
             sys.setprofile(hook)  # the cell has set it
         CellProfile.active.discard(self)
-        self._shell.events.unregister("post_execute", self._look)
+        with suppress(ValueError):  # the cell has taken it away
+            self._shell.events.unregister("post_execute", self._look)
         self._timer.cancel()
         return self.is_hook(hook)
 
