@@ -290,6 +290,16 @@ def test_a_closed_view_is_silent_and_the_next_one_is_another(live: Kernel) -> No
     assert not view.received("tasks")
 
 
+def test_a_view_that_the_page_has_closed_is_made_anew(live: Kernel) -> None:
+    # As JupyterLab does that was loaded before anywidget was installed.
+    view = display(live)
+    live.finish_comm(live.send_comm("comm_close", {"comm_id": view.comm_id, "data": {}}))
+    another = display(live)
+    assert another.comm_id != view.comm_id
+    another.see()
+    another.wait("tasks")
+
+
 def test_it_goes_on_with_the_next_loop(live: Kernel) -> None:
     view = display(live)
     cell = named(live, "a = asyncio.create_task(fetch(1), name='a'); await asyncio.sleep(0)\n")

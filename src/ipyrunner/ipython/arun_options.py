@@ -45,7 +45,9 @@ class MagicOptions:
         try:
             return parse_argstring(function, line)
         except (UsageError, ValueError) as exc:  # ValueError of shlex: a quotation that is not closed
-            raise UsageError(f"{self.title} {line}: {exc}. {self.title} --help shows the options") from None
+            # Of a cell magic alone IPython says that its cell is empty.
+            shown = self.title.replace("%%", "%")
+            raise UsageError(f"{self.title} {line}: {exc}. {shown} --help shows the options") from None
 
     @staticmethod
     def show_help(function: Any) -> None:

@@ -112,7 +112,7 @@ class TaskMagics(Magics):
         that one. Both name tasks that wait for each other, so that none of them can go on.
 
         With ipykernel 7 and IPython 9.8 it is answered at once even while another cell awaits, if it is alone in its
-        cell. `%atasks wait` is not: it blocks.
+        cell and no other cells are queued. `%atasks wait` is not: it blocks.
         """
         arguments = ATASKS.parse(self.atasks, without_comment(line))
         if arguments.help:
@@ -167,7 +167,8 @@ class TaskMagics(Magics):
             from .live.view import LiveView
         except ImportError:
             raise UsageError(
-                "%atasks --live needs anywidget, which is not installed: run `%pip install anywidget`, or use %atasks"
+                "%atasks --live needs anywidget, which is not installed: run `%pip install anywidget`, reload the "
+                "page in the browser, and run this cell again. Or use %atasks"
             ) from None
         if self._view is None or not self._view.is_open:
             self._view = LiveView(self.shell, self._runner, make_table)

@@ -70,8 +70,9 @@ class LiveView(anywidget.AnyWidget):  # type: ignore[misc]
 
     @property
     def is_open(self) -> bool:
-        """Whether it can still be displayed."""
-        return self.comm is not None
+        """Whether it can still be displayed. A page that has no anywidget closes the comm, and ipywidgets keeps it."""
+        # Private: of comm's BaseComm, since 0.1; without it such a view stays, as a table.
+        return self.comm is not None and not getattr(self.comm, "_closed", False)
 
     def close(self) -> None:
         """End the view, wherever it is displayed. Idempotent."""
