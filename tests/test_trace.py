@@ -28,7 +28,7 @@ from ipyrunner.ipython.magics.timeline.rows import Row, Timeline
 from ipyrunner.ipython.magics.timeline.summary import summary
 from ipyrunner.ipython.magics.timeline.trace import Trace
 from kernels import CONCURRENT, Cell, Kernel
-from loops import spin
+from loops import press, spin
 
 SVG = "{http://www.w3.org/2000/svg}"
 MONITORED = sys.version_info >= (3, 12)
@@ -500,6 +500,33 @@ def test_an_exception_out_of_the_loop_ends_what_runs(asyncio_runner: NotebookRun
     assert lane.state == "failed"
     assert row(timeline, "next").lane.state == "done"  # type: ignore[union-attr]
     assert all(not run.depth and not run.inside for run in timeline._recording.runs())
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_an_interrupt_while_it_begins_leaves_nothing(
+    runner: NotebookRunner, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    recorded = start._Active.record
+
+    def interrupted(*args: Any) -> recording.Recording:
+        press()
+        return recorded(*args)
+
+    trace = trace_of(runner, None)
+    if again:
+        trace.start()
+        trace.stop()
+    before = trace.summary
+    with monkeypatch.context() as patch:
+        patch.setattr(start._Active, "record", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            trace.start()
+    assert not trace.is_running
+    assert_all_is_off()
+    assert trace.summary == before
+    trace.start()
+    trace.stop()
+    assert_all_is_off()
 
 
 def test_it_ends_with_its_loop_and_when_nobody_refers_to_it(runner: NotebookRunner) -> None:

@@ -67,6 +67,18 @@ class _Active:
         with suppress(Exception):  # a task of the user's own, which may be anything
             self.probe.watch(task)
 
+    def record(self, key: object | None, own: asyncio.Task[Any] | None) -> Recording:
+        """Begin a recording."""
+        recorder = self.recorder
+        lane = None if own is None else recorder.lane_of(own)
+        lanes = [recorder.adopt(task) for task in tasks_of(self.runner.loop) if task is not own]
+        recording = Recording(key=key, own=lane, sees_callbacks=self.probe.sees_callbacks)
+        for each in lanes:
+            if each is not None:
+                recording.appeared(each)
+        recorder.recordings.append(recording)
+        return recording
+
     def stop(self) -> None:
         """End all recordings. Idempotent."""
         global _active
@@ -89,7 +101,8 @@ def begin(
     """Begin to record *runner*'s loop, on its thread; *cells* is the code of the task that awaits the cells.
 
     All tasks; or *own* and those that are started in a Context whose ``keys`` have *key*. RuntimeError if that is not
-    possible at the moment.
+    possible at the moment. Whoever must not lose the recording to an interrupt, which is raised when it has begun,
+    holds that back until there is a place for it.
     """
     global _active
     with Held(then_raise=True):
@@ -100,16 +113,12 @@ def begin(
             active = _Active(runner, cells)
             active.start()
             _active = active
-        recorder = active.recorder
-        tasks = tasks_of(runner.loop)
-        lane = None if own is None else recorder.lane_of(own)
-        lanes = [recorder.adopt(task) for task in tasks if task is not own]
-        recording = Recording(key=key, own=lane, sees_callbacks=active.probe.sees_callbacks)
-        recorder.recordings.append(recording)
-        for each in lanes:
-            if each is not None:
-                recording.appeared(each)
-        return recording
+        try:
+            return active.record(key, own)
+        except BaseException:
+            if not active.recorder.recordings:
+                active.stop()
+            raise
 
 
 def end(recording: Recording) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from ....aio.introspection.exceptions import add_note
 from ....aio.main import Main
 from ....aio.persistent_runner import PersistentRunner
+from ....aio.sigint.defer_sigint import Held
 from ....aio.sigint.handlers import on_main_thread
 from ....aio.tasks.safe_names import describe, short
 from ....aio.tasks.trace import start
@@ -72,16 +73,25 @@ class Trace:
         """Begin. RuntimeError if it has begun already, or if what tracing needs is taken by others."""
         if self.is_running:
             raise RuntimeError("this trace is already running: stop() ends it")
+        before = self._recording
+        try:
+            with Held(then_raise=True):
+                self._begin()
+        except BaseException:  # it has not begun
+            with Held(then_raise=True):
+                begun, self._recording = self._recording, before
+                self._reset()
+                if begun is not None and begun is not before:
+                    start.end(begun)
+            raise
+
+    def _begin(self) -> None:
         key, own = None, None
         current = self._get_current()
         if self._cell is not None:
             key, own = object(), asyncio.current_task()
             self._token = keys.set((*keys.get(), key))
-        try:
-            self._recording = recording = start.begin(current, Main.run.__code__, key=key, own=own)
-        except BaseException:
-            self._reset()
-            raise
+        self._recording = recording = start.begin(current, Main.run.__code__, key=key, own=own)
         loop = current.loop
 
         def end(_: object) -> None:  # the collector calls it anywhere
