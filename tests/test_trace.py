@@ -502,6 +502,73 @@ def test_an_exception_out_of_the_loop_ends_what_runs(asyncio_runner: NotebookRun
     assert all(not run.depth and not run.inside for run in timeline._recording.runs())
 
 
+def test_a_cell_that_is_run_again_is_seen(runner: NotebookRunner) -> None:
+    source = "async def job():\n    await asyncio.sleep(0)\n"
+    jobs = []
+    for n in range(3):
+        names: dict[str, Any] = {"asyncio": asyncio}
+        exec(compile(source, f"cell {n}", "exec"), names)
+        jobs.append(names["job"])
+    assert jobs[0].__code__ == jobs[1].__code__
+    assert jobs[0].__code__ is not jobs[1].__code__
+
+    async def main() -> None:
+        for n, job in enumerate(jobs):
+            await asyncio.create_task(job(), name=f"task {n}")
+
+    timeline = traced(runner, main)
+    assert "3 tasks (3 done), one after the other" in summary(timeline)
+    places = [(job.__code__, 0) for job in jobs]
+    assert [timeline.words.where(place).partition(":")[0] for place in places] == ["cell 0", "cell 1", "cell 2"]
+
+
+def test_a_second_trace_counts_no_task_that_had_ended(runner: NotebookRunner) -> None:
+    async def job() -> None:
+        pass
+
+    async def starts() -> None:
+        second.start()
+
+    async def main() -> None:
+        # The last one runs before anybody has looked at how the others have ended.
+        tasks = [asyncio.create_task(job()) for _ in range(3)]
+        await asyncio.wait([*tasks, asyncio.create_task(starts())])
+        await asyncio.sleep(0)
+
+    first, second = trace_of(runner, None), trace_of(runner, None)
+    with first:
+        runner.run(main())
+        second.stop()
+    assert_all_is_off()
+    assert "; 5 tasks (5 done), " in first.summary
+    assert "; 2 tasks (2 done), " in second.summary
+
+
+def test_names_of_a_class_of_their_own(runner: NotebookRunner) -> None:
+    class Name(str):
+        __slots__ = ()
+
+        def __str__(self) -> str:
+            return self
+
+        def __getitem__(self, key: Any) -> str:
+            raise ZeroDivisionError
+
+    async def job() -> None:
+        pass
+
+    async def main() -> None:
+        coro = job()
+        coro.__qualname__ = Name("function")
+        await asyncio.create_task(coro, name=Name("mine"))
+
+    timeline = traced(runner, main)
+    lane = row(timeline, "mine").lane
+    assert lane is not None
+    assert (lane.name, lane.function, lane.state) == ("mine", "function", "done")
+    assert type(lane.name) is type(lane.function) is str
+
+
 @pytest.mark.parametrize("again", [False, True])
 def test_an_interrupt_while_it_begins_leaves_nothing(
     runner: NotebookRunner, monkeypatch: pytest.MonkeyPatch, again: bool

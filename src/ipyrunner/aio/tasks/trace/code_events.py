@@ -29,20 +29,29 @@ class CodeEvents:
     """
 
     def __init__(self, *, coroutines: bool = False) -> None:
-        self._enter: dict[CodeType, _On] = {}
-        self._leave: dict[CodeType, _On] = {}
+        # By id: the code of a cell that is run again is equal to that of before, whatever the file, and another one.
+        self._codes: dict[int, CodeType] = {}
+        self._enter: dict[int, _On] = {}
+        self._leave: dict[int, _On] = {}
         self._coroutines = coroutines
         self._tool: int | None = None
         self._thread = threading.get_ident()
 
     def watch(self, code: CodeType, enter: _On, leave: _On | None = None) -> None:
         """Call *enter* and *leave* with the frames of *code* from now on."""
-        known = code in self._enter
-        self._enter[code] = enter
+        key = id(code)
+        known = key in self._codes
+        self._codes[key] = code
+        self._enter[key] = enter
         if leave is not None:
-            self._leave[code] = leave
+            self._leave[key] = leave
         if not known:
             self._set(code, leave is not None)
+
+    def _forget(self) -> None:
+        self._codes.clear()
+        self._enter.clear()
+        self._leave.clear()
 
     if sys.version_info >= (3, 12):
 
@@ -61,12 +70,12 @@ class CodeEvents:
             # In local variables all that they need: they are called for each callback of the loop.
 
             def on_enter(code: CodeType, offset: object, exception: object = None) -> None:
-                enter = entering(code)
+                enter = entering(id(code))
                 if enter is not None:
                     enter(get_frame(1))
 
             def on_leave(code: CodeType, offset: object, value: object) -> None:
-                leave = leaving(code)
+                leave = leaving(id(code))
                 if leave is not None:
                     leave(get_frame(1))
 
@@ -80,8 +89,8 @@ class CodeEvents:
                 }
             for event, callback in self._functions.items():
                 monitoring.register_callback(tool, event, callback)
-            for code in self._enter:
-                self._set(code, code in self._leave)
+            for key, code in self._codes.items():
+                self._set(code, key in self._leave)
             if self._coroutines:
                 monitoring.set_events(tool, events.PY_THROW | events.PY_UNWIND)
 
@@ -91,13 +100,12 @@ class CodeEvents:
             if tool is not None and monitoring_tool.is_ours(tool):  # else somebody has freed it, and may have taken it
                 if self._coroutines:
                     sys.monitoring.set_events(tool, 0)
-                for code in self._enter:
+                for code in self._codes.values():
                     sys.monitoring.set_local_events(tool, code, 0)
                 for event in self._functions:
                     sys.monitoring.register_callback(tool, event, None)
                 monitoring_tool.give_back(tool)
-            self._enter.clear()
-            self._leave.clear()
+            self._forget()
 
         def _set(self, code: CodeType, leaves: bool) -> None:
             if self._tool is not None and monitoring_tool.is_ours(self._tool):
@@ -122,9 +130,9 @@ class CodeEvents:
 
             def profile(frame: FrameType, event: str, value: object) -> None:
                 if event == "call":
-                    if (enter := entering(frame.f_code)) is not None:
+                    if (enter := entering(id(frame.f_code))) is not None:
                         enter(frame)
-                elif event == "return" and (leave := leaving(frame.f_code)) is not None:
+                elif event == "return" and (leave := leaving(id(frame.f_code))) is not None:
                     leave(frame)
 
             self._profile: Any = profile
@@ -135,8 +143,7 @@ class CodeEvents:
             if sys.getprofile() is getattr(self, "_profile", self):
                 sys.setprofile(None)
             self._profile = self
-            self._enter.clear()
-            self._leave.clear()
+            self._forget()
 
         def _set(self, code: CodeType, leaves: bool) -> None:
             """All code is profiled."""

@@ -42,7 +42,8 @@ class Recording:
         # The longest time that a task was ready and did not run.
         self.starved = 0
         # Tasks: how many, how many of them were there at a time, and how they have ended.
-        self.started = self.most = self._alive = 0
+        self.started = self.most = 0
+        self._alive: set[int] = set()
         self.endings: dict[str, int] = {}
         self._runs: deque[Any] = deque(maxlen=MOST)
 
@@ -84,11 +85,11 @@ class Recording:
         """Count a task that is there."""
         if self._counts(lane):
             self.started += 1
-            self._alive += 1
-            self.most = max(self.most, self._alive)
+            self._alive.add(lane.number)
+            self.most = max(self.most, len(self._alive))
 
     def vanished(self, lane: Lane) -> None:
-        """Count a task that has ended."""
-        if self._counts(lane):
-            self._alive -= 1
+        """Count a task that has ended; one that had ended before the recording began was never there."""
+        if lane.number in self._alive:
+            self._alive.remove(lane.number)
             self.endings[lane.state] = self.endings.get(lane.state, 0) + 1
