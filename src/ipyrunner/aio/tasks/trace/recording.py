@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from contextlib import suppress
 from types import CodeType
 from typing import Any, NamedTuple
 
@@ -61,7 +62,11 @@ class Recording:
 
     def runs(self) -> list[Run]:
         """Return what is kept, in the order of ending."""
-        return [Run._make(each) for each in self._runs]
+        runs = None
+        while runs is None:
+            with suppress(RuntimeError):  # the loop runs on, and this may be another thread
+                runs = list(self._runs)
+        return [Run._make(each) for each in runs]
 
     # -- what the recorder calls, for each run
 
