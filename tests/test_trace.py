@@ -21,6 +21,7 @@ from nbclient import NotebookClient
 
 from hostile import PRELUDE
 from ipyrunner import NotebookRunner
+from ipyrunner.aio.introspection.wait_graph import Step
 from ipyrunner.aio.tasks.trace import recording, start
 from ipyrunner.aio.tasks.trace.recorder import keys
 from ipyrunner.ipython.magics.timeline.chrome_trace import events
@@ -615,6 +616,54 @@ def test_it_ends_with_its_loop_and_when_nobody_refers_to_it(runner: NotebookRunn
     assert_all_is_off()
 
 
+def test_a_trace_in_a_cycle_ends_with_it(runner: NotebookRunner) -> None:
+    class Holder:
+        def __init__(self) -> None:
+            self.trace = trace_of(runner, None)
+            self.trace.start()
+            self.me = self
+
+    Holder()
+    gc.collect()
+    runner.run(asyncio.sleep(0))
+    assert_all_is_off()
+
+
+def test_the_loop_runs_on_while_runs_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    def added(each: Any) -> Any:  # as another thread would
+        made.add(run)
+        return each
+
+    made = recording.Recording()
+    run = (None, "name", 0, None, None, None, None, None, made.began, made.began + 1, None, False, 0)
+    made.add(run)
+    made.add(run)
+    monkeypatch.setattr(recording.Run, "_make", added)
+    assert made.runs() == [run, run]
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"])
+def test_a_file_that_cannot_be(runner: NotebookRunner, tmp_path: Path, name: str) -> None:
+    names: dict[str, Any] = {"asyncio": asyncio}
+    exec("async def job():\n    await asyncio.sleep(0.001)\n", names)
+    names["job"].__code__ = names["job"].__code__.replace(co_filename=name)
+
+    async def main() -> None:
+        await asyncio.create_task(names["job"](), name="odd")
+
+    trace = trace_of(runner)
+
+    async def run() -> None:
+        with trace:
+            await main()
+
+    runner.run(run())
+    trace.save(tmp_path / "trace.json")
+    check(json.loads((tmp_path / "trace.json").read_text(encoding="utf-8")))
+    assert "image/svg+xml" in trace._repr_mimebundle_()
+    assert Step(name, 1, "job").source == ""
+
+
 def test_a_callback_that_runs_a_loop_inside_itself_is_no_block() -> None:
     made = recording.Recording()
     run = (None, "name", 0, None, None, None, None, None, made.began, made.began + 2 * recording.BLOCK, None)
@@ -932,6 +981,44 @@ def test_the_options_that_do_not_go_together(shared: Kernel) -> None:
     assert "UsageError" in cell.stderr
     assert "--trace" in cell.stderr
     assert cell.stdout == ""
+
+
+def test_with_profile(shared: Kernel) -> None:
+    cell = shared.run("%%arun --trace --profile\nprint('run')\nawait asyncio.sleep(0)")
+    if MONITORED:
+        assert cell.stdout == "run\n"
+        picture(cell)
+    else:
+        assert "UsageError: %%arun --trace and --profile exclude each other on Python 3.11" in cell.stderr
+        assert cell.stdout == ""
+        assert not any(m["msg_type"] == "display_data" for m in cell.messages)
+    expect_off(shared)
+
+
+@pytest.mark.parametrize("error", ["ValueError('odd')", "UnicodeEncodeError('utf-8', 'a', 0, 1, 'odd')"])
+def test_whatever_is_wrong_with_the_trace_the_value_is_there(shared: Kernel, tmp_path: Path, error: str) -> None:
+    shared.ok(
+        "from ipyrunner.ipython.magics.timeline.trace import Trace\nsave = Trace.save\n"
+        f"def save_not(self, file): raise {error}\nTrace.save = save_not"
+    )
+    cell = shared.ok(f"%%arun --trace {tmp_path / 'trace.json'}\n5")
+    assert cell.value == "5"
+    assert "the trace could not be written" in cell.stderr
+    shared.ok("Trace.save = save")
+    expect_off(shared)
+
+
+def test_the_file_of_a_trace_that_ended_with_its_loop(shared: Kernel, tmp_path: Path) -> None:
+    file = tmp_path / "trace.json"
+    shared.ok(f"import ipyrunner\nt = ipyrunner.trace({str(file)!r})\nt.start()")
+    shared.ok("await asyncio.create_task(asyncio.sleep(0), name='first')")
+    shared.ok("%arunner restart")
+    shared.ok("loop_id = id(asyncio.get_event_loop())\nt.stop()")
+    assert "first sleep" in check(json.loads(file.read_text())).values()
+    file.unlink()
+    shared.ok("t.stop()")
+    assert not file.exists()
+    expect_off(shared)
 
 
 @pytest.mark.parametrize("where", ["", "no-such-folder/trace.json", "fifo"])
