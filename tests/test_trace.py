@@ -13,6 +13,7 @@ import weakref
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Coroutine
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import nbformat
@@ -22,7 +23,8 @@ from nbclient import NotebookClient
 from hostile import PRELUDE
 from ipyrunner import NotebookRunner
 from ipyrunner.aio.introspection.wait_graph import Step
-from ipyrunner.aio.tasks.trace import recording, start
+from ipyrunner.aio.tasks.trace import recorder, recording, start
+from ipyrunner.aio.tasks.trace.busy_places import BusyPlaces
 from ipyrunner.aio.tasks.trace.recorder import keys
 from ipyrunner.ipython.magics.timeline.chrome_trace import events
 from ipyrunner.ipython.magics.timeline.rows import Row, Timeline
@@ -614,6 +616,59 @@ def test_it_ends_with_its_loop_and_when_nobody_refers_to_it(runner: NotebookRunn
     gc.collect()
     runner.run(asyncio.sleep(0))
     assert_all_is_off()
+
+
+@pytest.mark.parametrize("then", ["the next callback", "the end", "another trace"])
+def test_what_an_exception_has_ended_does_not_go_on(
+    asyncio_runner: NotebookRunner, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    later, clock = 0, time.perf_counter_ns
+    for module in (recorder, recording.time):
+        monkeypatch.setattr(module, "perf_counter_ns", lambda: clock() + later)
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    trace, other = trace_of(asyncio_runner, None), trace_of(asyncio_runner, None)
+    trace.start()
+    asyncio_runner.get_loop().call_soon(interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        asyncio_runner.get_loop().run_forever()
+    later += 1000 * 10**9
+    if then == "the next callback":
+        asyncio_runner.run(asyncio.sleep(0))
+    if then == "another trace":
+        other.start()
+        other.stop()
+    trace.stop()
+    assert_all_is_off()
+    for made in (trace._recording, other._recording):
+        assert made is None or 0 <= made.busy < 500 * 10**9
+        assert made is None or made.longest is None or made.longest.length < 500 * 10**9
+
+
+def test_an_idle_loop_is_not_in_the_callback_that_was_interrupted(asyncio_runner: NotebookRunner) -> None:
+    def gone() -> FrameType:
+        return sys._getframe()
+
+    def _run_once() -> bool:
+        return busy._is_in(present, sys._getframe())
+
+    async def main() -> None:
+        present.frame = sys._getframe()
+        assert busy._is_in(present, sys._getframe())
+        assert _run_once()  # of a loop that it runs inside itself
+        present.frame = gone()
+        assert not busy._is_in(present, sys._getframe())
+        present.frame = sys._getframe()
+        assert busy._is_in(present, None)  # on another greenlet's stack
+
+    present = recorder.Open()
+    busy = BusyPlaces(recorder.Recorder(asyncio_runner.get_loop(), main.__code__))
+    busy.stop()
+    asyncio_runner.run(main())
+    present.frame = gone()
+    assert not busy._is_in(present, None)
 
 
 def test_a_trace_in_a_cycle_ends_with_it(runner: NotebookRunner) -> None:

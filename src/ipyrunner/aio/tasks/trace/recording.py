@@ -73,6 +73,8 @@ class Recording:
     def add(self, run: Any) -> None:
         """Take a run: what Run is made of."""
         lane, name, _, _, _, ready, _, _, begin, end, place, inside, depth = run
+        if end < self.began:  # found out only now
+            return
         self._count += 1
         self._runs.append(run)
         if begin < self.began:

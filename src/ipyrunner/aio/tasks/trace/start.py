@@ -70,6 +70,7 @@ class _Active:
     def record(self, key: object | None, own: asyncio.Task[Any] | None) -> Recording:
         """Begin a recording."""
         recorder = self.recorder
+        recorder.settle_at_rest()
         lane = None if own is None else recorder.lane_of(own)
         lanes = [recorder.adopt(task) for task in tasks_of(self.runner.loop) if task is not own]
         recording = Recording(key=key, own=lane, sees_callbacks=self.probe.sees_callbacks)
