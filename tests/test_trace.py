@@ -618,6 +618,75 @@ def test_it_ends_with_its_loop_and_when_nobody_refers_to_it(runner: NotebookRunn
     assert_all_is_off()
 
 
+@pytest.mark.skipif(MONITORED, reason="since Python 3.12 without a profile function")
+@pytest.mark.parametrize("loss", ["an interrupt", "a profiler", "a profiler that goes on"])
+def test_a_profile_function_that_is_taken_away(runner: NotebookRunner, loss: str) -> None:
+    async def main() -> None:
+        await asyncio.create_task(asyncio.sleep(0), name="before")
+        lost = asyncio.create_task(asyncio.sleep(0), name="lost")
+        sys.setprofile(None if loss == "an interrupt" else other)
+        await lost
+        if loss == "a profiler":
+            sys.setprofile(None)
+        if loss != "a profiler that goes on":
+            assert sys.getprofile() is None
+        again = asyncio.create_task(asyncio.sleep(0), name="again")
+        assert (sys.getprofile() is other) is (loss == "a profiler that goes on")
+        await again
+        assert trace.is_running is (loss != "a profiler that goes on")
+        with pytest.raises(RuntimeError, match="already running"):
+            trace.start()
+        if not trace.is_running:
+            with pytest.raises(RuntimeError, match="taken away"):
+                trace_of(runner).start()
+            assert keys.get() == ()
+
+    def other(*args: object) -> None:
+        pass
+
+    trace, complete = trace_of(runner, None), trace_of(runner, None)
+    trace.start()
+    try:
+        runner.run(main())
+        assert "; incomplete: its profile function was taken away" in trace.summary
+        if loss != "a profiler that goes on":
+            complete.start()
+            runner.run(asyncio.sleep(0))
+            assert "incomplete" not in complete.stop().summary
+    finally:
+        trace.stop()
+        if loss == "a profiler that goes on":
+            assert sys.getprofile() is other
+            sys.setprofile(None)
+    assert_all_is_off()
+    assert not trace.is_running
+    timeline = trace._timeline()
+    assert "; incomplete: its profile function was taken away" in summary(timeline)
+    ended = {each.lane.name: each.lane.state for each in timeline.rows if each.lane is not None}
+    assert ended["before"] == "done"
+    assert ended.get("again") == (None if loss == "a profiler that goes on" else "done")
+
+
+@pytest.mark.skipif(not MONITORED, reason="since Python 3.12")
+def test_a_tool_id_that_is_taken_away(runner: NotebookRunner) -> None:
+    trace = trace_of(runner, None)
+    trace.start()
+    runner.run(asyncio.sleep(0))
+    assert trace.is_running
+    assert "incomplete" not in trace.summary
+    sys.monitoring.free_tool_id(5)
+    assert not trace.is_running
+    assert "; incomplete: the tool id of sys.monitoring was taken away from it" in trace.summary
+    with pytest.raises(RuntimeError, match="taken away"):
+        trace_of(runner, None).start()
+    trace.stop()
+    assert "; incomplete: the tool id of sys.monitoring was taken away from it" in trace.summary
+    assert start._active is None
+    with trace:
+        runner.run(asyncio.sleep(0))
+    assert "incomplete" not in trace.summary
+
+
 @pytest.mark.parametrize("then", ["the next callback", "the end", "another trace"])
 def test_what_an_exception_has_ended_does_not_go_on(
     asyncio_runner: NotebookRunner, monkeypatch: pytest.MonkeyPatch, then: str

@@ -34,6 +34,8 @@ class CodeEvents:
         self._enter: dict[int, _On] = {}
         self._leave: dict[int, _On] = {}
         self._coroutines = coroutines
+        # Whether events come, so far as is known.
+        self.is_on = False
         self._tool: int | None = None
         self._thread = threading.get_ident()
 
@@ -93,9 +95,18 @@ class CodeEvents:
                 self._set(code, key in self._leave)
             if self._coroutines:
                 monitoring.set_events(tool, events.PY_THROW | events.PY_UNWIND)
+            self.is_on = True
+
+        def check(self) -> str:
+            """Return why events are missing; nothing if none are."""
+            if not self.is_on or (self._tool is not None and monitoring_tool.is_ours(self._tool)):
+                return ""
+            self.is_on = False
+            return "the tool id of sys.monitoring was taken away from it"
 
         def stop(self) -> None:
             """End. Idempotent."""
+            self.is_on = False
             tool, self._tool = self._tool, None
             if tool is not None and monitoring_tool.is_ours(tool):  # else somebody has freed it, and may have taken it
                 if self._coroutines:
@@ -116,6 +127,7 @@ class CodeEvents:
                 sys.monitoring.set_local_events(self._tool, code, local)
 
     else:
+        _profile: Any = None
 
         def start(self) -> None:
             """Begin. RuntimeError if the thread has a profile function."""
@@ -135,14 +147,32 @@ class CodeEvents:
                 elif event == "return" and (leave := leaving(id(frame.f_code))) is not None:
                     leave(frame)
 
-            self._profile: Any = profile
+            self._profile = profile
             sys.setprofile(profile)
+            self.is_on = True
+
+        def check(self) -> str:
+            """Return why events are missing; nothing if none are. They come again, if nobody else wants them.
+
+            Python takes a profile function away that an interrupt comes into, and a profiler takes its place.
+            """
+            if self._profile is None or threading.get_ident() != self._thread:
+                return ""
+            present = sys.getprofile()
+            if present is self._profile:
+                self.is_on = True  # somebody has put it back
+                return ""
+            self.is_on = present is None
+            if self.is_on:
+                sys.setprofile(self._profile)
+            return "its profile function was taken away, by an interrupt or a profiler"
 
         def stop(self) -> None:
             """End. Idempotent."""
-            if sys.getprofile() is getattr(self, "_profile", self):
+            self.is_on = False
+            if self._profile is not None and sys.getprofile() is self._profile:
                 sys.setprofile(None)
-            self._profile = self
+            self._profile = None
             self._forget()
 
         def _set(self, code: CodeType, leaves: bool) -> None:

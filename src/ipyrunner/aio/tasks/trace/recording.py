@@ -37,6 +37,8 @@ class Recording:
         self.sees_callbacks = sees_callbacks
         self.began = self.ended = time.perf_counter_ns()
         self.is_over = False
+        # Why something is missing, if it is.
+        self.incomplete = ""
         self.pending: list[Pending] = []
         self.busy = self._longest = self._count = 0
         self.longest: Block | None = None

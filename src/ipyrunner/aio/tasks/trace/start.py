@@ -19,12 +19,15 @@ from .recorder import Recorder
 from .recording import Recording
 from .records import Pending
 
-__all__ = ["Traced", "begin", "end", "pending"]
+__all__ = ["Traced", "begin", "end", "goes_on", "pending"]
 
 
 class _Probe(Protocol):
     sees_callbacks: bool
 
+    @property
+    def is_on(self) -> bool: ...
+    def check(self) -> str: ...
     def start(self) -> None: ...
     def stop(self) -> None: ...
     def watch(self, task: asyncio.Task[Any]) -> None: ...
@@ -62,7 +65,16 @@ class _Active:
         with suppress(ValueError):  # somebody has taken it away
             gc.callbacks.remove(self.recorder.on_collection)
 
+    def sees(self) -> bool:
+        """Return whether it is told anything; if not all, its recordings are incomplete."""
+        with suppress(Exception):  # an audit hook may refuse
+            if reason := self.probe.check():
+                for recording in self.recorder.recordings:
+                    recording.incomplete = reason
+        return self.probe.is_on
+
     def _on_new(self, task: asyncio.Task[Any], context: Any) -> None:
+        self.sees()
         self.recorder.on_new(task)
         with suppress(Exception):  # a task of the user's own, which may be anything
             self.probe.watch(task)
@@ -83,6 +95,7 @@ class _Active:
     def stop(self) -> None:
         """End all recordings. Idempotent."""
         global _active
+        self.sees()
         for recording in [*self.recorder.recordings]:
             self.recorder.close(recording)
         ends, self.ends = self.ends, []
@@ -114,6 +127,11 @@ def begin(
             active = _Active(runner, cells)
             active.start()
             _active = active
+        elif not active.sees():
+            raise RuntimeError(
+                "a trace goes on that sees nothing any more, since something that it needs was taken away from it: end "
+                "that trace first, or the profiler that has taken it"
+            )
         try:
             return active.record(key, own)
         except BaseException:
@@ -122,11 +140,17 @@ def begin(
             raise
 
 
+def goes_on(recording: Recording) -> bool:
+    """Return whether *recording* has not ended, and its loop is seen."""
+    return _active is not None and recording in _active.recorder.recordings and _active.sees()
+
+
 def end(recording: Recording) -> None:
     """End *recording*. Idempotent."""
     active = _active
     with Held(then_raise=True):
         if active is not None and recording in active.recorder.recordings:
+            active.sees()
             active.recorder.close(recording)
             if not active.recorder.recordings:
                 active.stop()
@@ -135,5 +159,6 @@ def end(recording: Recording) -> None:
 def pending(recording: Recording) -> list[Pending]:
     """Return what those tasks of *recording* wait for that have not ended: now, or at its end."""
     if _active is not None and recording in _active.recorder.recordings:
+        _active.sees()
         return _active.recorder.pending(recording)
     return recording.pending

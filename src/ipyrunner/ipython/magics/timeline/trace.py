@@ -80,7 +80,7 @@ class Trace:
 
     def start(self) -> None:
         """Begin. RuntimeError if it has begun already, or if what tracing needs is taken by others."""
-        if self.is_running:
+        if self._recording is not None and not self._recording.is_over:
             raise RuntimeError("this trace is already running: stop() ends it")
         before = self._recording
         try:
@@ -131,8 +131,8 @@ class Trace:
 
     @property
     def is_running(self) -> bool:
-        """Whether it has begun and not ended."""
-        return self._recording is not None and not self._recording.is_over
+        """Whether it has begun and not ended, and sees the loop: on Python 3.11 a profiler may keep it from that."""
+        return self._recording is not None and start.goes_on(self._recording)
 
     @property
     def summary(self) -> str:
