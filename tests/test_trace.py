@@ -13,6 +13,7 @@ import weakref
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Coroutine
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import nbformat
@@ -21,14 +22,16 @@ from nbclient import NotebookClient
 
 from hostile import PRELUDE
 from ipyrunner import NotebookRunner
-from ipyrunner.aio.tasks.trace import recording, start
+from ipyrunner.aio.introspection.wait_graph import Step
+from ipyrunner.aio.tasks.trace import recorder, recording, start
+from ipyrunner.aio.tasks.trace.busy_places import BusyPlaces
 from ipyrunner.aio.tasks.trace.recorder import keys
 from ipyrunner.ipython.magics.timeline.chrome_trace import events
 from ipyrunner.ipython.magics.timeline.rows import Row, Timeline
 from ipyrunner.ipython.magics.timeline.summary import summary
 from ipyrunner.ipython.magics.timeline.trace import Trace
 from kernels import CONCURRENT, Cell, Kernel
-from loops import spin
+from loops import press, spin
 
 SVG = "{http://www.w3.org/2000/svg}"
 MONITORED = sys.version_info >= (3, 12)
@@ -502,6 +505,100 @@ def test_an_exception_out_of_the_loop_ends_what_runs(asyncio_runner: NotebookRun
     assert all(not run.depth and not run.inside for run in timeline._recording.runs())
 
 
+def test_a_cell_that_is_run_again_is_seen(runner: NotebookRunner) -> None:
+    source = "async def job():\n    await asyncio.sleep(0)\n"
+    jobs = []
+    for n in range(3):
+        names: dict[str, Any] = {"asyncio": asyncio}
+        exec(compile(source, f"cell {n}", "exec"), names)
+        jobs.append(names["job"])
+    assert jobs[0].__code__ == jobs[1].__code__
+    assert jobs[0].__code__ is not jobs[1].__code__
+
+    async def main() -> None:
+        for n, job in enumerate(jobs):
+            await asyncio.create_task(job(), name=f"task {n}")
+
+    timeline = traced(runner, main)
+    assert "3 tasks (3 done), one after the other" in summary(timeline)
+    places = [(job.__code__, 0) for job in jobs]
+    assert [timeline.words.where(place).partition(":")[0] for place in places] == ["cell 0", "cell 1", "cell 2"]
+
+
+def test_a_second_trace_counts_no_task_that_had_ended(runner: NotebookRunner) -> None:
+    async def job() -> None:
+        pass
+
+    async def starts() -> None:
+        second.start()
+
+    async def main() -> None:
+        # The last one runs before anybody has looked at how the others have ended.
+        tasks = [asyncio.create_task(job()) for _ in range(3)]
+        await asyncio.wait([*tasks, asyncio.create_task(starts())])
+        await asyncio.sleep(0)
+
+    first, second = trace_of(runner, None), trace_of(runner, None)
+    with first:
+        runner.run(main())
+        second.stop()
+    assert_all_is_off()
+    assert "; 5 tasks (5 done), " in first.summary
+    assert "; 2 tasks (2 done), " in second.summary
+
+
+def test_names_of_a_class_of_their_own(runner: NotebookRunner) -> None:
+    class Name(str):
+        __slots__ = ()
+
+        def __str__(self) -> str:
+            return self
+
+        def __getitem__(self, key: Any) -> str:
+            raise ZeroDivisionError
+
+    async def job() -> None:
+        pass
+
+    async def main() -> None:
+        coro = job()
+        coro.__qualname__ = Name("function")
+        await asyncio.create_task(coro, name=Name("mine"))
+
+    timeline = traced(runner, main)
+    lane = row(timeline, "mine").lane
+    assert lane is not None
+    assert (lane.name, lane.function, lane.state) == ("mine", "function", "done")
+    assert type(lane.name) is type(lane.function) is str
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_an_interrupt_while_it_begins_leaves_nothing(
+    runner: NotebookRunner, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    recorded = start._Active.record
+
+    def interrupted(*args: Any) -> recording.Recording:
+        press()
+        return recorded(*args)
+
+    trace = trace_of(runner, None)
+    if again:
+        trace.start()
+        trace.stop()
+    before = trace.summary
+    with monkeypatch.context() as patch:
+        patch.setattr(start._Active, "record", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            trace.start()
+    assert not trace.is_running
+    assert_all_is_off()
+    assert trace.summary == before
+    trace.start()
+    trace.stop()
+    assert_all_is_off()
+
+
 def test_it_ends_with_its_loop_and_when_nobody_refers_to_it(runner: NotebookRunner) -> None:
     trace = trace_of(runner, None)
     trace.start()
@@ -519,6 +616,176 @@ def test_it_ends_with_its_loop_and_when_nobody_refers_to_it(runner: NotebookRunn
     gc.collect()
     runner.run(asyncio.sleep(0))
     assert_all_is_off()
+
+
+@pytest.mark.skipif(MONITORED, reason="since Python 3.12 without a profile function")
+@pytest.mark.parametrize("loss", ["an interrupt", "a profiler", "a profiler that goes on"])
+def test_a_profile_function_that_is_taken_away(runner: NotebookRunner, loss: str) -> None:
+    async def main() -> None:
+        await asyncio.create_task(asyncio.sleep(0), name="before")
+        lost = asyncio.create_task(asyncio.sleep(0), name="lost")
+        sys.setprofile(None if loss == "an interrupt" else other)
+        await lost
+        if loss == "a profiler":
+            sys.setprofile(None)
+        if loss != "a profiler that goes on":
+            assert sys.getprofile() is None
+        again = asyncio.create_task(asyncio.sleep(0), name="again")
+        assert (sys.getprofile() is other) is (loss == "a profiler that goes on")
+        await again
+        assert trace.is_running is (loss != "a profiler that goes on")
+        with pytest.raises(RuntimeError, match="already running"):
+            trace.start()
+        if not trace.is_running:
+            with pytest.raises(RuntimeError, match="taken away"):
+                trace_of(runner).start()
+            assert keys.get() == ()
+
+    def other(*args: object) -> None:
+        pass
+
+    trace, complete = trace_of(runner, None), trace_of(runner, None)
+    trace.start()
+    try:
+        runner.run(main())
+        assert "; incomplete: its profile function was taken away" in trace.summary
+        if loss != "a profiler that goes on":
+            complete.start()
+            runner.run(asyncio.sleep(0))
+            assert "incomplete" not in complete.stop().summary
+    finally:
+        trace.stop()
+        if loss == "a profiler that goes on":
+            assert sys.getprofile() is other
+            sys.setprofile(None)
+    assert_all_is_off()
+    assert not trace.is_running
+    timeline = trace._timeline()
+    assert "; incomplete: its profile function was taken away" in summary(timeline)
+    ended = {each.lane.name: each.lane.state for each in timeline.rows if each.lane is not None}
+    assert ended["before"] == "done"
+    assert ended.get("again") == (None if loss == "a profiler that goes on" else "done")
+
+
+@pytest.mark.skipif(not MONITORED, reason="since Python 3.12")
+def test_a_tool_id_that_is_taken_away(runner: NotebookRunner) -> None:
+    trace = trace_of(runner, None)
+    trace.start()
+    runner.run(asyncio.sleep(0))
+    assert trace.is_running
+    assert "incomplete" not in trace.summary
+    sys.monitoring.free_tool_id(5)
+    assert not trace.is_running
+    assert "; incomplete: the tool id of sys.monitoring was taken away from it" in trace.summary
+    with pytest.raises(RuntimeError, match="taken away"):
+        trace_of(runner, None).start()
+    trace.stop()
+    assert "; incomplete: the tool id of sys.monitoring was taken away from it" in trace.summary
+    assert start._active is None
+    with trace:
+        runner.run(asyncio.sleep(0))
+    assert "incomplete" not in trace.summary
+
+
+@pytest.mark.parametrize("then", ["the next callback", "the end", "another trace"])
+def test_what_an_exception_has_ended_does_not_go_on(
+    asyncio_runner: NotebookRunner, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    later, clock = 0, time.perf_counter_ns
+    for module in (recorder, recording.time):
+        monkeypatch.setattr(module, "perf_counter_ns", lambda: clock() + later)
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    trace, other = trace_of(asyncio_runner, None), trace_of(asyncio_runner, None)
+    trace.start()
+    asyncio_runner.get_loop().call_soon(interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        asyncio_runner.get_loop().run_forever()
+    later += 1000 * 10**9
+    if then == "the next callback":
+        asyncio_runner.run(asyncio.sleep(0))
+    if then == "another trace":
+        other.start()
+        other.stop()
+    trace.stop()
+    assert_all_is_off()
+    for made in (trace._recording, other._recording):
+        assert made is None or 0 <= made.busy < 500 * 10**9
+        assert made is None or made.longest is None or made.longest.length < 500 * 10**9
+
+
+def test_an_idle_loop_is_not_in_the_callback_that_was_interrupted(asyncio_runner: NotebookRunner) -> None:
+    def gone() -> FrameType:
+        return sys._getframe()
+
+    def _run_once() -> bool:
+        return busy._is_in(present, sys._getframe())
+
+    async def main() -> None:
+        present.frame = sys._getframe()
+        assert busy._is_in(present, sys._getframe())
+        assert _run_once()  # of a loop that it runs inside itself
+        present.frame = gone()
+        assert not busy._is_in(present, sys._getframe())
+        present.frame = sys._getframe()
+        assert busy._is_in(present, None)  # on another greenlet's stack
+
+    present = recorder.Open()
+    busy = BusyPlaces(recorder.Recorder(asyncio_runner.get_loop(), main.__code__))
+    busy.stop()
+    asyncio_runner.run(main())
+    present.frame = gone()
+    assert not busy._is_in(present, None)
+
+
+def test_a_trace_in_a_cycle_ends_with_it(runner: NotebookRunner) -> None:
+    class Holder:
+        def __init__(self) -> None:
+            self.trace = trace_of(runner, None)
+            self.trace.start()
+            self.me = self
+
+    Holder()
+    gc.collect()
+    runner.run(asyncio.sleep(0))
+    assert_all_is_off()
+
+
+def test_the_loop_runs_on_while_runs_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    def added(each: Any) -> Any:  # as another thread would
+        made.add(run)
+        return each
+
+    made = recording.Recording()
+    run = (None, "name", 0, None, None, None, None, None, made.began, made.began + 1, None, False, 0)
+    made.add(run)
+    made.add(run)
+    monkeypatch.setattr(recording.Run, "_make", added)
+    assert made.runs() == [run, run]
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"])
+def test_a_file_that_cannot_be(runner: NotebookRunner, tmp_path: Path, name: str) -> None:
+    names: dict[str, Any] = {"asyncio": asyncio}
+    exec("async def job():\n    await asyncio.sleep(0.001)\n", names)
+    names["job"].__code__ = names["job"].__code__.replace(co_filename=name)
+
+    async def main() -> None:
+        await asyncio.create_task(names["job"](), name="odd")
+
+    trace = trace_of(runner)
+
+    async def run() -> None:
+        with trace:
+            await main()
+
+    runner.run(run())
+    trace.save(tmp_path / "trace.json")
+    check(json.loads((tmp_path / "trace.json").read_text(encoding="utf-8")))
+    assert "image/svg+xml" in trace._repr_mimebundle_()
+    assert Step(name, 1, "job").source == ""
 
 
 def test_a_callback_that_runs_a_loop_inside_itself_is_no_block() -> None:
@@ -838,6 +1105,44 @@ def test_the_options_that_do_not_go_together(shared: Kernel) -> None:
     assert "UsageError" in cell.stderr
     assert "--trace" in cell.stderr
     assert cell.stdout == ""
+
+
+def test_with_profile(shared: Kernel) -> None:
+    cell = shared.run("%%arun --trace --profile\nprint('run')\nawait asyncio.sleep(0)")
+    if MONITORED:
+        assert cell.stdout == "run\n"
+        picture(cell)
+    else:
+        assert "UsageError: %%arun --trace and --profile exclude each other on Python 3.11" in cell.stderr
+        assert cell.stdout == ""
+        assert not any(m["msg_type"] == "display_data" for m in cell.messages)
+    expect_off(shared)
+
+
+@pytest.mark.parametrize("error", ["ValueError('odd')", "UnicodeEncodeError('utf-8', 'a', 0, 1, 'odd')"])
+def test_whatever_is_wrong_with_the_trace_the_value_is_there(shared: Kernel, tmp_path: Path, error: str) -> None:
+    shared.ok(
+        "from ipyrunner.ipython.magics.timeline.trace import Trace\nsave = Trace.save\n"
+        f"def save_not(self, file): raise {error}\nTrace.save = save_not"
+    )
+    cell = shared.ok(f"%%arun --trace {tmp_path / 'trace.json'}\n5")
+    assert cell.value == "5"
+    assert "the trace could not be written" in cell.stderr
+    shared.ok("Trace.save = save")
+    expect_off(shared)
+
+
+def test_the_file_of_a_trace_that_ended_with_its_loop(shared: Kernel, tmp_path: Path) -> None:
+    file = tmp_path / "trace.json"
+    shared.ok(f"import ipyrunner\nt = ipyrunner.trace({str(file)!r})\nt.start()")
+    shared.ok("await asyncio.create_task(asyncio.sleep(0), name='first')")
+    shared.ok("%arunner restart")
+    shared.ok("loop_id = id(asyncio.get_event_loop())\nt.stop()")
+    assert "first sleep" in check(json.loads(file.read_text())).values()
+    file.unlink()
+    shared.ok("t.stop()")
+    assert not file.exists()
+    expect_off(shared)
 
 
 @pytest.mark.parametrize("where", ["", "no-such-folder/trace.json", "fifo"])

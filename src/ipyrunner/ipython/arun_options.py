@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -157,6 +158,11 @@ class ArunArguments(NamedTuple):
             raise UsageError(
                 "%%arun --fresh runs the cell in a loop of its own, which is closed when the cell ends. Leave out "
                 "--fresh, or leave out --background, --scope, --progress, --profile and --trace"
+            )
+        if traced and arguments.profile and sys.version_info < (3, 12):
+            raise UsageError(
+                "%%arun --trace and --profile exclude each other on Python 3.11, where both need the thread's profile "
+                "function. Leave one of them out"
             )
         if arguments.concurrent and (arguments.fresh or arguments.background):
             raise UsageError(

@@ -52,8 +52,11 @@ class Step(NamedTuple):
 
     @property
     def source(self) -> str:
-        """The line's text."""
-        return linecache.getline(self.filename, self.line).strip()
+        """The line's text; nothing if there is none, or if the file's name is one that no file can have."""
+        try:
+            return linecache.getline(self.filename, self.line).strip()
+        except Exception:  # ValueError of Python 3.11; a loader of the user's own may raise anything
+            return ""
 
 
 class Wait(NamedTuple):

@@ -9,6 +9,8 @@ import sys
 import threading
 from collections import Counter
 from contextlib import suppress
+from time import perf_counter_ns
+from types import FrameType
 
 from ..slow_callbacks import place_of
 from .recorder import Open, Recorder
@@ -42,13 +44,31 @@ class BusyPlaces:
         while not self._gate.acquire(timeout=_PAUSE):
             present = self._present()
             if present is not None and present is seen:
-                place = place_of(sys._current_frames().get(self._recorder.thread))
-                if place is not None and self._present() is present:
-                    if present.places is None:
-                        present.places = Counter()
-                    present.places[place] += 1
+                now, frame = perf_counter_ns(), sys._current_frames().get(self._recorder.thread)
+                place = place_of(frame)
+                if self._is_in(present, frame) and self._present() is present:
+                    present.seen = now
+                    if place is not None:
+                        if present.places is None:
+                            present.places = Counter()
+                        present.places[place] += 1
+                del frame
             seen = present
             del present
+
+    def _is_in(self, present: Open, frame: FrameType | None) -> bool:
+        """Return whether the thread is in *present*: an exception may have ended it, and nobody was told.
+
+        Where its frame is not to be found, it is on the stack of another greenlet, or beyond a generator that has
+        paused meanwhile; unless the loop is.
+        """
+        is_at_rest = not self._recorder.loop.is_running()
+        while frame is not None:
+            if frame is present.frame:
+                return True
+            is_at_rest = is_at_rest or frame.f_code.co_name == "_run_once"
+            frame = frame.f_back
+        return not is_at_rest
 
     def _present(self) -> Open | None:
         try:

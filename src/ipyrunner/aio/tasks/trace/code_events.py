@@ -29,20 +29,31 @@ class CodeEvents:
     """
 
     def __init__(self, *, coroutines: bool = False) -> None:
-        self._enter: dict[CodeType, _On] = {}
-        self._leave: dict[CodeType, _On] = {}
+        # By id: the code of a cell that is run again is equal to that of before, whatever the file, and another one.
+        self._codes: dict[int, CodeType] = {}
+        self._enter: dict[int, _On] = {}
+        self._leave: dict[int, _On] = {}
         self._coroutines = coroutines
+        # Whether events come, so far as is known.
+        self.is_on = False
         self._tool: int | None = None
         self._thread = threading.get_ident()
 
     def watch(self, code: CodeType, enter: _On, leave: _On | None = None) -> None:
         """Call *enter* and *leave* with the frames of *code* from now on."""
-        known = code in self._enter
-        self._enter[code] = enter
+        key = id(code)
+        known = key in self._codes
+        self._codes[key] = code
+        self._enter[key] = enter
         if leave is not None:
-            self._leave[code] = leave
+            self._leave[key] = leave
         if not known:
             self._set(code, leave is not None)
+
+    def _forget(self) -> None:
+        self._codes.clear()
+        self._enter.clear()
+        self._leave.clear()
 
     if sys.version_info >= (3, 12):
 
@@ -61,12 +72,12 @@ class CodeEvents:
             # In local variables all that they need: they are called for each callback of the loop.
 
             def on_enter(code: CodeType, offset: object, exception: object = None) -> None:
-                enter = entering(code)
+                enter = entering(id(code))
                 if enter is not None:
                     enter(get_frame(1))
 
             def on_leave(code: CodeType, offset: object, value: object) -> None:
-                leave = leaving(code)
+                leave = leaving(id(code))
                 if leave is not None:
                     leave(get_frame(1))
 
@@ -80,24 +91,32 @@ class CodeEvents:
                 }
             for event, callback in self._functions.items():
                 monitoring.register_callback(tool, event, callback)
-            for code in self._enter:
-                self._set(code, code in self._leave)
+            for key, code in self._codes.items():
+                self._set(code, key in self._leave)
             if self._coroutines:
                 monitoring.set_events(tool, events.PY_THROW | events.PY_UNWIND)
+            self.is_on = True
+
+        def check(self) -> str:
+            """Return why events are missing; nothing if none are."""
+            if not self.is_on or (self._tool is not None and monitoring_tool.is_ours(self._tool)):
+                return ""
+            self.is_on = False
+            return "the tool id of sys.monitoring was taken away from it"
 
         def stop(self) -> None:
             """End. Idempotent."""
+            self.is_on = False
             tool, self._tool = self._tool, None
             if tool is not None and monitoring_tool.is_ours(tool):  # else somebody has freed it, and may have taken it
                 if self._coroutines:
                     sys.monitoring.set_events(tool, 0)
-                for code in self._enter:
+                for code in self._codes.values():
                     sys.monitoring.set_local_events(tool, code, 0)
                 for event in self._functions:
                     sys.monitoring.register_callback(tool, event, None)
                 monitoring_tool.give_back(tool)
-            self._enter.clear()
-            self._leave.clear()
+            self._forget()
 
         def _set(self, code: CodeType, leaves: bool) -> None:
             if self._tool is not None and monitoring_tool.is_ours(self._tool):
@@ -108,6 +127,7 @@ class CodeEvents:
                 sys.monitoring.set_local_events(self._tool, code, local)
 
     else:
+        _profile: Any = None
 
         def start(self) -> None:
             """Begin. RuntimeError if the thread has a profile function."""
@@ -122,21 +142,38 @@ class CodeEvents:
 
             def profile(frame: FrameType, event: str, value: object) -> None:
                 if event == "call":
-                    if (enter := entering(frame.f_code)) is not None:
+                    if (enter := entering(id(frame.f_code))) is not None:
                         enter(frame)
-                elif event == "return" and (leave := leaving(frame.f_code)) is not None:
+                elif event == "return" and (leave := leaving(id(frame.f_code))) is not None:
                     leave(frame)
 
-            self._profile: Any = profile
+            self._profile = profile
             sys.setprofile(profile)
+            self.is_on = True
+
+        def check(self) -> str:
+            """Return why events are missing; nothing if none are. They come again, if nobody else wants them.
+
+            Python takes a profile function away that an interrupt comes into, and a profiler takes its place.
+            """
+            if self._profile is None or threading.get_ident() != self._thread:
+                return ""
+            present = sys.getprofile()
+            if present is self._profile:
+                self.is_on = True  # somebody has put it back
+                return ""
+            self.is_on = present is None
+            if self.is_on:
+                sys.setprofile(self._profile)
+            return "its profile function was taken away, by an interrupt or a profiler"
 
         def stop(self) -> None:
             """End. Idempotent."""
-            if sys.getprofile() is getattr(self, "_profile", self):
+            self.is_on = False
+            if self._profile is not None and sys.getprofile() is self._profile:
                 sys.setprofile(None)
-            self._profile = self
-            self._enter.clear()
-            self._leave.clear()
+            self._profile = None
+            self._forget()
 
         def _set(self, code: CodeType, leaves: bool) -> None:
             """All code is profiled."""

@@ -39,6 +39,15 @@ class Coroutines:
         """End. Idempotent."""
         self._events.stop()
 
+    @property
+    def is_on(self) -> bool:
+        """Whether it tells anything, so far as is known."""
+        return self._events.is_on
+
+    def check(self) -> str:
+        """Return why something was not told; nothing if all was."""
+        return self._events.check()
+
     def watch(self, task: asyncio.Task[Any]) -> None:
         """Tell of the steps of *task* from now on."""
         coro = coro_of(task)

@@ -1,7 +1,8 @@
 """The recorder of one loop: it is told what begins and ends, and keeps for each recording what that wants to know.
 
 It holds no task: a lane has a weak reference, and a callback is held while it runs. What keeps a loop's frames from
-being told (an exception out of ``Handle._run``) is found at the next event: then what is not on the stack has ended.
+being told (an exception out of ``Handle._run``) is found at the next event: then what is not on the stack has ended,
+at the time that it was last seen to be there.
 """
 
 from __future__ import annotations
@@ -52,14 +53,16 @@ class _Ref(weakref.ref[Any]):
 class Open:
     """What runs at the moment, in which frame; *before* is what Run has on the time before it."""
 
-    __slots__ = ("before", "begin", "callback", "collecting", "inside", "key", "lane", "places", "task")
+    __slots__ = ("before", "begin", "callback", "collecting", "frame", "inside", "lane", "places", "seen", "task")
 
-    key: int
+    frame: FrameType  # an id may be that of the next one
     lane: Lane | None
     task: Any
     callback: object
     before: Any
     begin: int
+    # When its frame was there for certain, last.
+    seen: int
     inside: bool
     # Where it was seen, if it takes long; and how long the garbage collector took.
     places: Counter[tuple[CodeType, int]] | None
@@ -157,10 +160,10 @@ class Recorder:
             if self.stack and not self._is_inside(frame):
                 self._settle(frame)
             each = Open()
-            each.key, each.task, each.callback = id(frame), task, callback
+            each.frame, each.task, each.callback = frame, task, callback
             each.lane = lane = None if task is None else self._lanes.get(id(task)) or self._make_lane(task)
             each.inside, each.places, each.collecting = False, None, 0
-            each.begin = now = perf_counter_ns()
+            each.begin = each.seen = now = perf_counter_ns()
             if lane is None:
                 each.before = (now, None, None, None, None, None)
             else:
@@ -172,15 +175,15 @@ class Recorder:
 
     def end(self, frame: FrameType, *, later: bool = False) -> None:
         """Take in that what has begun in *frame* has ended; *later*: what its task waits for is not known yet."""
-        stack, key = self.stack, id(frame)
+        stack = self.stack
         try:
             if not stack:
                 return
-            if stack[-1].key != key:
-                if all(each.key != key for each in stack):
+            if stack[-1].frame is not frame:
+                if all(each.frame is not frame for each in stack):
                     return
-                while stack[-1].key != key:
-                    self._close(perf_counter_ns())
+                while stack[-1].frame is not frame:
+                    self._close(stack[-1].seen)
             self._close(perf_counter_ns(), later=later)
         except Exception:
             return
@@ -189,7 +192,7 @@ class Recorder:
         stack = self.stack
         each = stack.pop()
         if stack:
-            stack[-1].inside = True
+            stack[-1].inside, stack[-1].seen = True, max(now, stack[-1].seen)
         lane = each.lane
         run = self._made(each, now, len(stack))
         if lane is not None:
@@ -214,18 +217,24 @@ class Recorder:
         return (lane, name, since, at, waits_for, ready, woken_by, cancel, begin, now, place, each.inside, depth)
 
     def _is_inside(self, frame: FrameType | None) -> bool:
-        """Return whether what runs, so far as is known, has called *frame*, which may be where an old one was."""
-        key = self.stack[-1].key
+        """Return whether what runs, so far as is known, has called *frame*."""
+        outer = self.stack[-1].frame
         frame = None if frame is None else frame.f_back
         while frame is not None:
-            if id(frame) == key:
+            if frame is outer:
                 return True
             frame = frame.f_back
         return False
 
     def _settle(self, frame: FrameType) -> None:
         while self.stack and not self._is_inside(frame):
-            self._close(perf_counter_ns())
+            self._close(self.stack[-1].seen)
+
+    def settle_at_rest(self) -> None:
+        """If the loop does not run, nothing is in it, whatever was told."""
+        while self.stack and not self.loop.is_running():
+            with suppress(Exception):  # a task of the user's own, which may be anything
+                self._close(self.stack[-1].seen)
 
     def _runs(self) -> int | str | None:
         """Return what runs: the number of a lane, or the name of a callback."""
@@ -307,8 +316,8 @@ class Recorder:
         for each in (future, *gathered_by(future)):
             if is_task(each) and (lane := self._lanes.get(id(each))) is not None and lane.cancelled_by is not None:
                 return lane.cancelled_by
-        key = self.stack[-1].key if self.stack else None
-        while frame is not None and id(frame) != key:
+        outer = self.stack[-1].frame if self.stack else None
+        while frame is not None and frame is not outer:
             if frame.f_code.co_filename.startswith(_SIGINT):
                 return INTERRUPT
             frame = frame.f_back
@@ -318,6 +327,7 @@ class Recorder:
 
     def close(self, recording: Recording) -> None:
         """End *recording*: what runs now counts as far as it has come."""
+        self.settle_at_rest()
         now = perf_counter_ns()
         self._look_now()
         self.recordings.remove(recording)

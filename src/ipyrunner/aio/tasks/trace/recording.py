@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from contextlib import suppress
 from types import CodeType
 from typing import Any, NamedTuple
 
@@ -36,13 +37,16 @@ class Recording:
         self.sees_callbacks = sees_callbacks
         self.began = self.ended = time.perf_counter_ns()
         self.is_over = False
+        # Why something is missing, if it is.
+        self.incomplete = ""
         self.pending: list[Pending] = []
         self.busy = self._longest = self._count = 0
         self.longest: Block | None = None
         # The longest time that a task was ready and did not run.
         self.starved = 0
         # Tasks: how many, how many of them were there at a time, and how they have ended.
-        self.started = self.most = self._alive = 0
+        self.started = self.most = 0
+        self._alive: set[int] = set()
         self.endings: dict[str, int] = {}
         self._runs: deque[Any] = deque(maxlen=MOST)
 
@@ -60,13 +64,19 @@ class Recording:
 
     def runs(self) -> list[Run]:
         """Return what is kept, in the order of ending."""
-        return [Run._make(each) for each in self._runs]
+        runs = None
+        while runs is None:
+            with suppress(RuntimeError):  # the loop runs on, and this may be another thread
+                runs = list(self._runs)
+        return [Run._make(each) for each in runs]
 
     # -- what the recorder calls, for each run
 
     def add(self, run: Any) -> None:
         """Take a run: what Run is made of."""
         lane, name, _, _, _, ready, _, _, begin, end, place, inside, depth = run
+        if end < self.began:  # found out only now
+            return
         self._count += 1
         self._runs.append(run)
         if begin < self.began:
@@ -84,11 +94,11 @@ class Recording:
         """Count a task that is there."""
         if self._counts(lane):
             self.started += 1
-            self._alive += 1
-            self.most = max(self.most, self._alive)
+            self._alive.add(lane.number)
+            self.most = max(self.most, len(self._alive))
 
     def vanished(self, lane: Lane) -> None:
-        """Count a task that has ended."""
-        if self._counts(lane):
-            self._alive -= 1
+        """Count a task that has ended; one that had ended before the recording began was never there."""
+        if lane.number in self._alive:
+            self._alive.remove(lane.number)
             self.endings[lane.state] = self.endings.get(lane.state, 0) + 1

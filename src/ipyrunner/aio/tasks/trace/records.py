@@ -83,8 +83,10 @@ class Lane:
     def name_it(self, task: asyncio.Task[Any]) -> None:
         """Take down what the task is called now."""
         if type(task) is asyncio.Task and type(coro := coro_of(task)) is CoroutineType:  # nearly always, and fastest
-            self.name, self.function = task.get_name()[:_LONGEST], coro.__qualname__[:_LONGEST]
-            return
+            name, function = task.get_name(), coro.__qualname__
+            if type(name) is type(function) is str:  # not of a class of the user's
+                self.name, self.function = name[:_LONGEST], function[:_LONGEST]
+                return
         self.name = "cells" if self.is_cells else name_of(task)[:_LONGEST]
         self.function = function_of(task)[:_LONGEST]
 

@@ -19,12 +19,15 @@ from .recorder import Recorder
 from .recording import Recording
 from .records import Pending
 
-__all__ = ["Traced", "begin", "end", "pending"]
+__all__ = ["Traced", "begin", "end", "goes_on", "pending"]
 
 
 class _Probe(Protocol):
     sees_callbacks: bool
 
+    @property
+    def is_on(self) -> bool: ...
+    def check(self) -> str: ...
     def start(self) -> None: ...
     def stop(self) -> None: ...
     def watch(self, task: asyncio.Task[Any]) -> None: ...
@@ -62,14 +65,37 @@ class _Active:
         with suppress(ValueError):  # somebody has taken it away
             gc.callbacks.remove(self.recorder.on_collection)
 
+    def sees(self) -> bool:
+        """Return whether it is told anything; if not all, its recordings are incomplete."""
+        with suppress(Exception):  # an audit hook may refuse
+            if reason := self.probe.check():
+                for recording in self.recorder.recordings:
+                    recording.incomplete = reason
+        return self.probe.is_on
+
     def _on_new(self, task: asyncio.Task[Any], context: Any) -> None:
+        self.sees()
         self.recorder.on_new(task)
         with suppress(Exception):  # a task of the user's own, which may be anything
             self.probe.watch(task)
 
+    def record(self, key: object | None, own: asyncio.Task[Any] | None) -> Recording:
+        """Begin a recording."""
+        recorder = self.recorder
+        recorder.settle_at_rest()
+        lane = None if own is None else recorder.lane_of(own)
+        lanes = [recorder.adopt(task) for task in tasks_of(self.runner.loop) if task is not own]
+        recording = Recording(key=key, own=lane, sees_callbacks=self.probe.sees_callbacks)
+        for each in lanes:
+            if each is not None:
+                recording.appeared(each)
+        recorder.recordings.append(recording)
+        return recording
+
     def stop(self) -> None:
         """End all recordings. Idempotent."""
         global _active
+        self.sees()
         for recording in [*self.recorder.recordings]:
             self.recorder.close(recording)
         ends, self.ends = self.ends, []
@@ -89,7 +115,8 @@ def begin(
     """Begin to record *runner*'s loop, on its thread; *cells* is the code of the task that awaits the cells.
 
     All tasks; or *own* and those that are started in a Context whose ``keys`` have *key*. RuntimeError if that is not
-    possible at the moment.
+    possible at the moment. Whoever must not lose the recording to an interrupt, which is raised when it has begun,
+    holds that back until there is a place for it.
     """
     global _active
     with Held(then_raise=True):
@@ -100,16 +127,22 @@ def begin(
             active = _Active(runner, cells)
             active.start()
             _active = active
-        recorder = active.recorder
-        tasks = tasks_of(runner.loop)
-        lane = None if own is None else recorder.lane_of(own)
-        lanes = [recorder.adopt(task) for task in tasks if task is not own]
-        recording = Recording(key=key, own=lane, sees_callbacks=active.probe.sees_callbacks)
-        recorder.recordings.append(recording)
-        for each in lanes:
-            if each is not None:
-                recording.appeared(each)
-        return recording
+        elif not active.sees():
+            raise RuntimeError(
+                "a trace goes on that sees nothing any more, since something that it needs was taken away from it: end "
+                "that trace first, or the profiler that has taken it"
+            )
+        try:
+            return active.record(key, own)
+        except BaseException:
+            if not active.recorder.recordings:
+                active.stop()
+            raise
+
+
+def goes_on(recording: Recording) -> bool:
+    """Return whether *recording* has not ended, and its loop is seen."""
+    return _active is not None and recording in _active.recorder.recordings and _active.sees()
 
 
 def end(recording: Recording) -> None:
@@ -117,6 +150,7 @@ def end(recording: Recording) -> None:
     active = _active
     with Held(then_raise=True):
         if active is not None and recording in active.recorder.recordings:
+            active.sees()
             active.recorder.close(recording)
             if not active.recorder.recordings:
                 active.stop()
@@ -125,5 +159,6 @@ def end(recording: Recording) -> None:
 def pending(recording: Recording) -> list[Pending]:
     """Return what those tasks of *recording* wait for that have not ended: now, or at its end."""
     if _active is not None and recording in _active.recorder.recordings:
+        _active.sees()
         return _active.recorder.pending(recording)
     return recording.pending

@@ -50,14 +50,15 @@ class CellTrace:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        self._trace.stop()
+        # The cell's value, or its own error, is more than whatever may be wrong here.
         try:
+            self._trace.stop()
             display(self._trace)
-        except Exception as error:  # the cell's value, or its own error, is more
+        except Exception as error:
             print(f"ipyrunner: the trace cannot be shown: {describe(error)}", file=sys.stderr)
         if self._file is not None:
             try:
                 self._trace.save(self._file)
                 print(f"ipyrunner: the trace was written to {self._file}; https://ui.perfetto.dev opens it")
-            except OSError as error:
+            except Exception as error:
                 print(f"ipyrunner: the trace could not be written to {self._file}: {describe(error)}", file=sys.stderr)

@@ -67,6 +67,7 @@ class Timeline:
         self.is_over = recording.is_over
         self.sees_callbacks = recording.sees_callbacks
         self.dropped = recording.dropped
+        self.incomplete = recording.incomplete
         self.busy = recording.busy
         self.longest: Block | None = recording.longest
         self.starved = recording.starved

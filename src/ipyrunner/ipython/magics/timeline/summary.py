@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from .rows import BLOCK, Timeline
 from .words import duration, label
 
@@ -10,7 +12,7 @@ __all__ = ["summary"]
 
 def summary(timeline: Timeline) -> str:
     """Return the facts, on one line."""
-    return "; ".join(filter(None, (_loop(timeline), _tasks(timeline), _turns(timeline), _dropped(timeline))))
+    return "; ".join(filter(None, (_loop(timeline), _tasks(timeline), _turns(timeline), *_missing(timeline))))
 
 
 def _loop(timeline: Timeline) -> str:
@@ -50,7 +52,8 @@ def _turns(timeline: Timeline) -> str:
     return f"longest wait for a turn {duration(timeline.starved)}" if timeline.starved >= 1_000_000 else ""
 
 
-def _dropped(timeline: Timeline) -> str:
-    if not timeline.dropped:
-        return ""
-    return f"the first {timeline.dropped:,} events were dropped, and the last {timeline.kept:,} are shown"
+def _missing(timeline: Timeline) -> Iterator[str]:
+    if timeline.incomplete:
+        yield f"incomplete: {timeline.incomplete}"
+    if timeline.dropped:
+        yield f"the first {timeline.dropped:,} events were dropped, and the last {timeline.kept:,} are shown"

@@ -16,6 +16,7 @@ from typing import Any
 from ....aio.introspection.exceptions import add_note
 from ....aio.main import Main
 from ....aio.persistent_runner import PersistentRunner
+from ....aio.sigint.defer_sigint import Held
 from ....aio.sigint.handlers import on_main_thread
 from ....aio.tasks.safe_names import describe, short
 from ....aio.tasks.trace import start
@@ -43,6 +44,12 @@ def checked(file: str | os.PathLike[str]) -> str:
     return path
 
 
+def _end(loop: asyncio.AbstractEventLoop, recording: Recording) -> None:
+    # The collector calls it, anywhere.
+    with suppress(RuntimeError):  # closed since, and ended with it
+        loop.call_soon_threadsafe(start.end, recording)
+
+
 class Trace:
     """A timeline of the notebook's event loop: what each task did, and what it waited for.
 
@@ -66,29 +73,38 @@ class Trace:
         self._cell = cell
         self._file = None if file is None else checked(file)
         self._recording: Recording | None = None
+        # What was not written to the file yet.
+        self._unwritten: Recording | None = None
+        self._ending: weakref.finalize[..., Trace] | None = None
         self._token: Token[tuple[object, ...]] | None = None
 
     def start(self) -> None:
         """Begin. RuntimeError if it has begun already, or if what tracing needs is taken by others."""
-        if self.is_running:
+        if self._recording is not None and not self._recording.is_over:
             raise RuntimeError("this trace is already running: stop() ends it")
+        before = self._recording
+        try:
+            with Held(then_raise=True):
+                self._begin()
+        except BaseException:  # it has not begun
+            with Held(then_raise=True):
+                begun, self._recording = self._recording, before
+                self._reset()
+                if begun is not None and begun is not before:
+                    start.end(begun)
+            raise
+
+    def _begin(self) -> None:
         key, own = None, None
         current = self._get_current()
         if self._cell is not None:
             key, own = object(), asyncio.current_task()
             self._token = keys.set((*keys.get(), key))
-        try:
-            self._recording = recording = start.begin(current, Main.run.__code__, key=key, own=own)
-        except BaseException:
-            self._reset()
-            raise
-        loop = current.loop
+        self._recording = self._unwritten = recording = start.begin(current, Main.run.__code__, key=key, own=own)
 
-        def end(_: object) -> None:  # the collector calls it anywhere
-            with suppress(RuntimeError):  # closed since, and ended with it
-                loop.call_soon_threadsafe(start.end, recording)
-
-        self._ref = weakref.ref(self, end)
+        # Not a weak reference with a callback: in a cycle it would be garbage as well, and nobody would be called.
+        self._ending = weakref.finalize(self, _end, current.loop, recording)
+        self._ending.atexit = False
 
     def stop(self) -> Trace:
         """End, and write the file, if there is one; return the trace. OSError if it cannot be written. Idempotent."""
@@ -98,13 +114,16 @@ class Trace:
         if not recording.is_over and not on_main_thread():
             raise RuntimeError("a trace is ended in the main thread, and this code runs in another one")
         self._reset()
-        if not recording.is_over:
-            start.end(recording)
-            if self._file is not None:
-                self.save(self._file)
+        start.end(recording)
+        if self._file is not None and self._unwritten is recording:  # also if it has ended with its loop
+            self.save(self._file)
+            self._unwritten = None
         return self
 
     def _reset(self) -> None:
+        ending, self._ending = self._ending, None
+        if ending is not None:
+            ending.detach()
         token, self._token = self._token, None
         if token is not None:
             with suppress(ValueError):  # in another Context
@@ -112,8 +131,8 @@ class Trace:
 
     @property
     def is_running(self) -> bool:
-        """Whether it has begun and not ended."""
-        return self._recording is not None and not self._recording.is_over
+        """Whether it has begun and not ended, and sees the loop: on Python 3.11 a profiler may keep it from that."""
+        return self._recording is not None and start.goes_on(self._recording)
 
     @property
     def summary(self) -> str:

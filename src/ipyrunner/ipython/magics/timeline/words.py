@@ -48,13 +48,16 @@ class Words:
     def __init__(self, name_file: Callable[[str], str], lanes: dict[int, str]) -> None:
         self._name_file = name_file
         self._lanes = lanes
-        self._steps: dict[Place, Step] = {}
+        # By the id of the code: equal code may be of another file.
+        self._steps: dict[tuple[int, int], tuple[CodeType, Step]] = {}
 
     def step(self, place: Place) -> Step:
         """Return the line of a place."""
-        if place not in self._steps:
-            self._steps[place] = resolve(place)
-        return self._steps[place]
+        code, offset = place
+        key = (id(code), offset)
+        if key not in self._steps:
+            self._steps[key] = code, resolve(place)
+        return self._steps[key][1]
 
     def source(self, place: Place | None) -> str:
         """Return the text of the line, or nothing."""
