@@ -17,7 +17,7 @@ from .words import duration
 
 __all__ = ["picture"]
 
-_WIDTH, _LEFT, _RIGHT = 900, 190, 12
+_WIDTH, _LEFT, _RIGHT = 800, 190, 12
 _PLOT = _WIDTH - _LEFT - _RIGHT
 _ROW, _LINE = 24, 15
 # So many rows are shown; and what is nearer than so many pixels is drawn as one.
