@@ -20,6 +20,8 @@ __all__ = ["picture"]
 _WIDTH, _LEFT, _RIGHT = 800, 190, 12
 _PLOT = _WIDTH - _LEFT - _RIGHT
 _ROW, _LINE = 24, 15
+# Letters of a text that say something.
+_READABLE = 8
 # So many rows are shown; and what is nearer than so many pixels is drawn as one.
 _ROWS, _GAP = 40, 2.0
 _FONT = "system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif"
@@ -105,17 +107,19 @@ class _Picture:
         for segment in _in_time(segments, self._scale):
             x = segment.begin * self._scale
             width = min(segment.end * self._scale, last) - x
-            text = _fit(self._words_of(segment), width - 2)
-            if x >= free and len(text) > 3:
+            text = _fit_or(self._words_of(segment), width - 4)
+            if x >= free and text:
                 yield _text(x + 1, 8, text, size=9)
                 free = x + width
 
-    def _words_of(self, segment: Segment) -> str:
+    def _words_of(self, segment: Segment) -> tuple[str, str]:
+        """Return what is said of a segment, and what is said where there is no room for it."""
         words = self._timeline.words
         if segment.blocks:
             where = words.busy(segment.blocked_at) if segment.blocked_at is not None else segment.name
-            return f"{duration(segment.end - segment.begin)} {where}"
-        return words.source(segment.place)
+            length = duration(segment.end - segment.begin)
+            return f"{length} {where}", length
+        return words.source(segment.place), ""
 
     def _ending(self, row: Row) -> str:
         """Return how the task has ended, if it is worth telling."""
@@ -194,6 +198,15 @@ def _in_time(segments: list[Segment], scale: float) -> list[Segment]:
 
 def _fit(text: str, width: float) -> str:
     return short(text, max(int(width / _LETTER), 1))
+
+
+def _fit_or(texts: tuple[str, str], width: float) -> str:
+    """Return the first text, or as much of it as says something; else the second, whole; else nothing."""
+    text, brief = texts
+    letters = int(width / _LETTER)
+    if len(text) <= letters or letters >= len(brief) + _READABLE:
+        return short(text, letters)
+    return brief if len(brief) <= letters else ""
 
 
 def _text(x: float, y: float, text: str, *, size: float = 10, anchor: str = "") -> str:
