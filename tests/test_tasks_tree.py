@@ -195,6 +195,21 @@ def test_names_and_tasks_may_be_anything(shared: Kernel, refusal: str) -> None:
     assert all(len(line) < 300 for line in lines)
 
 
+def test_a_class_may_refuse_its_name_and_a_task_may_be_uninitialised(shared: Kernel) -> None:
+    shared.ok(
+        f"{PRELUDE}class Meta(type): __name__ = property(lambda cls: 1 / 0)\n"
+        "class Waits(metaclass=Meta):\n    def __init__(self): self.own = asyncio.get_event_loop().create_future().__await__()\n"
+        "    def __await__(self): return self\n    def __next__(self): return next(self.own)\n"
+        "async def on(): await Waits()\nx = task(on(), 'x')\nawait settled()\n"
+        "raw = asyncio.Task.__new__(asyncio.Task); asyncio._register_task(raw)"
+    )
+    try:
+        assert drawn(shared)[1].startswith(" └─ x: waiting")
+        assert "  x  " in str(shared.ok("%atasks").value)
+    finally:
+        shared.ok("asyncio._unregister_task(raw)")
+
+
 def test_the_tree_keeps_no_task(shared: Kernel) -> None:
     shared.ok(
         PRELUDE

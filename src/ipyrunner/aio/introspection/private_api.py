@@ -51,6 +51,7 @@ __all__ = [
     "is_stopping",
     "is_task",
     "may_step",
+    "name_of_class",
     "next_timer",
     "ready_callbacks",
     "scheduled_in",
@@ -134,7 +135,7 @@ def scheduled_in(frame: FrameType) -> tuple[object, object, tuple[object, ...]]:
 
 
 # Whatever the class of the class makes of being asked.
-_name_of_class = vars(type)["__name__"].__get__
+name_of_class = vars(type)["__name__"].__get__
 
 
 def stepped_by(callback: Any) -> asyncio.Task[Any] | None:
@@ -151,7 +152,7 @@ def stepped_by(callback: Any) -> asyncio.Task[Any] | None:
     elif kind is BuiltinMethodType:
         is_step = callback.__name__ == "task_wakeup"
     else:
-        is_step = _name_of_class(kind) == "TaskStepMethWrapper"
+        is_step = name_of_class(kind) == "TaskStepMethWrapper"
     if is_step:
         owner = callback.__self__
         return owner if type(owner) is asyncio.Task or is_task(owner) else None

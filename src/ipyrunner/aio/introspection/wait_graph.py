@@ -12,7 +12,16 @@ from collections.abc import Iterable, Iterator
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType
 from typing import Any, NamedTuple
 
-from .private_api import combined_by, gathered_by, is_acquire, is_task, shielded_by, waited_for_by, waits_for
+from .private_api import (
+    combined_by,
+    gathered_by,
+    is_acquire,
+    is_task,
+    name_of_class,
+    shielded_by,
+    waited_for_by,
+    waits_for,
+)
 from .task_state import coro_of, is_done
 
 __all__ = [
@@ -197,7 +206,7 @@ def chain_of(awaited: Any) -> Iterator[tuple[Any, FrameType]]:
             yield awaited, awaited.cr_frame
             awaited = awaited.cr_await
             continue
-        if type(awaited).__name__ in _STEPS:
+        if name_of_class(type(awaited)) in _STEPS:
             awaited = next((held for held in gc.get_referents(awaited) if type(held) is AsyncGeneratorType), None)
         try:
             kind, inner = next((k, i) for k, i in _KINDS if isinstance(getattr(awaited, k, None), FrameType))
