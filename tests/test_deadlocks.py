@@ -190,6 +190,7 @@ NONE = {
     "async def takes():\n    await A.acquire(); await nap()\n"
     "async def pauses():\n    async with A:\n        async with Pause(): await settled(); await named['b']\n"
     "named['a'] = task(pauses(), 'a'); task(takes(), 'x'); named['b'] = task(enters(A), 'b'); await settled(); await settled()",
+    "a scope, in which another one may fail": "%%arun --scope --background\nfor coro in locks(A, B), locks(B, A), nap(): asyncio.create_task(coro)\n",
     "wait with a timeout": "async def parent(): await asyncio.wait([task(awaits('p'), 'c')], timeout=3600)\n" + PARENT.format("parent()"),
     "wait for the first": "async def parent(): await asyncio.wait([task(awaits('p'), 'c'), task(nap(), 'n')], return_when='FIRST_COMPLETED')\n"
     + PARENT.format("parent()"),
@@ -430,6 +431,105 @@ def test_an_interrupt_looks_at_a_thousand_tasks(loop: asyncio.AbstractEventLoop)
         assert deadlock_of(waiting, loop) is None
         lock.release()
         await waiting
+
+    loop.run_until_complete(main())
+
+
+def test_who_waits_from_outside_is_seen(loop: asyncio.AbstractEventLoop) -> None:
+    async def main() -> None:
+        lock = asyncio.Lock()
+
+        async def twice() -> None:
+            async with lock, lock:
+                pass
+
+        async def waits(seconds: float | None) -> None:
+            async with asyncio.timeout(seconds) if seconds else contextlib.nullcontext():
+                await asyncio.gather(task)
+
+        task = asyncio.create_task(twice())
+        calm = asyncio.create_task(waits(None))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert deadlock_of(task, loop) is not None
+        timed = asyncio.create_task(waits(3600))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert deadlock_of(task, loop) is None
+        timed.cancel()
+        await asyncio.wait([timed, task, calm])
+
+    loop.run_until_complete(main())
+
+
+def test_of_too_many_who_wait_from_outside_nothing_is_claimed(loop: asyncio.AbstractEventLoop) -> None:
+    async def main() -> None:
+        lock = asyncio.Lock()
+
+        async def twice() -> None:
+            async with lock, lock:
+                pass
+
+        async def waits() -> None:
+            await task
+
+        task = asyncio.create_task(twice())
+        waiting = [asyncio.create_task(waits()) for _ in range(1000)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert deadlock_of(task, loop) is None
+        assert len(Waits([task]).deadlocks()) == 1
+        task.cancel()
+        await asyncio.wait([task, *waiting])
+
+    loop.run_until_complete(main())
+
+
+def test_what_is_gathered_is_looked_at_once_for_all_who_wait(loop: asyncio.AbstractEventLoop) -> None:
+    async def main() -> None:
+        gathered = asyncio.gather(*(asyncio.sleep(3600) for _ in range(5)))
+
+        async def waits() -> None:
+            await gathered
+
+        tasks = [asyncio.create_task(waits()) for _ in range(3)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        found = Waits(tasks)
+        first = found.of(tasks[0])
+        assert first is not None
+        assert len(first.tasks) == 5
+        assert all(found.of(task) is first for task in tasks)
+        gathered.cancel()
+        await asyncio.wait(tasks)
+
+    loop.run_until_complete(main())
+
+
+@pytest.mark.parametrize("name", ["wait_of", "coro_of", "groups_around"])
+def test_an_interrupt_ends_the_look(
+    loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def interrupted(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    async def main() -> None:
+        lock = asyncio.Lock()
+
+        async def twice() -> None:
+            async with lock, lock:
+                pass
+
+        task = asyncio.create_task(twice())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        with monkeypatch.context() as patch:
+            patch.setattr(f"ipyrunner.aio.tasks.deadlocks.{name}", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                Waits([task]).deadlocks()
+            assert deadlock_of(task, loop) is None  # in a signal handler
+        task.cancel()
+        await asyncio.wait([task])
 
     loop.run_until_complete(main())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 
@@ -154,6 +155,19 @@ def test_a_hundred_thousand_tasks_are_a_short_tree(fresh: Kernel) -> None:
     assert lines[-2] == " │   └─ and 99,995 more: waiting, Event.wait"
     assert lines[-1].startswith(" └─ other: waiting")
     assert fresh.ok("event.set(); await g; 1").value == "1"
+
+
+def test_many_that_await_one_gather_are_no_burden(fresh: Kernel) -> None:
+    fresh.ok(
+        PRELUDE
+        + "g = asyncio.gather(*(nap() for _ in range(20_000)))\nasync def waits(): await g\n"
+        + "ws = [task(waits(), f'w{n}') for n in range(100)]\nawait settled()"
+    )
+    started = time.monotonic()
+    lines = str(fresh.ok("%atasks tree").value).splitlines()
+    assert time.monotonic() - started < 15  # a minute, if each is looked at for each
+    assert any("and 19,995 more that are shown elsewhere" in line for line in lines)
+    assert len(lines) < 70
 
 
 def test_many_kinds_and_long_chains_are_short(shared: Kernel) -> None:
