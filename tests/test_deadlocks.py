@@ -65,11 +65,11 @@ CIRCLES = {
         TWO,
     ),
     "in loops, other blocks and handlers": (
-        "class Session:\n    async def __aenter__(self): return self\n    async def __aexit__(self, *exc): pass\n"
-        "async def odd(x, y):\n    for _ in range(2):\n        try:\n            async with Session(), x as nothing:\n"
+        "@contextlib.asynccontextmanager\nasync def session():\n    with contextlib.nullcontext(): yield\n"
+        "async def odd(x, y):\n    for _ in range(2):\n        try:\n            async with session(), x as nothing:\n"
         "                with contextlib.suppress(ValueError), open('/dev/null'):\n                    try: 1 / 0\n"
         "                    except ZeroDivisionError:\n                        await asyncio.sleep(0)\n"
-        "                        async with Session(), y: pass\n        finally: pass\n"
+        "                        async with session(), y: pass\n        finally: pass\n"
         "task(odd(A, B), 'a'); task(odd(B, A), 'b')",
         TWO,
     ),
@@ -79,11 +79,12 @@ CIRCLES = {
         "a waits for b2, b2 waits for the lock that a holds",
     ),
     "gather": (
-        "async def parent(): await asyncio.gather(task(nap(), 'n'), task(awaits('p'), 'c'))\n" + PARENT.format("parent()"),
-        "p waits for c, c waits for p",
+        "async def parent(): await asyncio.gather(task(awaits('p'), 'c2'), task(awaits('p'), 'c'))\n" + PARENT.format("parent()"),
+        "p waits for c2, c2 waits for p",
     ),
     "gather in gather": (
-        "async def parent(): await asyncio.gather(nap(), asyncio.gather(task(awaits('p'), 'c')), return_exceptions=True)\n"
+        "async def parent():\n    inner = asyncio.gather(task(awaits('p'), 'c'), return_exceptions=True)\n"
+        "    await asyncio.gather(nap(), inner, return_exceptions=True)\n"
         + PARENT.format("parent()"),
         "p waits for c, c waits for p",
     ),
@@ -108,13 +109,24 @@ CIRCLES = {
         "async def parent():\n    async with asyncio.TaskGroup() as g: g.create_task(awaits('p'), name='c')\n" + PARENT.format("parent()"),
         "p waits for c, c waits for p",
     ),
+    "two in a TaskGroup": (
+        "async def parent():\n    async with asyncio.TaskGroup() as g:\n"
+        "        g.create_task(locks(A, B), name='a'); g.create_task(locks(B, A), name='b')\ntask(parent(), 'p')",
+        TWO,
+    ),
+    "in the block of a TaskGroup": (
+        "async def parent():\n    async with asyncio.TaskGroup() as g: await g.create_task(awaits('p'), name='c')\n"
+        + PARENT.format("parent()"),
+        "p waits for c, c waits for p",
+    ),
+    "gathered beside one that goes on": (
+        "async def parent(): await asyncio.gather(nap(), locks(B, A), task(locks(A, B), 'a'))\ntask(parent(), 'p'); "
+        "await settled(); next(t for t in asyncio.all_tasks() if 'locks' in repr(t) and t.get_name() != 'a').set_name('b')",
+        TWO,
+    ),
     "TaskGroup in a lock": (
         "async def parent():\n    async with A, asyncio.TaskGroup() as g: g.create_task(enters(A), name='c')\ntask(parent(), 'p')",
         "p waits for c, c waits for the lock that p holds",
-    ),
-    "a timeout that is off": (
-        "async def off(x, y):\n    async with asyncio.timeout(None): await locks(x, y)\ntask(off(A, B), 'a'); task(off(B, A), 'b')",
-        TWO,
     ),
 }  # fmt: skip
 
@@ -143,6 +155,42 @@ NONE = {
     "wait_for": "async def parent(): await asyncio.wait_for(task(awaits('p'), 'c'), 3600)\n" + PARENT.format("parent()"),
     "wait_for a lock": "async def timed(x, y):\n    async with x:\n        await asyncio.sleep(0)\n        await asyncio.wait_for(y.acquire(), 3600)\n"
     "task(timed(A, B), 'a'); task(timed(B, A), 'b')",
+    "a timeout that may be set later": "async def off(x, y):\n    async with asyncio.timeout(None): await locks(x, y)\n"
+    "task(off(A, B), 'a'); task(off(B, A), 'b')",
+    "a timeout of the parent": "async def parent():\n    async with asyncio.timeout(3600), asyncio.TaskGroup() as g: g.create_task(locks(A, B), name='a')\n"
+    "task(parent(), 'p'); task(locks(B, A), 'b')",
+    "a timeout of a parent's parent": "async def gathers(): await asyncio.gather(locks(A, B))\n"
+    "async def parent():\n    async with asyncio.timeout(3600): await task(gathers(), 'g')\ntask(parent(), 'p'); task(locks(B, A), 'b')",
+    "wait_for a task": "async def parent(): await asyncio.wait_for(task(locks(A, B), 'a'), 3600)\ntask(parent(), 'p'); task(locks(B, A), 'b')",
+    "wait_for a gather": "async def parent(): await asyncio.wait_for(asyncio.gather(locks(A, B), locks(B, A)), 3600)\ntask(parent(), 'p')",
+    "gather, of which one may fail": "async def parent(): await asyncio.gather(task(nap(), 'n'), task(awaits('p'), 'c'))\n" + PARENT.format("parent()"),
+    "gather, or a future": "async def parent():\n    f = asyncio.get_running_loop().create_future()\n"
+    "    await asyncio.gather(task(awaits('p'), 'c'), f)\n" + PARENT.format("parent()"),
+    "wait until one fails": "async def parent(): await asyncio.wait([task(awaits('p'), 'c'), task(nap(), 'n')], return_when='FIRST_EXCEPTION')\n"
+    + PARENT.format("parent()"),
+    "TaskGroup, of which one may fail": "async def parent():\n    async with A, asyncio.TaskGroup() as g: g.create_task(enters(A)); g.create_task(nap())\n"
+    "task(parent(), 'p')",
+    "two in a TaskGroup, of which a third may fail": "async def parent():\n    async with asyncio.TaskGroup() as g:\n"
+    "        for coro in locks(A, B), locks(B, A), nap(): g.create_task(coro)\ntask(parent(), 'p')",
+    "in the block of a TaskGroup, of which one may fail": "async def parent():\n    async with asyncio.TaskGroup() as g:\n"
+    "        g.create_task(nap()); await g.create_task(awaits('p'))\n" + PARENT.format("parent()"),
+    "a timeout in an exit stack": "async def timed(x, y):\n    async with contextlib.AsyncExitStack() as s:\n"
+    "        await s.enter_async_context(asyncio.timeout(3600)); await locks(x, y)\ntask(timed(A, B), 'a'); task(locks(B, A), 'b')",
+    "a timeout in a class of the user's": "class Deadline:\n    def __init__(self): self.t = asyncio.timeout(3600)\n"
+    "    async def __aenter__(self): await self.t.__aenter__()\n    async def __aexit__(self, *exc): await self.t.__aexit__(*exc)\n"
+    "async def timed(x, y):\n    async with Deadline(): await locks(x, y)\ntask(timed(A, B), 'a'); task(locks(B, A), 'b')",
+    "a timeout in __await__": "class Does:\n    def __await__(self): return self.run().__await__()\n"
+    "    async def run(self):\n        async with asyncio.timeout(3600): await named['b']\n"
+    "async def does(): await Does()\nnamed['a'] = task(does(), 'a'); named['b'] = task(awaits('a'), 'b')",
+    "code that calls __aexit__": "class Base:\n    async def __aenter__(self): pass\n    async def __aexit__(self, *exc): pass\n"
+    "class Own(Base):\n    async def __aexit__(self, *exc):\n        async with asyncio.timeout(3600): await named['b']\n"
+    "        await super().__aexit__(*exc)\nasync def leaves():\n    async with Own(): pass\n"
+    "named['a'] = task(leaves(), 'a'); named['b'] = task(awaits('a'), 'b')",
+    "a manager that releases the lock": "class Pause:\n    async def __aenter__(self): A.release()\n    async def __aexit__(self, *exc): await A.acquire()\n"
+    "async def takes():\n    await A.acquire(); await nap()\n"
+    "async def pauses():\n    async with A:\n        async with Pause(): await settled(); await named['b']\n"
+    "named['a'] = task(pauses(), 'a'); task(takes(), 'x'); named['b'] = task(enters(A), 'b'); await settled(); await settled()",
+    "a scope, in which another one may fail": "%%arun --scope --background\nfor coro in locks(A, B), locks(B, A), nap(): asyncio.create_task(coro)\n",
     "wait with a timeout": "async def parent(): await asyncio.wait([task(awaits('p'), 'c')], timeout=3600)\n" + PARENT.format("parent()"),
     "wait for the first": "async def parent(): await asyncio.wait([task(awaits('p'), 'c'), task(nap(), 'n')], return_when='FIRST_COMPLETED')\n"
     + PARENT.format("parent()"),
@@ -230,7 +278,7 @@ STUCK = {
         r"In\[\d+\] waits for w, w waits for the lock that In\[\d+\] holds",
     ),
     "alone": ("task(goes(), 'g')\nasync with A:\n    async with A: pass", r"In\[\d+\] waits for the lock that it holds itself"),
-    "behind it": ("task(goes(), 'g'); await asyncio.gather(nap(), task(locks(A, B), 'a'), task(locks(B, A), 'b'))", TWO),
+    "behind it": ("task(goes(), 'g'); await asyncio.gather(task(locks(A, B), 'a'), task(locks(B, A), 'b'))", TWO),
     "%%arun": ("%%arun --name mine\ntask(goes(), 'g')\nasync with A:\n    async with A: pass", "mine waits for the lock that it holds itself"),
     "%arun": ("async def main():\n    task(goes(), 'g')\n    await locks(A, A)\n%arun main()", r"Task-\d+ waits for the lock that it holds itself"),
     "run": (
@@ -387,6 +435,105 @@ def test_an_interrupt_looks_at_a_thousand_tasks(loop: asyncio.AbstractEventLoop)
     loop.run_until_complete(main())
 
 
+def test_who_waits_from_outside_is_seen(loop: asyncio.AbstractEventLoop) -> None:
+    async def main() -> None:
+        lock = asyncio.Lock()
+
+        async def twice() -> None:
+            async with lock, lock:
+                pass
+
+        async def waits(seconds: float | None) -> None:
+            async with asyncio.timeout(seconds) if seconds else contextlib.nullcontext():
+                await asyncio.gather(task)
+
+        task = asyncio.create_task(twice())
+        calm = asyncio.create_task(waits(None))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert deadlock_of(task, loop) is not None
+        timed = asyncio.create_task(waits(3600))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert deadlock_of(task, loop) is None
+        timed.cancel()
+        await asyncio.wait([timed, task, calm])
+
+    loop.run_until_complete(main())
+
+
+def test_of_too_many_who_wait_from_outside_nothing_is_claimed(loop: asyncio.AbstractEventLoop) -> None:
+    async def main() -> None:
+        lock = asyncio.Lock()
+
+        async def twice() -> None:
+            async with lock, lock:
+                pass
+
+        async def waits() -> None:
+            await task
+
+        task = asyncio.create_task(twice())
+        waiting = [asyncio.create_task(waits()) for _ in range(1000)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert deadlock_of(task, loop) is None
+        assert len(Waits([task]).deadlocks()) == 1
+        task.cancel()
+        await asyncio.wait([task, *waiting])
+
+    loop.run_until_complete(main())
+
+
+def test_what_is_gathered_is_looked_at_once_for_all_who_wait(loop: asyncio.AbstractEventLoop) -> None:
+    async def main() -> None:
+        gathered = asyncio.gather(*(asyncio.sleep(3600) for _ in range(5)))
+
+        async def waits() -> None:
+            await gathered
+
+        tasks = [asyncio.create_task(waits()) for _ in range(3)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        found = Waits(tasks)
+        first = found.of(tasks[0])
+        assert first is not None
+        assert len(first.tasks) == 5
+        assert all(found.of(task) is first for task in tasks)
+        gathered.cancel()
+        await asyncio.wait(tasks)
+
+    loop.run_until_complete(main())
+
+
+@pytest.mark.parametrize("name", ["wait_of", "coro_of", "groups_around"])
+def test_an_interrupt_ends_the_look(
+    loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def interrupted(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    async def main() -> None:
+        lock = asyncio.Lock()
+
+        async def twice() -> None:
+            async with lock, lock:
+                pass
+
+        task = asyncio.create_task(twice())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        with monkeypatch.context() as patch:
+            patch.setattr(f"ipyrunner.aio.tasks.deadlocks.{name}", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                Waits([task]).deadlocks()
+            assert deadlock_of(task, loop) is None  # in a signal handler
+        task.cancel()
+        await asyncio.wait([task])
+
+    loop.run_until_complete(main())
+
+
 class Own:
     """A context manager whose exit takes its time."""
 
@@ -486,8 +633,8 @@ ENTERED = {
     "behind": (lambda lock, event: behind(lock, event), []),
     "leaving": (lambda lock, event: leaving(Own(event), event), []),
     "leaving by an error": (lambda lock, event: leaving_by_error(Own(event), event), []),
-    "a method": (lambda lock, event: holding_a_method(lock.__aexit__, event), []),
-    "a function": (lambda lock, event: holding_a_function(type(lock).__aexit__, lock, event), []),
+    "a method": (lambda lock, event: holding_a_method(lock.__aexit__, event), ["TextIOWrapper"]),
+    "a function": (lambda lock, event: holding_a_function(type(lock).__aexit__, lock, event), ["TextIOWrapper"]),
     "a method as an argument": (lambda lock, event: passing_a_method(lock, event), []),
     "a method by its name": (lambda lock, event: naming_a_method(lock, event), []),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 
@@ -156,6 +157,26 @@ def test_a_hundred_thousand_tasks_are_a_short_tree(fresh: Kernel) -> None:
     assert fresh.ok("event.set(); await g; 1").value == "1"
 
 
+def test_many_that_await_one_gather_are_no_burden(fresh: Kernel) -> None:
+    fresh.ok(
+        PRELUDE
+        + "g = asyncio.gather(*(nap() for _ in range(20_000)))\nasync def waits(): await g\n"
+        + "w = task(waits(), 'w')\nawait settled()"
+    )
+
+    def seconds() -> float:
+        started = time.monotonic()
+        fresh.ok("%atasks tree")
+        return time.monotonic() - started
+
+    alone = min(seconds() for _ in range(2))
+    fresh.ok("ws = [task(waits(), f'w{n}') for n in range(100)]\nawait settled()")
+    assert min(seconds() for _ in range(2)) < 4 * alone + 0.5
+    lines = str(fresh.ok("%atasks tree").value).splitlines()
+    assert any("and 19,995 more that are shown elsewhere" in line for line in lines)
+    assert len(lines) < 70
+
+
 def test_many_kinds_and_long_chains_are_short(shared: Kernel) -> None:
     shared.ok(
         PRELUDE
@@ -193,6 +214,21 @@ def test_names_and_tasks_may_be_anything(shared: Kernel, refusal: str) -> None:
     assert lines[3].startswith(r" └─ y\n\x1b[31mzzz")
     assert len(lines) == 4
     assert all(len(line) < 300 for line in lines)
+
+
+def test_a_class_may_refuse_its_name_and_a_task_may_be_uninitialised(shared: Kernel) -> None:
+    shared.ok(
+        f"{PRELUDE}class Meta(type): __name__ = property(lambda cls: 1 / 0)\n"
+        "class Waits(metaclass=Meta):\n    def __init__(self): self.own = asyncio.get_event_loop().create_future().__await__()\n"
+        "    def __await__(self): return self\n    def __next__(self): return next(self.own)\n"
+        "async def on(): await Waits()\nx = task(on(), 'x')\nawait settled()\n"
+        "raw = asyncio.Task.__new__(asyncio.Task); asyncio._register_task(raw)"
+    )
+    try:
+        assert drawn(shared)[1].startswith(" └─ x: waiting")
+        assert "  x  " in str(shared.ok("%atasks").value)
+    finally:
+        shared.ok("asyncio._unregister_task(raw)")
 
 
 def test_the_tree_keeps_no_task(shared: Kernel) -> None:

@@ -6,10 +6,22 @@ property ``args``, ``__notes__`` or ``__class__``). Nothing here calls code of t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TypeGuard, TypeVar
 
-__all__ = ["add_note", "inner_of", "is_a", "links_of", "message_of", "notes_of", "set_traceback", "traceback_of"]
+__all__ = [
+    "add_note",
+    "inner_of",
+    "is_a",
+    "links_of",
+    "message_of",
+    "notes_of",
+    "set_traceback",
+    "suppressed",
+    "traceback_of",
+]
 
 _Kind = TypeVar("_Kind", bound=BaseException)
 
@@ -56,6 +68,17 @@ def add_note(exc: BaseException, note: str) -> None:
     notes = _read(BaseException, "__dict__", exc).setdefault("__notes__", [])
     if type(notes) is list and note not in notes_of(exc):
         notes.append(note)
+
+
+@contextmanager
+def suppressed() -> Iterator[None]:
+    """Suppress what code of the user's may raise, which is anything; but an interrupt may be meant for us."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        pass
 
 
 def _read(base: type, name: str, exc: BaseException) -> Any:

@@ -14,8 +14,6 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from .private_api import has_own_policy
-
 __all__ = ["new_loop", "when_changed"]
 
 _Changed = Callable[[], None]
@@ -26,7 +24,7 @@ def new_loop() -> asyncio.AbstractEventLoop:
     """As ``asyncio.new_event_loop``: of a subclass, unless somebody else has a say in that."""
     loop = asyncio.new_event_loop()
     cls: Any = type(loop)
-    if not has_own_policy() or cls.__module__ not in ("asyncio.unix_events", "asyncio.windows_events"):
+    if not _has_own_policy() or cls.__module__ not in ("asyncio.unix_events", "asyncio.windows_events"):
         return loop
     loop.close()  # not by loop.__class__, which gives it a dict
     own: asyncio.AbstractEventLoop = _subclass(cls)()
@@ -81,3 +79,13 @@ def _subclass(cls: Any) -> Any:
     for name in ("__name__", "__qualname__", "__module__"):
         type.__setattr__(NotebookLoop, name, getattr(cls, name))
     return NotebookLoop
+
+
+def _has_own_policy() -> bool:
+    """Return whether asyncio's own policy makes loops, by asyncio's own function."""
+    # The second, which warns of nothing, since 3.14.
+    policy: Any = getattr(asyncio.events, "_get_event_loop_policy", None) or asyncio.get_event_loop_policy
+    makers = (type(policy()), asyncio.new_event_loop)
+    return all(
+        maker.__module__ in ("asyncio.events", "asyncio.unix_events", "asyncio.windows_events") for maker in makers
+    )

@@ -8,8 +8,9 @@ that lacks them (uvloop, Windows' proactor and ``select``) the answer is "cannot
 Of the future of a ``gather``, a ``_GatheringFuture``, ``_children`` and, of these, ``_callbacks``: the closure of
 gather's own says whether it returns exceptions, without it none does. Of ``asyncio.wait`` the local ``fs`` of its
 ``tasks._wait``, both from 3.4 to 3.14; of a ``TaskGroup`` that ends ``_tasks``, from 3.11 to 3.14. Without them nothing
-is known to be waited for. ``shield`` has its future ``inner`` in the closure of a done callback (3.4 to 3.15), and
-``wait_for`` to 3.11 what it waits for in its local ``fut``: without them such waits are not known.
+is known to be waited for. ``shield`` has its future ``inner`` in the closure of a done callback, and
+``gather`` its own, ``outer`` (3.4 to 3.15); ``wait_for`` has to 3.11 what it waits for in its local ``fut``: without
+them such waits are not known.
 
 Of tasks, C and Python ones, from 3.4 to 3.14: ``_fut_waiter``, ``_exception`` and ``_log_traceback``; of handles
 ``_callback`` and ``_loop`` (3.4 to 3.15) and ``_context`` (3.7 to 3.11, public since). Tasks of a user's own factory
@@ -26,16 +27,19 @@ import gc
 import sys
 from collections import deque
 from collections.abc import Collection, Iterable
-from contextlib import suppress
 from operator import attrgetter
 from types import BuiltinMethodType, CodeType, CoroutineType, FrameType, FunctionType, MethodType
 from typing import Any, NamedTuple, TypeGuard, TypeVar
 
+from .exceptions import suppressed
 from .task_state import coro_of, is_done, loop_of, own_context
 
 __all__ = [
+    "GATHERING",
+    "Combined",
     "call_in",
     "callback_of",
+    "callbacks_of",
     "can_watch",
     "cancel_ready",
     "combined_by",
@@ -43,7 +47,6 @@ __all__ = [
     "gathered_by",
     "handle_context",
     "has_begun",
-    "has_own_policy",
     "has_ready",
     "is_acquire",
     "is_await_of_future",
@@ -51,8 +54,10 @@ __all__ = [
     "is_stopping",
     "is_task",
     "may_step",
+    "name_of_class",
     "next_timer",
     "ready_callbacks",
+    "returns_exceptions",
     "scheduled_in",
     "selector_fd",
     "selector_of",
@@ -64,13 +69,15 @@ __all__ = [
     "tasks_of",
     "unseen",
     "unseen_of",
+    "variable_of",
     "waited_for_by",
     "waiter_of",
     "waits_for",
 ]
 
 _T = TypeVar("_T")
-_GATHERING: Any = getattr(asyncio.tasks, "_GatheringFuture", ())
+# The class of the future of a gather.
+GATHERING: Any = getattr(asyncio.tasks, "_GatheringFuture", ())
 _GROUP_ENDS = ("__aexit__", "_aexit")  # the second since 3.13
 _WAIT = getattr(getattr(asyncio.tasks, "_wait", None), "__code__", None)
 _WAIT_FOR = asyncio.wait_for.__code__ if sys.version_info < (3, 12) else None  # it awaits what is given since
@@ -134,7 +141,7 @@ def scheduled_in(frame: FrameType) -> tuple[object, object, tuple[object, ...]]:
 
 
 # Whatever the class of the class makes of being asked.
-_name_of_class = vars(type)["__name__"].__get__
+name_of_class = vars(type)["__name__"].__get__
 
 
 def stepped_by(callback: Any) -> asyncio.Task[Any] | None:
@@ -151,7 +158,7 @@ def stepped_by(callback: Any) -> asyncio.Task[Any] | None:
     elif kind is BuiltinMethodType:
         is_step = callback.__name__ == "task_wakeup"
     else:
-        is_step = _name_of_class(kind) == "TaskStepMethWrapper"
+        is_step = name_of_class(kind) == "TaskStepMethWrapper"
     if is_step:
         owner = callback.__self__
         return owner if type(owner) is asyncio.Task or is_task(owner) else None
@@ -189,16 +196,6 @@ def cancel_ready(loop: asyncio.AbstractEventLoop) -> None:
         handle.cancel()
 
 
-def has_own_policy() -> bool:
-    """Return whether asyncio's own policy makes loops, by asyncio's own function."""
-    # The second, which warns of nothing, since 3.14.
-    policy: Any = getattr(asyncio.events, "_get_event_loop_policy", None) or asyncio.get_event_loop_policy
-    makers = (type(policy()), asyncio.new_event_loop)
-    return all(
-        maker.__module__ in ("asyncio.events", "asyncio.unix_events", "asyncio.windows_events") for maker in makers
-    )
-
-
 def next_timer(loop: asyncio.AbstractEventLoop) -> float | None:
     """Return when the loop's next timer is due, in the loop's time; None without timers, or if there is no telling."""
     scheduled: list[asyncio.TimerHandle] = getattr(loop, "_scheduled", [])
@@ -227,7 +224,7 @@ def tasks_of(loop: asyncio.AbstractEventLoop) -> set[asyncio.Task[Any]]:
         except RuntimeError:  # another thread starts one at this moment
             is_all = False
     if not is_all:
-        with suppress(BaseException):
+        with suppressed():
             known += asyncio.all_tasks(loop)
     return {task for task in known if loop_of(task) is loop and not is_done(task)}
 
@@ -281,20 +278,17 @@ def gathered_by(future: asyncio.Future[Any], *, raising: bool = False) -> list[a
 
     *raising*: nothing either for one that returns exceptions.
     """
-    if not isinstance(future, _GATHERING):
+    if not isinstance(future, GATHERING):
         return []
     children = list(future._children)  # type: ignore[attr-defined]
-    return [] if raising and _returns_exceptions(future, children) else children
+    return [] if raising and returns_exceptions(future, children) else children
 
 
-def _returns_exceptions(gathering: object, children: list[asyncio.Future[Any]]) -> bool:
-    for child in children:
-        for callback, _ in getattr(child, "_callbacks", None) or ():
-            names = getattr(getattr(callback, "__code__", None), "co_freevars", ())
-            if "outer" in names and "return_exceptions" in names:
-                found = dict(zip(names, callback.__closure__, strict=True))
-                if found["outer"].cell_contents is gathering:
-                    return bool(found["return_exceptions"].cell_contents)
+def returns_exceptions(gathering: object, children: list[asyncio.Future[Any]]) -> bool:
+    """Return whether the future of a ``gather`` waits for all *children*, though one of them fails."""
+    for callback in (callback for child in children for callback in callbacks_of(child)):
+        if variable_of(callback, "outer") is gathering:
+            return bool(variable_of(callback, "return_exceptions"))
     return False
 
 
@@ -313,34 +307,52 @@ def waited_for_by(frames: Iterable[FrameType], *, raising: bool = False) -> list
 
 
 class Combined(NamedTuple):
-    """Futures that a task waits for together: for *all* or for one of them; *timed*: no longer than a time."""
+    """Futures that a task waits for together: for *all*, or, if *fails*, until one has failed; or for one of them.
+
+    *timed*: no longer than a time.
+    """
 
     futures: list[asyncio.Future[Any]]
-    all: bool
-    timed: bool
+    all: bool = True
+    fails: bool = False
+    timed: bool = False
 
 
 def combined_by(frame: FrameType) -> Combined | None:
     """Return what the innermost frame of a task waits for together; None if it is of no function that does so."""
     code, found = frame.f_code, frame.f_locals if frame.f_code in (_WAIT, _WAIT_FOR) else {}
     if code is _WAIT:
-        every = found.get("return_when") != asyncio.FIRST_COMPLETED
-        return Combined(list(found.get("fs", ())), every, found.get("timeout") is not None)
+        until = found.get("return_when")
+        return Combined(
+            list(found.get("fs", ())),
+            all=until != asyncio.FIRST_COMPLETED,
+            fails=until == asyncio.FIRST_EXCEPTION,
+            timed=found.get("timeout") is not None,
+        )
     if code is _WAIT_FOR and asyncio.isfuture(future := found.get("fut")):
-        return Combined([future], all=True, timed=found.get("timeout") is not None)
+        return Combined([future], timed=found.get("timeout") is not None)
     if code.co_name in _GROUP_ENDS and (futures := waited_for_by([frame])):
-        return Combined(futures, all=True, timed=False)
+        return Combined(futures, fails=True)
     return None
+
+
+def callbacks_of(future: asyncio.Future[Any]) -> list[Any]:
+    """Return what is called when *future* has ended; raises what its class does, AttributeError if it tells none."""
+    return [callback for callback, _ in future._callbacks or ()]
+
+
+def variable_of(callback: Any, name: str) -> object:
+    """Return what the closure of a function of ``asyncio.tasks`` has by that name; None of others."""
+    code = callback.__code__ if type(callback) is FunctionType else None
+    if code is None or code.co_filename != asyncio.tasks.__file__ or name not in code.co_freevars:
+        return None
+    return callback.__closure__[code.co_freevars.index(name)].cell_contents  # type: ignore[no-any-return]
 
 
 def shielded_by(future: asyncio.Future[Any]) -> asyncio.Future[Any] | None:
     """Return what the future of an ``asyncio.shield`` waits for; None for other futures."""
-    for callback, _ in getattr(future, "_callbacks", None) or () if type(future) is asyncio.Future else ():
-        code = getattr(callback, "__code__", None)
-        if type(code) is CodeType and code.co_filename == asyncio.tasks.__file__ and "inner" in code.co_freevars:
-            inner = callback.__closure__[code.co_freevars.index("inner")].cell_contents
-            return inner if asyncio.isfuture(inner) else None
-    return None
+    found = (variable_of(each, "inner") for each in callbacks_of(future)) if type(future) is asyncio.Future else ()
+    return next((each for each in found if asyncio.isfuture(each)), None)
 
 
 def is_acquire(code: CodeType) -> bool:

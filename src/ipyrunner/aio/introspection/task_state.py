@@ -92,7 +92,10 @@ def coro_of(task: Any) -> Any:
 def loop_of(future: Any) -> asyncio.AbstractEventLoop | None:
     """Return the loop that it belongs to."""
     if type(future) in _PLAIN:
-        return future.get_loop()  # type: ignore[no-any-return]
+        try:
+            return future.get_loop()  # type: ignore[no-any-return]
+        except RuntimeError:  # one that nobody has initialised
+            return None
     return _ask(future, "get_loop", _as_it_is, None)  # type: ignore[no-any-return]
 
 

@@ -12,7 +12,18 @@ from collections.abc import Iterable, Iterator
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType
 from typing import Any, NamedTuple
 
-from .private_api import combined_by, gathered_by, is_acquire, is_task, shielded_by, waited_for_by, waits_for
+from .private_api import (
+    Combined,
+    combined_by,
+    gathered_by,
+    is_acquire,
+    is_task,
+    name_of_class,
+    returns_exceptions,
+    shielded_by,
+    waited_for_by,
+    waits_for,
+)
 from .task_state import coro_of, is_done
 
 __all__ = [
@@ -62,12 +73,14 @@ class Step(NamedTuple):
 class Wait(NamedTuple):
     """What a suspended task waits for: *all* of the tasks or one of them, and *others*, futures that are no tasks.
 
-    Or a *lock* of asyncio's. *timed*: no longer than a time that is set.
+    Or a *lock* of asyncio's. *fails*: for all, or until one of them has failed. *timed*: no longer than a time that is
+    set.
     """
 
     tasks: list[asyncio.Task[Any]]
     others: bool = False
     all: bool = True
+    fails: bool = False
     timed: bool = False
     lock: asyncio.Lock | None = None
 
@@ -120,10 +133,12 @@ def dependencies(task: asyncio.Task[Any]) -> set[asyncio.Task[Any]]:
     return found - {task}
 
 
-def wait_of(task: asyncio.Task[Any], *, most: int = sys.maxsize) -> Wait | None:
+def wait_of(
+    task: asyncio.Task[Any], *, most: int = sys.maxsize, known: dict[int, Wait | None] | None = None
+) -> Wait | None:
     """Return what *task* waits for; None if it is about to go on, or waits for nothing that is known.
 
-    At most *most* tasks of a ``gather``, say, are looked at.
+    At most *most* tasks of a ``gather``, say, are looked at. *known*: what those who wait for the same future wait for.
     """
     future = waits_for(task)
     if future is None or is_done(future):
@@ -137,19 +152,24 @@ def wait_of(task: asyncio.Task[Any], *, most: int = sys.maxsize) -> Wait | None:
         lock = frame.f_locals.get("self")
         return Wait([], lock=lock) if type(lock) is asyncio.Lock else None
     combined = None if frame is None else combined_by(frame)
-    if combined is not None and not combined.all:
-        futures = [each for each in combined.futures if not is_done(each)]
-        tasks = [each for each in futures[:most] if is_task(each)]
-        return Wait(tasks, others=len(tasks) < len(futures), all=len(futures) < 2, timed=combined.timed)
-    tasks = _all_of([future] if combined is None else combined.futures, most)
-    return Wait(tasks, timed=combined is not None and combined.timed) if tasks else None
+    if combined is None:
+        known = {} if known is None else known
+        if id(future) not in known:
+            known[id(future)] = _all_of(Combined([future]), most)
+        return known[id(future)]
+    if combined.all:
+        return _all_of(combined, most)
+    futures = [each for each in combined.futures if not is_done(each)]
+    tasks = [each for each in futures[:most] if is_task(each)]
+    return Wait(tasks, others=len(tasks) < len(futures), all=len(futures) < 2, timed=combined.timed)
 
 
-def _all_of(futures: list[asyncio.Future[Any]], most: int) -> list[asyncio.Task[Any]]:
-    """Return the tasks among *futures*, and those that a ``gather`` or ``shield`` waits for, that have not ended."""
+def _all_of(combined: Combined, most: int) -> Wait | None:
+    """Return the tasks among its futures, and those that a ``gather`` or ``shield`` waits for, that have not ended."""
     found: list[asyncio.Task[Any]] = []
     seen: set[int] = set()
-    pending = futures[::-1]
+    others, fails = False, combined.fails
+    pending = combined.futures[::-1]
     while pending and len(found) < most:
         future = pending.pop()
         if id(future) in seen or is_done(future):
@@ -159,9 +179,13 @@ def _all_of(futures: list[asyncio.Future[Any]], most: int) -> list[asyncio.Task[
             found.append(future)
         elif children := gathered_by(future):
             pending += children[::-1]
+            fails = fails or not returns_exceptions(future, children)
         elif (inner := shielded_by(future)) is not None:
             pending.append(inner)
-    return found
+        else:
+            others = True
+    others = others or bool(pending)
+    return Wait(found, others=others, fails=fails, timed=combined.timed) if found else None
 
 
 def calls_asyncio(task: asyncio.Task[Any]) -> Call | None:
@@ -200,7 +224,7 @@ def chain_of(awaited: Any) -> Iterator[tuple[Any, FrameType]]:
             yield awaited, awaited.cr_frame
             awaited = awaited.cr_await
             continue
-        if type(awaited).__name__ in _STEPS:
+        if name_of_class(type(awaited)) in _STEPS:
             awaited = next((held for held in gc.get_referents(awaited) if type(held) is AsyncGeneratorType), None)
         try:
             kind, inner = next((k, i) for k, i in _KINDS if isinstance(getattr(awaited, k, None), FrameType))

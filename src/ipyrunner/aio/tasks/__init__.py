@@ -9,6 +9,7 @@
 * :mod:`task_scope`: the tasks that a block of code starts, as a group.
 * :mod:`deadlocks`: which tasks wait for each other in a circle, and who holds a lock.
 * :mod:`entered_contexts`: which context managers a suspended coroutine is in.
+* :mod:`certain_waits`: whether anything in its chain may end the wait of a task.
 * :mod:`slow_callbacks`: what holds the loop for longer than a limit.
 * :mod:`trace`: what a loop does, step by step, while somebody wants to know.
 """

@@ -11,9 +11,11 @@ The solution: what a task waits for is looked at link by link (``wait_graph``): 
   takes the lock by ``acquire()`` is not seen: the end of the block will release that one's lock.) Who has called
   ``acquire()`` is not known, and holds nothing. Semaphores, events and queues have no owner: any task may be the one
   that releases, sets or puts.
-* Nothing is claimed of a task that waits in ``asyncio.timeout``, or in ``wait_for`` or ``asyncio.wait`` with a timeout,
-  or in a scope of anyio's that has a deadline.
-* ``asyncio.wait`` for the first of several is stuck only if all of them are.
+* A task that may go on by itself is in no circle: one in a block that may have a deadline, or in ``wait_for`` or
+  ``asyncio.wait`` with a timeout (``certain_waits``). Nor is one whom somebody waits for who may be cancelled by
+  such a deadline, and passes that on; nor one of a ``TaskGroup`` in which anybody may go on, and fail.
+* ``asyncio.wait`` for the first of several, or until one fails, ``gather`` without ``return_exceptions`` and
+  ``TaskGroup`` are stuck only if all that they wait for is.
 
 At most *most* tasks are looked at; those that are not count as being able to go on.
 """
@@ -21,16 +23,17 @@ At most *most* tasks are looked at; those that are not count as being able to go
 from __future__ import annotations
 
 import asyncio
-import math
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from itertools import islice
 from typing import Any, NamedTuple
 
+from ..introspection.exceptions import suppressed
+from ..introspection.private_api import is_task
 from ..introspection.task_state import coro_of
 from ..introspection.wait_graph import Step, Wait, awaits, chain_of, innermost, is_asyncios, wait_of
+from .certain_waits import cancellers_of, groups_around, members_of
 from .entered_contexts import entered
 
 __all__ = ["Deadlock", "Link", "Waits", "deadlock_of"]
@@ -71,6 +74,7 @@ class Waits:
         self._waits: dict[int, Wait] = {}
         self._holders: dict[int, asyncio.Task[Any] | None] = {}
         self._most = most
+        self._known: dict[int, Wait | None] = {}
         self._follow(tasks)
         if any(wait.lock is not None for wait in self._waits.values()):
             self._find_holders(self.tasks.values())
@@ -89,15 +93,18 @@ class Waits:
 
     def _follow(self, tasks: Iterable[asyncio.Task[Any] | None]) -> None:
         pending = deque(tasks)
+        followed: set[int] = set()  # that of a gather is the same for all who await it
         while pending and len(self.tasks) < self._most:
             task = pending.popleft()
             if task is None or id(task) in self.tasks:
                 continue
             self.tasks[id(task)] = task
-            with suppress(BaseException):  # tasks and futures of the user's, which may be anything
-                if (wait := wait_of(task, most=self._most)) is not None:
+            with suppressed():
+                if (wait := wait_of(task, most=self._most, known=self._known)) is not None:
                     self._waits[id(task)] = wait
-                    pending += [*wait.tasks, self._holder_for(wait)]
+                    if id(wait) not in followed:
+                        followed.add(id(wait))
+                        pending += [*wait.tasks, self._holder_for(wait)]
 
     def _find_holders(self, tasks: Iterable[asyncio.Task[Any]]) -> None:
         """Note which locks each of *tasks* holds."""
@@ -144,58 +151,104 @@ class Waits:
 
     def _stuck(self) -> dict[int, int]:
         """Return the tasks that cannot go on by themselves, each with one that it waits for, which cannot either."""
-        needs = {task: self._needs(wait) for task, wait in self._waits.items()}
-        # Whoever waits for one that can go on: looked at again when that is known of it.
-        waiting: dict[int, list[int]] = {}
-        for task, others in needs.items():
-            for other in others:
-                waiting.setdefault(other, []).append(task)
-        # How many of those that have to be stuck still are: all of a wait for the first of them, else any.
-        left = {task: len(others) for task, others in needs.items()}
-        gone: set[int] = set()
-
-        def set_free(tasks: Iterable[int]) -> None:
-            pending = [task for task in dict.fromkeys(tasks) if task not in gone]
-            gone.update(pending)
-            while pending:
-                for task in waiting.get(pending.pop(), ()):
-                    left[task] -= 1
-                    if task not in gone and (left[task] == 0 or not self._waits[task].all):
-                        gone.add(task)
-                        pending.append(task)
-
-        set_free(task for task in (*needs, *waiting) if not needs.get(task))
-        # Last: it takes longer, and nearly always nobody is left.
-        set_free([task for task in needs if task not in gone and self._ends_by_itself(task)])
-        return {
-            task: next(each for each in others if each not in gone)
-            for task, others in needs.items()
-            if task not in gone
-        }
+        # Whose wait cannot end; that of a gather is the same for all who await it. See _Free for the keys.
+        free, needs = _Free(), dict[int, list[int]]()
+        for task, wait in self._waits.items():
+            if id(wait) not in needs:
+                others = needs[id(wait)] = self._needs(wait)
+                free.after(id(wait), others, all=wait.all and not wait.fails)
+            free.after(task, [id(wait)])
+        free.add(wait for wait, others in needs.items() if not others)
+        free.add(task for others in needs.values() for task in others if task not in self._waits)
+        stuck = [task for task in self._waits if task not in free.keys]
+        if stuck:  # hardly ever, and it takes longer
+            self._add_cancellations(free, stuck)
+        ends = {wait: next((each for each in others if each not in free.keys), None) for wait, others in needs.items()}
+        found = ((task, ends[id(self._waits[task])]) for task in stuck if task not in free.keys)
+        return {task: other for task, other in found if other is not None}
 
     def _needs(self, wait: Wait) -> list[int]:
         if wait.lock is not None:
             holder = self._holder_for(wait)
             return [] if holder is None else [id(holder)]
-        if wait.timed or (wait.others and not wait.all):
+        if wait.timed or (wait.others and (wait.fails or not wait.all)):
             return []
         return list(dict.fromkeys(map(id, wait.tasks)))
 
-    def _ends_by_itself(self, task: int) -> bool:
-        try:
-            return any(
-                _has_deadline(context)
-                for awaited, _ in chain_of(coro_of(self.tasks[task]))
-                for context in entered(awaited)
-            )
-        except BaseException:  # of the user's, which may be anything
-            return True
+    def _add_cancellations(self, free: _Free, stuck: list[int]) -> None:
+        """Set those of *stuck* free that may be cancelled: they, or who waits for them, directly or through others."""
+        tasks = frozenset(stuck)
+        seen: dict[int, object] = {}  # which keeps them, and so their ids
+        pending = deque[Any](self.tasks[task] for task in stuck)
+        while pending:
+            future = pending.popleft()
+            if id(future) in seen:
+                continue
+            if len(seen) == self._most:
+                free.add(stuck)
+                return
+            seen[id(future)] = future
+            canceled, certain = ~id(future), False
+            with suppressed():
+                futures, groups, others = cancellers_of(future)
+                around = groups_around(future) if is_task(future) else []
+                if around is not None and not others:
+                    certain = True
+                    for group in (*groups, *around):
+                        if id(group) not in seen:
+                            seen[id(group)] = group
+                            members = list(map(id, members_of(group)))
+                            free.after(id(group), members)
+                            free.add(member for member in members if member not in tasks)
+                        free.after(canceled, [id(group)])
+                    free.after(canceled, [~id(each) for each in futures])
+                    pending += futures
+            free.after(id(future), [canceled])
+            if not certain:
+                free.add([canceled])
 
     def _link(self, task: int, other: int) -> Link:
         waiting = self.tasks[task]
         return Link(
             waiting, self.tasks[other], locked=self._waits[task].lock is not None, step=innermost(awaits(waiting))
         )
+
+
+class _Free:
+    """What can go on, by :attr:`keys`, and what can because of that.
+
+    The key of a task, a wait and a group is its id; ``~id`` is that a task or a ``gather`` may be cancelled.
+    """
+
+    def __init__(self) -> None:
+        self.keys: set[int] = set()
+        self._then: dict[int, list[int]] = {}
+        self._left: dict[int, int] = {}
+
+    def after(self, key: int, others: list[int], *, all: bool = False) -> None:
+        """Let *key* be free when one of *others* is, or when *all* are."""
+        for other in others:
+            self._then.setdefault(other, []).append(key)
+        self._left[key] = len(others) if all else 1
+        for other in others:
+            if other in self.keys:
+                self._count(key)
+
+    def add(self, keys: Iterable[int]) -> None:
+        """Let *keys* be free, and all that is because of that."""
+        pending = [key for key in keys if key not in self.keys]
+        self.keys.update(pending)
+        while pending:
+            for key in self._then.get(pending.pop(), ()):
+                self._left[key] -= 1
+                if self._left[key] <= 0 and key not in self.keys:
+                    self.keys.add(key)
+                    pending.append(key)
+
+    def _count(self, key: int) -> None:
+        self._left[key] -= 1
+        if self._left[key] <= 0:
+            self.add([key])
 
 
 def deadlock_of(task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> Deadlock | None:
@@ -210,7 +263,7 @@ def _held_by(task: asyncio.Task[Any]) -> tuple[list[asyncio.Lock], bool]:
     """Return the locks that *task* holds, and whether that is certain."""
     held: list[asyncio.Lock] = []
     certain = True
-    with suppress(BaseException):  # of the user's, which may be anything
+    with suppressed():
         # What is behind the coroutine that is in the block may have given the lock back.
         for awaited, frame in chain_of(coro_of(task)):
             if frame.f_code is _CONDITION_WAIT:
@@ -227,12 +280,3 @@ def _lock_of(context: object) -> asyncio.Lock | None:
     if type(context) is asyncio.Condition:  # its methods are the lock's
         context = getattr(context.acquire, "__self__", None)
     return context if type(context) is asyncio.Lock else None
-
-
-def _has_deadline(context: Any) -> bool:
-    if type(context) is asyncio.Timeout:
-        return context.when() is not None
-    if type(context).__module__.partition(".")[0] in ("anyio", "async_timeout"):
-        deadline = context.deadline
-        return deadline is not None and deadline != math.inf
-    return False

@@ -90,6 +90,8 @@ class _Drawing:
         # The tasks below each, and the places where one is that stands elsewhere.
         self._below: dict[int, list[int]] = {}
         self._again: dict[int, list[int]] = {}
+        # What each wait is for, sorted: that of a gather is the same for all who await it.
+        self._sorted: dict[int, list[asyncio.Task[Any]]] = {}
         cells = self._cells(self._plant())
         self._shown = 0
         self.lines: list[str] = []
@@ -103,12 +105,12 @@ class _Drawing:
 
     def _plant(self) -> list[int]:
         """Put each task below the first one that waits for it; return those that stand below none, in their order."""
-        waited_for = {
-            id(other)
-            for entry in self._entries.values()
-            for other in self._others(entry.task)
-            if other is not entry.task
+        waits = {
+            id(others): (entry.task, others) for entry in self._entries.values() if (others := self._others(entry.task))
         }
+        waited_for = {id(other) for task, others in waits.values() for other in others if other is not task}
+        # Those that a wait is for stand below the first who waits for them.
+        planted: dict[int, list[int]] = {}
         roots: list[int] = []
         placed: set[int] = set()
         # In a circle each is waited for: the one that has started first stands for them.
@@ -121,19 +123,29 @@ class _Drawing:
             while pending:
                 task = pending.pop()
                 below = self._below[task] = []
-                for other in map(id, self._others(self._entries[task].task)):
-                    if other in placed:
-                        self._again.setdefault(task, []).append(other)
-                    elif other in self._entries:
-                        placed.add(other)
-                        below.append(other)
-                        pending.append(other)
+                others = self._others(self._entries[task].task)
+                if id(others) in planted:
+                    self._again[task] = planted[id(others)]
+                    continue
+                known = [id(other) for other in others if id(other) in self._entries]
+                if others:
+                    planted[id(others)] = known
+                again = [other for other in known if other in placed]
+                if again:
+                    self._again[task] = again
+                below += [other for other in known if other not in placed]
+                placed.update(below)
+                pending += below
         return roots
 
     def _others(self, task: asyncio.Task[Any]) -> list[asyncio.Task[Any]]:
         """Return the tasks that *task* waits for: a group's are a set."""
         wait = self._waits.of(task)
-        return [] if wait is None else sorted(wait.tasks, key=self._number)
+        if wait is None:
+            return []
+        if id(wait) not in self._sorted:
+            self._sorted[id(wait)] = sorted(wait.tasks, key=self._number)
+        return self._sorted[id(wait)]
 
     def _number(self, task: asyncio.Task[Any]) -> float:
         entry = self._entries.get(id(task))
@@ -168,15 +180,16 @@ class _Drawing:
             self._show_branches(roots, _Place(), [])
 
     def _show_below(self, task: int, place: _Place, others: Collection[int] = ()) -> None:
-        again = [f"{label_of(self._entries[each].task)} (shown elsewhere)" for each in self._again.get(task, ())]
+        elsewhere = self._again.get(task, [])
+        again = [f"{label_of(self._entries[each].task)} (shown elsewhere)" for each in elsewhere[:_ALIKE]]
+        if len(elsewhere) > _ALIKE:
+            again.append(f"and {len(elsewhere) - _ALIKE:,} more that are shown elsewhere")
         self._show_branches([*self._below[task], *others], place, again)
 
     def _show_branches(self, tasks: list[int], place: _Place, again: list[str]) -> None:
         shown, counted = self._selected(tasks)
         if place.depth >= _DEEPEST:
             return
-        if len(again) > _ALIKE:
-            again = [*again[:_ALIKE], f"and {len(again) - _ALIKE:,} more that are shown elsewhere"]
         rest = again + list(self._counts(counted))
         places = place.branches(len(shown) + len(rest), more=False)
         for task, at in zip(shown, places, strict=False):

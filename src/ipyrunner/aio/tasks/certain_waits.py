@@ -1,0 +1,147 @@
+"""What may end a wait before its time: something in the task's own chain, or somebody who waits for the task.
+
+A deadline may be in any context manager, and such a manager may release a lock that the block around it holds. So each
+one that is entered must be of a class that is known to do neither; and each part of the chain, down to the future at
+its end, must show what it has entered.
+
+Who waits for a task passes on a cancellation of his own. The callbacks of the task say who that is.
+
+Private: ``_tasks`` and ``_parent_task`` of a ``TaskGroup`` (3.11 to 3.15). Without them nothing is
+certain of its tasks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from types import BuiltinMethodType, FrameType, FunctionType, GeneratorType, MethodDescriptorType, MethodType
+from typing import Any, NamedTuple
+
+from ..introspection.private_api import GATHERING, callbacks_of, name_of_class, stepped_by, variable_of
+from ..introspection.task_state import coro_of
+from ..introspection.wait_graph import chain_of, is_asyncios
+from .entered_contexts import MADE, all_entered, entered
+from .task_scope import Scope
+
+__all__ = ["cancellers_of", "groups_around", "members_of"]
+
+_HARMLESS = frozenset(
+    (
+        *MADE,
+        asyncio.Lock,
+        asyncio.Condition,
+        asyncio.Semaphore,
+        asyncio.BoundedSemaphore,
+        contextlib.suppress,
+        contextlib.closing,
+        contextlib.aclosing,
+        contextlib.nullcontext,
+        contextlib.redirect_stdout,
+        contextlib.redirect_stderr,
+    )
+)
+# Their functions around the code of a cell.
+_HOSTS = ("IPython", "ipykernel", "ipyrunner")
+# What asyncio calls from these when a future has ended passes on nothing.
+_ENDINGS = (asyncio.tasks.__file__, asyncio.base_events.__file__)
+_LIBRARY = f"{os.sep}site-packages{os.sep}", os.path.dirname(os.__file__) + os.sep
+_BUILTIN = (BuiltinMethodType, MethodDescriptorType)
+
+
+class Cancellers(NamedTuple):
+    """Who passes a cancellation of his own on to a future: tasks that await it, futures of ``gather``, and groups.
+
+    *others*: a library may do so as well.
+    """
+
+    futures: list[asyncio.Future[Any]]
+    groups: list[asyncio.TaskGroup]
+    others: bool
+
+
+def cancellers_of(future: asyncio.Future[Any]) -> Cancellers:
+    """Return who passes a cancellation on to *future*; raises what its class does.
+
+    ``shield`` and ``asyncio.wait`` pass on none. What a function of the user's does when it has ended is his own.
+    """
+    found, groups, others = list[asyncio.Future[Any]](), list[asyncio.TaskGroup](), False
+    for callback in callbacks_of(future):
+        if (task := stepped_by(callback)) is not None:
+            found.append(task)
+            continue
+        outer = variable_of(callback, "outer")
+        if isinstance(outer, GATHERING):
+            found.append(outer)
+        elif type(callback) is MethodType and type(group := callback.__self__) is asyncio.TaskGroup:
+            groups.append(group)
+        else:
+            others = others or not _passes_nothing(callback)
+    return Cancellers(found, groups, others)
+
+
+def members_of(group: asyncio.TaskGroup) -> list[asyncio.Task[Any]]:
+    """Return the tasks of *group*, and the one that is in it: if one of them fails, the others are cancelled."""
+    return [*group._tasks, group._parent_task]  # type: ignore[attr-defined]
+
+
+def groups_around(task: asyncio.Task[Any]) -> list[asyncio.TaskGroup] | None:
+    """Return the groups in whose blocks *task* waits; None if it may go on by itself, or if there is no telling."""
+    groups: list[asyncio.TaskGroup] = []
+    end: object = None
+    for awaited, frame in chain_of(coro_of(task)):
+        end = awaited
+        if _is_hosts(frame):
+            if any(type(context) is Scope for context in entered(awaited)):
+                return None
+            continue
+        asyncios = is_asyncios(frame.f_code)
+        if not asyncios and frame.f_code.co_name in ("__aenter__", "__aexit__") and not _is_contextlibs(frame):
+            return None
+        contexts = all_entered(awaited)
+        if contexts is None:
+            return None
+        for context in contexts:
+            if type(context) is asyncio.TaskGroup:
+                groups.append(context)
+            elif not _is_harmless(context, asyncios=asyncios):
+                return None
+    return groups if _is_of_future(end) else None
+
+
+def _is_hosts(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).partition(".")[0] in _HOSTS
+
+
+def _is_contextlibs(frame: FrameType) -> bool:
+    return frame.f_code.co_qualname.startswith("_AsyncGeneratorContextManager.") and (
+        frame.f_code.co_filename == contextlib.__file__
+    )
+
+
+def _is_harmless(context: Any, *, asyncios: bool) -> bool:
+    kind = type(context)
+    if kind is asyncio.Timeout:  # of the user's: may be given a deadline later
+        return asyncios and bool(context.when() is None)
+    exit_method = next((vars(cls)["__exit__"] for cls in kind.__mro__ if "__exit__" in vars(cls)), None)
+    return kind in _HARMLESS or type(exit_method) in _BUILTIN  # a file, a lock of threading
+
+
+def _is_of_future(last: Any) -> bool:
+    """Return whether the innermost of a chain awaits a future: nothing is between them."""
+    if type(last) is GeneratorType:  # a future that is written in Python, or @types.coroutine
+        return last.gi_yieldfrom is None or name_of_class(type(last.gi_yieldfrom)) == "FutureIter"
+    inner = getattr(last, "cr_await", None) or getattr(last, "ag_await", None)
+    return bool(name_of_class(type(inner)) == "FutureIter")
+
+
+def _passes_nothing(callback: Any) -> bool:
+    if type(callback) is BuiltinMethodType:
+        return True
+    function = callback.__func__ if type(callback) is MethodType else callback
+    if type(function) is not FunctionType:
+        return type(callback).__module__.partition(".")[0] in (*_HOSTS, "tornado")
+    if function.__module__.partition(".")[0] in (*_HOSTS, "tornado"):
+        return function.__qualname__ != "Brood._on_done"  # of a scope, which cancels all when one fails
+    filename = function.__code__.co_filename
+    return filename in _ENDINGS or not (_LIBRARY[0] in filename or filename.startswith(_LIBRARY[1]))
