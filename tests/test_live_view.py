@@ -170,6 +170,23 @@ def test_its_buttons_end_a_cell_and_send_one_to_the_background(live: Kernel) -> 
 
 
 @needs_comms_in_cells
+def test_it_and_a_progress_bar_show_the_same_tasks(live: Kernel) -> None:
+    view = display(live)
+    view.see()
+    cell = live.begin("""%%arun --progress
+one, two = [asyncio.create_task(fetch(n), name=f"fetch {n}") for n in range(2)]
+await asyncio.wait([one, two], return_when="FIRST_COMPLETED")
+print(one.cancelled())
+two.cancel()
+""")
+    rows = view.wait("tasks", lambda m: len(m["rows"]) == 3)["rows"]
+    assert [row["name"] for row in rows[1:]] == ["fetch 0", "fetch 1"]
+    view.say(type="cancel", number=rows[1]["number"])
+    assert "True" in live.finish(cell).stdout
+    live.expect_alive()
+
+
+@needs_comms_in_cells
 def test_it_is_displayed_at_once_while_a_cell_awaits(live: Kernel) -> None:
     cell = live.begin("print('go'); await asyncio.sleep(1000)")
     live.wait_for(cell, "go")
