@@ -53,6 +53,11 @@ A, B = asyncio.Lock(), asyncio.Lock()
 TWO = "a waits for the lock that b holds, b waits for the lock that a holds"
 PARENT = "named['p'] = task({}, 'p')"
 CIRCLES = {
+    "with callbacks of one's own": (
+        "s = set()\nfor n, x, y in ('a', A, B), ('b', B, A):\n    t = task(locks(x, y), n); s.add(t)\n"
+        "    t.add_done_callback(s.discard); t.add_done_callback(lambda t: None)",
+        TWO,
+    ),
     "await": (
         "for n, other in ('a', 'b'), ('b', 'c'), ('c', 'a'): named[n] = task(awaits(other), n)",
         "a waits for b, b waits for c, c waits for a",
@@ -189,6 +194,7 @@ NONE = {
     "named['a'] = task(leaves(), 'a'); named['b'] = task(awaits('a'), 'b')",
     "a file of the user's": "class Mine(open('/dev/null').__class__):\n    def __enter__(self): pass  # may set a deadline\n"
     "async def timed(x, y):\n    with Mine(open('/dev/null', 'rb')): await locks(x, y)\ntask(timed(A, B), 'a'); task(locks(B, A), 'b')",
+    "started by another thread, which may cancel it": "asyncio.run_coroutine_threadsafe(locks(A, B), asyncio.get_running_loop()); task(locks(B, A), 'b')",
     "a manager that releases the lock": "class Pause:\n    async def __aenter__(self): A.release()\n    async def __aexit__(self, *exc): await A.acquire()\n"
     "async def takes():\n    await A.acquire(); await nap()\n"
     "async def pauses():\n    async with A:\n        async with Pause(): await settled(); await named['b']\n"
