@@ -7,6 +7,7 @@ import contextlib
 import operator
 import os
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -52,6 +53,11 @@ A, B = asyncio.Lock(), asyncio.Lock()
 TWO = "a waits for the lock that b holds, b waits for the lock that a holds"
 PARENT = "named['p'] = task({}, 'p')"
 CIRCLES = {
+    "with callbacks of one's own": (
+        "s = set()\nfor n, x, y in ('a', A, B), ('b', B, A):\n    t = task(locks(x, y), n); s.add(t)\n"
+        "    t.add_done_callback(s.discard); t.add_done_callback(lambda t: None)",
+        TWO,
+    ),
     "await": (
         "for n, other in ('a', 'b'), ('b', 'c'), ('c', 'a'): named[n] = task(awaits(other), n)",
         "a waits for b, b waits for c, c waits for a",
@@ -186,6 +192,9 @@ NONE = {
     "class Own(Base):\n    async def __aexit__(self, *exc):\n        async with asyncio.timeout(3600): await named['b']\n"
     "        await super().__aexit__(*exc)\nasync def leaves():\n    async with Own(): pass\n"
     "named['a'] = task(leaves(), 'a'); named['b'] = task(awaits('a'), 'b')",
+    "a file of the user's": "class Mine(open('/dev/null').__class__):\n    def __enter__(self): pass  # may set a deadline\n"
+    "async def timed(x, y):\n    with Mine(open('/dev/null', 'rb')): await locks(x, y)\ntask(timed(A, B), 'a'); task(locks(B, A), 'b')",
+    "started by another thread, which may cancel it": "asyncio.run_coroutine_threadsafe(locks(A, B), asyncio.get_running_loop()); task(locks(B, A), 'b')",
     "a manager that releases the lock": "class Pause:\n    async def __aenter__(self): A.release()\n    async def __aexit__(self, *exc): await A.acquire()\n"
     "async def takes():\n    await A.acquire(); await nap()\n"
     "async def pauses():\n    async with A:\n        async with Pause(): await settled(); await named['b']\n"
@@ -500,6 +509,25 @@ def test_what_is_gathered_is_looked_at_once_for_all_who_wait(loop: asyncio.Abstr
         assert first is not None
         assert len(first.tasks) == 5
         assert all(found.of(task) is first for task in tasks)
+        gathered.cancel()
+        await asyncio.wait(tasks)
+
+    loop.run_until_complete(main())
+
+
+def test_many_tasks_take_little_time(loop: asyncio.AbstractEventLoop) -> None:
+    async def main() -> None:
+        gathered = asyncio.gather(*(asyncio.sleep(3600) for _ in range(3000)))
+
+        async def waits() -> None:
+            await asyncio.gather(gathered)
+
+        tasks = [asyncio.create_task(waits()) for _ in range(100)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        started = time.monotonic()
+        assert Waits(tasks).deadlocks() == []
+        assert time.monotonic() - started < 4  # each of what is gathered is looked at once for each who waits
         gathered.cancel()
         await asyncio.wait(tasks)
 

@@ -265,7 +265,8 @@ def has_begun(task: asyncio.Task[Any]) -> bool:
 
 def waits_for(task: asyncio.Task[Any]) -> asyncio.Future[Any] | None:
     """Return the future that the task is suspended on; None if it is about to run, runs, or has ended."""
-    waiter: asyncio.Future[Any] | None = _attribute(task, "_fut_waiter")
+    plain = type(task) is asyncio.Task  # where nothing is suppressed, and no interrupt lost
+    waiter: asyncio.Future[Any] | None = waiter_of(task) if plain else _attribute(task, "_fut_waiter")
     return waiter
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 from types import BuiltinMethodType, FrameType, FunctionType, GeneratorType, MethodDescriptorType, MethodType
 from typing import Any, NamedTuple
 
@@ -46,6 +47,7 @@ _HOSTS = ("IPython", "ipykernel", "ipyrunner")
 # What asyncio calls from these when a future has ended passes on nothing.
 _ENDINGS = (asyncio.tasks.__file__, asyncio.base_events.__file__)
 _LIBRARY = f"{os.sep}site-packages{os.sep}", os.path.dirname(os.__file__) + os.sep
+_STDLIB = frozenset(sys.stdlib_module_names)
 _BUILTIN = (BuiltinMethodType, MethodDescriptorType)
 
 
@@ -123,8 +125,14 @@ def _is_harmless(context: Any, *, asyncios: bool) -> bool:
     kind = type(context)
     if kind is asyncio.Timeout:  # of the user's: may be given a deadline later
         return asyncios and bool(context.when() is None)
-    exit_method = next((vars(cls)["__exit__"] for cls in kind.__mro__ if "__exit__" in vars(cls)), None)
-    return kind in _HARMLESS or type(exit_method) in _BUILTIN  # a file, a lock of threading
+    # A file, say, or a lock of threading.
+    return kind in _HARMLESS or (
+        kind.__module__ in _STDLIB and all(type(_method(kind, name)) in _BUILTIN for name in ("__enter__", "__exit__"))
+    )
+
+
+def _method(kind: type, name: str) -> object:
+    return next((vars(cls)[name] for cls in kind.__mro__ if name in vars(cls)), None)
 
 
 def _is_of_future(last: Any) -> bool:

@@ -236,7 +236,7 @@ class _Free:
 
     def add(self, keys: Iterable[int]) -> None:
         """Let *keys* be free, and all that is because of that."""
-        pending = [key for key in keys if key not in self.keys]
+        pending = [key for key in dict.fromkeys(keys) if key not in self.keys]
         self.keys.update(pending)
         while pending:
             for key in self._then.get(pending.pop(), ()):
