@@ -29,6 +29,8 @@ COLUMNS = {
     "nest ÷ script": ("nest_asyncio2", "script"),
 }
 
+PARTS = ("shapes", "cells", "interrupts", "answers", "scale")
+
 
 def ratios(results: dict[str, list[tuple[float, float]]], ours: str, theirs: str, which: int = 0) -> list[float]:
     return sorted(a[which] / b[which] for a, b in zip(results[ours], results[theirs], strict=True))
@@ -292,6 +294,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15, help="how often each is measured (default: 15)")
     parser.add_argument("--quick", action="store_true", help="three rounds, a tenth of the large numbers")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="measure these alone")
     parser.add_argument("--json", metavar="FILE", help="write all measurements there")
     parser.add_argument("--plot", metavar="FILE", help="draw the shapes there (needs matplotlib)")
     options = parser.parse_args()
@@ -310,19 +313,19 @@ def main() -> None:
     print(", ".join(f"{name} {value}" for name, value in machine.items()))
     found: dict[str, Any] = {"machine": machine}
     for part in (shapes, cells, interrupts, answers):
-        if part is cells and sys.platform != "linux":
+        if part.__name__ not in options.parts or (part is cells and sys.platform != "linux"):
             continue
         print(f"\n{part.__doc__}")
         with Contestants() as c:
             found[part.__name__] = part(c, rounds)
-    if sys.platform == "linux":
+    if "scale" in options.parts and sys.platform == "linux":
         print(f"\n{scale.__doc__}")
         with Contestants() as c:
             found["scale"] = scale(c, options.quick)
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
             json.dump(found, file, indent=1)
-    if options.plot:
+    if options.plot and "shapes" in found:
         from plot import draw
 
         draw(found, options.plot)
