@@ -112,29 +112,15 @@ def test_a_failing_cell_aborts_what_is_queued(k: Kernel) -> None:
 )
 def test_status_is_shown_while_a_cell_awaits(k: Kernel, magic: str) -> None:
     main = started(k, WAITING)
+    waiting = k.begin("%atasks wait all")
     own = number(main)
     shown = k.ok(magic.format(own))
     assert "asyncio.sleep(600)" in (shown.value or shown.stdout) or "arunner" in magic
     assert len(counts(shown)) == 1
+    assert waiting.reply is None
     k.interrupt()
     k.finish(main)
-
-
-@pytest.mark.parametrize("magic", ["%atasks", "%arunner", "%atasks tree", "%atasks show later", "%atasks cancel later"])
-def test_status_is_shown_in_its_turn_where_cells_are_queued(k: Kernel, magic: str) -> None:
-    # As by "Run All": it may be about what they start.
-    main = started(k, WAITING)
-    own = number(main)
-    queued = k.begin("later = asyncio.create_task(asyncio.sleep(600), name='later')")
-    shown = k.begin(magic)
-    by_number = k.ok(f"%atasks show In[{own}]")
-    assert "asyncio.sleep(600)" in by_number.stdout
-    assert queued.reply is shown.reply is None
-    k.interrupt()
-    k.finish(main)
-    k.finish(shown)
-    assert "later" in (shown.value or shown.stdout) or magic == "%arunner"
-    k.ok("later.cancel(); await asyncio.wait([later])")
+    k.finish(waiting)
 
 
 def test_values_and_history_are_each_cells_own(k: Kernel) -> None:

@@ -84,7 +84,7 @@ def is_status_cell(source: str, *, queued: bool) -> bool:
     """Return whether the cell is ``%atasks`` or ``%arunner`` alone, to be answered at once while another one awaits.
 
     Not what blocks or ends anything that the other one is in; and, if cells are *queued* behind that, only what names a
-    cell: what they start is to be seen, and a name may be that of a task of theirs. So it is with "Run All".
+    cell: a task may be one that they start.
     """
     match _parse(source):
         case ast.Module(
@@ -101,13 +101,13 @@ def is_status_cell(source: str, *, queued: bool) -> bool:
         case _:
             return False
     action, *tasks = line.split() or [""]
-    if queued and not (tasks and all(re.fullmatch(r"In\[\d+\]", task) for task in tasks)):
-        return False
     if name == "arunner":
         return action in ("", "status") and not tasks
-    if name != "atasks":
+    if name != "atasks" or "wait" in tasks:
         return False
-    return action in ("", "tree", "show", "cancel", "background", "-a", "--all", "--live") and "wait" not in tasks
+    if action in ("cancel", "background"):
+        return not queued or all(re.fullmatch(r"In\[\d+\]", task) for task in tasks)
+    return action in ("", "tree", "show", "-a", "--all", "--live")
 
 
 def _parse(source: str) -> ast.Module | None:

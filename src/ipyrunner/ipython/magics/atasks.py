@@ -112,7 +112,7 @@ class TaskMagics(Magics):
         that one. Both name tasks that wait for each other, so that none of them can go on.
 
         With ipykernel 7 and IPython 9.8 it is answered at once even while another cell awaits, if it is alone in its
-        cell and no other cells are queued. `%atasks wait` is not: it blocks.
+        cell; so with "Run All" before the cells above it. `%atasks wait` is not: it blocks.
         """
         arguments = ATASKS.parse(self.atasks, without_comment(line))
         if arguments.help:
