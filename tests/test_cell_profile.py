@@ -34,7 +34,7 @@ def compute():
 async def child():
     compute()
     await nap()
-async def nap(): await asyncio.sleep(0.05)
+async def nap(): await asyncio.sleep(0.3)  # many samples, also on a busy machine
 """
 # What is below the user's code, and what is around it.
 MACHINERY = [
@@ -439,7 +439,7 @@ def test_it_is_text_in_a_terminal(start: Callable[..., Terminal]) -> None:
         setup="def compute(): end = time.process_time() + 0.05; any(time.process_time() > end for _ in iter(int, 1))"
     )
     terminal.run("import time")
-    output: Any = terminal.run("%%arun --profile\ncompute()\nawait asyncio.sleep(0.05)\n")
+    output: Any = terminal.run("%%arun --profile\ncompute()\nawait asyncio.sleep(0.3)\n")
     assert "compute" in output
     assert "[await]" in output
     assert "iframe" not in output
