@@ -248,9 +248,9 @@ class NotebookRunner(Settings):
             self._left_behind += late  # with what clean-up has started
             for task in late:
                 say(
-                    f"ipyrunner: the task {label_of(task)} ({short(function_of(task))}) was cancelled, but did not end "
-                    f"before its loop was closed (NotebookRunner.shutdown_timeout: {timeout:.3g} seconds; an interrupt "
-                    "ends the waiting)"
+                    f"ipyrunner: the task {label_of(task)} was cancelled, but did not end before its loop was closed "
+                    f"({short(function_of(task))}; NotebookRunner.shutdown_timeout: {timeout:.3g} seconds; an "
+                    "interrupt ends the waiting)"
                 )
         finally:
             self._left_behind = [task for task in self._left_behind if not is_done(task)]
