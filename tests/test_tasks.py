@@ -236,8 +236,9 @@ def test_wait_blocks_until_the_tasks_have_ended(shared: Kernel) -> None:
     late = shared.run("%atasks wait w --timeout 0.05")
     assert late.ename == "TimeoutError"
     assert "still running after 0.05 seconds: w" in late.traceback
-    shared.ok("asyncio.get_event_loop().call_later(0.05, event.set)")
-    assert shared.ok("%atasks wait w --timeout 20").stdout == "w ended without an error\n"
+    # In one cell without await: the loop rests until %atasks runs it.
+    wait = "asyncio.get_event_loop().call_later(0.05, event.set)\n%atasks wait w --timeout 20"
+    assert shared.ok(wait).stdout == "w ended without an error\n"
     ended = shared.ok("%atasks wait w").stdout  # it has ended by now
     assert re.fullmatch(r"w \(task \d+, started in In\[\d+\]\) ended without an error after .* s, .* s ago\n", ended)
     shared.ok("t = asyncio.create_task(asyncio.sleep(60), name='long'); print('up')")
