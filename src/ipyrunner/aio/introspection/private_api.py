@@ -27,11 +27,11 @@ import gc
 import sys
 from collections import deque
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from operator import attrgetter
 from types import BuiltinMethodType, CodeType, CoroutineType, FrameType, FunctionType, MethodType
 from typing import Any, NamedTuple, TypeGuard, TypeVar
 
-from .exceptions import suppressed
 from .task_state import coro_of, is_done, loop_of, own_context
 
 __all__ = [
@@ -224,7 +224,7 @@ def tasks_of(loop: asyncio.AbstractEventLoop) -> set[asyncio.Task[Any]]:
         except RuntimeError:  # another thread starts one at this moment
             is_all = False
     if not is_all:
-        with suppressed():
+        with suppress(BaseException):  # of the user's classes, KeyboardInterrupt too
             known += asyncio.all_tasks(loop)
     return {task for task in known if loop_of(task) is loop and not is_done(task)}
 
