@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import re
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from hostile import PRELUDE
+from ipyrunner.aio.introspection.loop_class import new_loop
+from ipyrunner.aio.tasks.task_records import Started
+from ipyrunner.ipython.magics.live import loop_watch
+from ipyrunner.ipython.magics.live.loop_watch import LoopWatch
+from ipyrunner.ipython.magics.live.snapshot import Snapshot, snapshot
 from kernels import BEFORE, CONCURRENT, DEADLINE, Kernel, kernel
 
 pytest.importorskip("anywidget")
@@ -120,21 +128,49 @@ await asyncio.sleep(0)
     assert {row["name"] for row in message["rows"]} >= {"a", "b"}
 
 
-def test_tasks_stand_below_the_task_that_has_started_them(live: Kernel) -> None:
-    view = display(live)
-    view.see()
-    view.wait_for_rows()  # from here on it is known who starts whom
-    cell = named(
-        live,
-        """
+PARENT = """
 async def parent():
     asyncio.create_task(fetch(1), name='child')
     await asyncio.sleep(1000)
 p = asyncio.create_task(parent(), name='parent')
 await asyncio.sleep(0); await asyncio.sleep(0)
-""",
-    )
+"""
+
+
+def test_tasks_stand_below_the_task_that_has_started_them(live: Kernel) -> None:
+    view = display(live)
+    view.see()
+    view.wait_for_rows()  # from here on it is known who starts whom
+    cell = named(live, PARENT)
     view.wait_for_rows((0, cell), (1, "parent"), (2, "child"))
+
+
+def test_it_is_known_on_the_next_loop_too_who_starts_whom(live: Kernel) -> None:
+    view = display(live)
+    view.see()
+    view.wait("tasks", lambda m: m["lags"])
+    live.ok("%arunner close")
+    view.wait("tasks", lambda m: not m["lags"])
+    live.ok("await asyncio.sleep(0)")
+    view.wait("tasks", lambda m: m["lags"])
+    cell = named(live, PARENT)
+    view.wait_for_rows((0, cell), (1, "parent"), (2, "child"))
+
+
+def test_what_an_earlier_cell_has_started_stands_below_what_waits_for_it(live: Kernel) -> None:
+    # All cells run in one task: the present one is that which has started both.
+    view = display(live)
+    view.see()
+    view.wait_for_rows()
+    first = named(live, "a = asyncio.create_task(fetch(1), name='a')\n"
+        "async def wait():\n    await a\n"
+        "b = asyncio.create_task(wait(), name='b'); await asyncio.sleep(0)\n")  # fmt: skip
+    cell = live.begin("print('go'); await asyncio.sleep(1000)")
+    live.wait_for(cell, "go")
+    message = view.wait("tasks", lambda m: [row["kind"] for row in m["rows"]] == ["past", "task", "task", "cell"])
+    assert [(row["depth"], row["name"]) for row in message["rows"]][:3] == [(0, first), (1, "b"), (2, "a")]
+    live.interrupt()
+    assert live.finish(cell).ename == "KeyboardInterrupt"
 
 
 @needs_comms_in_cells
@@ -278,6 +314,25 @@ def test_a_view_whose_page_has_gone_without_a_word_ends(live: Kernel) -> None:
     live.ok("module._SEEN = seen")
 
 
+def test_a_view_whose_loop_was_closed_ends_when_it_is_no_longer_seen(live: Kernel, end: Path) -> None:
+    view = display(live)
+    view.see()
+    view.wait("tasks", lambda m: m["lags"])
+    # A thread says so: a cell would make a loop, and a message of the view's too.
+    live.ok(f"""
+def tell(watcher):
+    watcher.join()
+    open({str(end)!r}, "w").close()
+for thread in threading.enumerate():
+    if thread.name == "ipyrunner: live view":
+        threading.Thread(target=tell, args=(thread,), daemon=True).start()
+seen = get_ipython().magics_manager.registry['TaskMagics']._view._seen
+seen.update(dict.fromkeys(seen, 0.0))
+%arunner close
+""")
+    live.wait_until(end.exists)
+
+
 def test_ten_copies_are_one_view_and_end_with_the_last_of_them(live: Kernel) -> None:
     views = [display(live) for _ in range(10)]
     assert len({view.comm_id for view in views}) == 1
@@ -416,6 +471,17 @@ def test_a_task_that_is_no_cell_cannot_go_to_the_background(live: Kernel) -> Non
     live.expect_alive()
 
 
+@pytest.mark.parametrize("action", ["cancel", "background"])
+def test_a_button_of_a_task_that_has_ended_says_so(live: Kernel, action: str) -> None:
+    view = display(live)
+    live.ok(
+        "import ipyrunner; a = asyncio.create_task(asyncio.sleep(0), name='a'); number = ipyrunner.tasks()[-1].number; await a"
+    )
+    number = int(live.ok("number").value or "")
+    view.say(type=action, number=number)
+    assert view.wait("done")["text"] == f"task {number} has ended"
+
+
 def test_its_text_is_the_table(live: Kernel) -> None:
     live.ok("a = asyncio.create_task(fetch(1), name='a'); await asyncio.sleep(0)")
     cell = live.ok("%atasks --live")
@@ -452,3 +518,115 @@ def test_without_anywidget_the_error_names_it(live: Kernel) -> None:
     assert "%pip install anywidget" in cell.stderr + cell.traceback
     live.ok("del sys.modules['anywidget']")
     live.expect_alive()
+
+
+# -- in this process: what is left out, and the thread that asks
+
+
+def shown(tasks: list[asyncio.Task[Any]]) -> Snapshot:
+    entries = [Started(task, number, 0.0) for number, task in enumerate(tasks, 1)]
+    return snapshot(entries, cells=[], parent_of=lambda task: None, name_file=str)
+
+
+@pytest.mark.parametrize("number", [300, 400])  # all are looked at closely, or some
+def test_of_tasks_that_are_alike_five_are_shown_and_all_others_are_counted(number: int) -> None:
+    async def main() -> Snapshot:
+        tasks = [asyncio.create_task(asyncio.sleep(60)) for _ in range(number)]
+        await asyncio.sleep(0)
+        return shown(tasks)
+
+    found = asyncio.run(main())
+    assert [row["kind"] for row in found["rows"]] == ["past"] + 5 * ["task"]
+    assert found["total"] == number
+    assert found["rest"] == f"and {number - 5} more: {number - 5} waiting"
+
+
+def test_of_tasks_that_are_not_alike_no_more_rows_are_shown_than_can_be_read() -> None:
+    async def follow(task: asyncio.Task[Any]) -> None:
+        await task
+
+    async def main() -> Snapshot:
+        tasks: list[asyncio.Task[Any]] = [asyncio.create_task(asyncio.sleep(60))]
+        for _ in range(99):
+            tasks.append(asyncio.create_task(follow(tasks[-1])))
+        await asyncio.sleep(0)
+        return shown(tasks)
+
+    found = asyncio.run(main())
+    assert [row["depth"] for row in found["rows"]] == [*range(60)]
+    assert found["rest"] == "and 41 more: 41 waiting"
+
+
+def turn(loop: asyncio.AbstractEventLoop) -> None:
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+
+
+def test_it_begins_again_though_the_thread_that_it_has_ended_is_still_there(loop: asyncio.AbstractEventLoop) -> None:
+    asks, go_on = threading.Event(), threading.Event()
+
+    def get_loop() -> asyncio.AbstractEventLoop:
+        asks.set()
+        assert go_on.wait(DEADLINE)
+        return loop
+
+    async def main() -> None:
+        answered = asyncio.Event()
+        watch = LoopWatch(get_loop, answer=answered.set, blocked=lambda blocked: None, gone=lambda: None)
+        watch.start()
+        try:
+            assert asks.wait(DEADLINE)
+            watch.stop()
+            watch.start()
+            go_on.set()
+            await asyncio.wait_for(answered.wait(), DEADLINE)
+        finally:
+            go_on.set()
+            watch.stop()
+
+    loop.run_until_complete(main())
+
+
+def test_the_next_loop_is_asked_though_the_one_before_has_not_answered(loop: asyncio.AbstractEventLoop) -> None:
+    # As after `%arunner restart`: nobody runs the loop before any more.
+    present, answers = loop, list[asyncio.AbstractEventLoop]()
+    watch = LoopWatch(
+        lambda: present,
+        answer=lambda: answers.append(asyncio.get_running_loop()),
+        blocked=pytest.fail,
+        gone=pytest.fail,  # type: ignore[arg-type]
+    )
+    watch._ask()
+    present = new_loop()
+    try:
+        watch._ask()
+        turn(present)
+        turn(loop)  # it is late
+        assert answers == [present]
+    finally:
+        present.close()
+
+
+def test_an_answer_that_takes_long_is_asked_for_less_often(
+    loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, answers = 100.0, 0
+    monkeypatch.setattr(loop_watch, "time", SimpleNamespace(monotonic=lambda: now))
+
+    def answer() -> None:
+        nonlocal now, answers
+        now += 1
+        answers += 1
+
+    def ask() -> int:
+        watch._ask()
+        turn(loop)
+        return answers
+
+    watch = LoopWatch(lambda: loop, answer=answer, blocked=pytest.fail, gone=pytest.fail)  # type: ignore[arg-type]
+    assert ask() == 1
+    assert ask() == 1
+    now += 19
+    assert ask() == 1
+    now += 1
+    assert ask() == 2

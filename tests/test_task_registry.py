@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from ipyrunner import NotebookRunner
+from ipyrunner.aio.introspection.loop_class import new_loop
 from ipyrunner.aio.introspection.running_loop import register_task, unregister_task
 from ipyrunner.aio.tasks.registry import Tasks
 from loops import looked_at, put_off
@@ -199,6 +200,38 @@ def test_the_main_task_is_one_while_something_runs_in_it(loop: asyncio.AbstractE
     loop.run_until_complete(asyncio.wait([main, other]))
     assert other.get_name() in (names := [entry.name for entry in books.ended()])
     assert main.get_name() not in names
+
+
+def test_tasks_that_the_loop_has_not_made_are_found_at_once(loop: asyncio.AbstractEventLoop, books: Tasks) -> None:
+    another = new_loop()
+    made = loop.create_task(asyncio.sleep(60))
+    found = asyncio.Task(asyncio.sleep(60), loop=loop)
+    elsewhere = asyncio.Task(asyncio.sleep(60), loop=another)
+    first = books.started()
+    assert [entry.task for entry in first] == [made, found]
+    assert books.started() == first
+    for task in made, found, elsewhere:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            task.get_loop().run_until_complete(task)
+    another.close()
+
+
+def test_a_task_keeps_its_number_when_those_before_it_are_watched(
+    loop: asyncio.AbstractEventLoop, books: Tasks
+) -> None:
+    async def main() -> None:
+        tasks = [loop.create_task(asyncio.sleep(60)) for _ in range(300)]
+        await asyncio.sleep(0)
+        before = books.started()
+        assert [entry.task for entry in before if entry.task in tasks] == tasks
+        books._young._hand_some_on(10)
+        assert books.started() == before
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+    loop.run_until_complete(main())
 
 
 def test_what_has_ended_is_listed_once(loop: asyncio.AbstractEventLoop, books: Tasks) -> None:
