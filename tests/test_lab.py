@@ -378,6 +378,7 @@ done, _ = await asyncio.wait([one, two], return_when="FIRST_COMPLETED")
 print("ended:", [task.get_name() for task in done])
 await two
 """)
+    expect(live_row(live, "one").locator(".ipyrunner-name")).to_have_css("padding-left", "16px")  # below the cell
     expect(live_row(live, "one").locator(".ipyrunner-state")).to_have_text("waiting")
     expect(live_row(live, "one").locator(".ipyrunner-where")).to_contain_text("in fetch: await asyncio.sleep(600)")
     cell.expect_running()
@@ -424,6 +425,28 @@ def test_the_live_view_costs_nothing_while_it_is_not_seen(notebook: Notebook) ->
         if "watching: []" in cell.outputs.inner_text():
             break
         assert time.monotonic() < deadline
+
+
+def test_the_live_view_costs_nothing_while_the_page_is_hidden(notebook: Notebook) -> None:
+    live = notebook.run("%atasks --live")
+    live.expect(re.compile(r"no tasks|\d tasks?")).expect_end()
+    notebook.run("import threading\nviews = lambda: [t.name for t in threading.enumerate() if 'live view' in t.name]")
+    for state in ("hidden", "visible"):  # as another tab in front of it
+        notebook.page.evaluate(
+            """state => {
+                Object.defineProperty(document, "visibilityState", {value: state, configurable: true});
+                document.dispatchEvent(new Event("visibilitychange"));
+            }""",
+            state,
+        )
+        deadline = time.monotonic() + DEADLINE
+        while True:
+            cell = notebook.run("await asyncio.sleep(0); print('views:', len(views()))")
+            cell.expect("views:").expect_end()
+            if f"views: {int(state == 'visible')}" in cell.outputs.inner_text():
+                break
+            assert time.monotonic() < deadline
+    notebook.page.evaluate("delete document.visibilityState")
 
 
 def test_the_restart_button_lets_tasks_clean_up(notebook: Notebook, tmp_path: Path) -> None:

@@ -64,9 +64,20 @@ def test_the_live_table_is_drawn_again_until_control_c(either: Terminal) -> None
     rows = lambda: re.findall(r"^\d+ +(\S+)", either.text.rpartition("%atasks --live")[2], re.MULTILINE)  # noqa: E731
     either.wait(lambda: rows() == ["first"], "one row")
     either.type(CONTROL_C)
-    assert "Traceback" not in either.finish()
+    output = either.finish()
+    assert "Traceback" not in output
+    assert "Out[" not in output  # the table is not shown once more
     assert out(either.run("first.done()")) == "False"
     expect_alive(either)
+
+
+def test_the_live_table_is_drawn_once_in_a_cell_that_awaits(terminal: Terminal) -> None:
+    # The view blocks, so it would end what the cell waits for.
+    terminal.run("first = asyncio.create_task(asyncio.sleep(3600), name='first'); await asyncio.sleep(0)")
+    shown = out(terminal.run("await asyncio.sleep(0); get_ipython().run_line_magic('atasks', '--live')"))
+    assert re.search(r"^\d+ +first +waiting", shown, re.MULTILINE)
+    assert "Ctrl-C" not in shown
+    expect_alive(terminal)
 
 
 def test_without_rich_the_live_table_is_drawn_once(terminal: Terminal) -> None:
