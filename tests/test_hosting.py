@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -37,12 +38,12 @@ def poll(request: pytest.FixtureRequest) -> bool:
 Escaped = list[BaseException]
 
 
-def run_host(guest: Any, poll: bool, main: Callable[[Hosting], Any]) -> Escaped:
+def run_host(guest: Any, poll: bool, main: Callable[[Hosting], Any], **options: Any) -> Escaped:
     """Run *main* in a host whose guest is *guest*."""
     escaped: Escaped = []
 
     async def host_main() -> None:
-        hosting = Hosting(asyncio.get_running_loop(), guest, escaped=escaped.append, poll=poll)
+        hosting = Hosting(asyncio.get_running_loop(), guest, escaped=escaped.append, poll=poll, **options)
         hosting.start()
         try:
             async with asyncio.timeout(30):
@@ -115,6 +116,48 @@ def test_the_host_is_woken_by_timers_fds_and_callbacks(guest: Any, poll: bool) -
         return servers[0].sockets[0].getsockname()
 
     servers: list[asyncio.Server] = []
+    run_host(guest, poll, main)
+
+
+@pytest.mark.parametrize("who", ["a signal handler", "another thread"])
+@pytest.mark.parametrize("what", ["callback", "timer"])
+def test_the_host_is_woken_by_what_comes_as_the_guest_begins(guest: Any, poll: bool, who: str, what: str) -> None:
+    # As a handler of SIGINT, which is raised where ours is put in place, or ipykernel's control thread at a shutdown.
+    event = asyncio.Event()
+    works: list[Callable[[], object]] = []
+
+    @contextmanager
+    def between() -> Iterator[None]:
+        while works:
+            if who == "another thread":
+                thread = threading.Thread(target=works.pop())
+                thread.start()
+                thread.join()
+            else:
+                works.pop()()
+        yield
+
+    async def main(hosting: Hosting) -> None:
+        host = asyncio.get_running_loop()
+        for _ in range(3):
+            event.clear()
+            works.append(lambda: host.call_soon(event.set) if what == "callback" else host.call_later(0.01, event.set))
+            await event.wait()
+
+    run_host(guest, poll, main, between=between)
+
+
+def test_the_host_is_woken_by_another_threads_timer(guest: Any, poll: bool) -> None:
+    async def main(hosting: Hosting) -> None:
+        host = asyncio.get_running_loop()
+        event = asyncio.Event()
+        rests = threading.Event()
+        thread = threading.Thread(target=lambda: rests.wait(30) and host.call_later(0.01, event.set))
+        thread.start()
+        guest.call_later(0.01, rests.set)
+        await event.wait()
+        thread.join()
+
     run_host(guest, poll, main)
 
 

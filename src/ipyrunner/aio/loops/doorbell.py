@@ -1,8 +1,9 @@
-"""Know when somebody on this thread gives work to a loop that is at rest: it makes no fd readable."""
+"""Know when somebody gives work to a loop that is at rest, without waking it: that makes no fd readable."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,9 @@ __all__ = ["Doorbell"]
 class Doorbell:
     """From :meth:`hang` to :meth:`take`, call *ring* before a callback or a timer is put on *loop*.
 
+    On the thread that has hung it. What another thread puts there, which asyncio does not allow, wakes *loop*: when
+    ipykernel 7 is told to shut down, its control thread puts a timer on the kernel's loop.
+
     It hangs and is taken many times in each cell: where nobody has replaced the methods, without an ``Override``.
     """
 
@@ -21,6 +25,7 @@ class Doorbell:
         self._loop = loop
         self._ring = ring
         self._is_hung = False
+        self._thread = 0
         self._overrides: list[Override] = []
         cls = type(loop)
         # For each name the function of the class, and what rings and calls it.
@@ -30,6 +35,7 @@ class Doorbell:
 
     def hang(self) -> None:
         """Begin to ring."""
+        self._thread = threading.get_ident()
         loop, self._is_hung = self._loop, True
         for name, function, bell in self._bells:
             if getattr(getattr(loop, name), "__func__", None) is function:
@@ -50,8 +56,17 @@ class Doorbell:
 
     def _ringing(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def schedule(*args: Any, **kwargs: Any) -> Any:
-            if self._is_hung:  # else somebody has wrapped this since, and calls it after the end
+            if not self._is_hung:  # somebody has wrapped this since, and calls it after the end
+                return original(*args, **kwargs)
+            if threading.get_ident() == self._thread:
                 self._ring()
-            return original(*args, **kwargs)
+                return original(*args, **kwargs)
+            handle = original(*args, **kwargs)
+            self._loop.call_soon_threadsafe(_nothing)
+            return handle
 
         return schedule
+
+
+def _nothing() -> None:
+    """Be a callback whose only use is that the loop comes to run it."""

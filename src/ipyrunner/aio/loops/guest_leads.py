@@ -8,8 +8,8 @@ the guest watches the host's selector fd (an epoll or kqueue fd is itself pollab
 timer, and gives way the moment one of them fires. The host then runs one iteration, and the guest leads again. The
 guest needs nothing but the public API for that, so uvloop is as good a guest as asyncio's own.
 
-What somebody on this thread schedules on the resting host while the guest leads (``host.call_soon``) makes no fd
-readable. Two instance attributes that exist only for that time ring a doorbell.
+What somebody schedules on the resting host while the guest leads (``host.call_soon``) makes no fd readable. Two
+instance attributes that exist only for that time ring a doorbell.
 
 A host without a pollable fd, or a guest that cannot watch one (both on Windows): the guest leads in short slices, which
 grow while the host has nothing to do.
@@ -198,6 +198,8 @@ class Hosting:
         end: asyncio.Handle | None = None
         self._gives_way = False
         try:
+            # Before the doorbell hangs: a signal handler may ring it at once, and this turn is what has to end then.
+            self._in_turn = True
             if seconds == 0:
                 end = guest.call_soon(self._give_way)  # one iteration, without waiting
             else:
@@ -208,7 +210,6 @@ class Hosting:
                     end = guest.call_later(seconds, self._give_way)
                 self._doorbell.hang()
             with running_as(NOTHING), self._between():
-                self._in_turn = True
                 guest.run_forever()
         except (KeyboardInterrupt, SystemExit) as exc:
             self._escaped(exc)
