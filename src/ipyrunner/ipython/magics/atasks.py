@@ -109,10 +109,10 @@ class TaskMagics(Magics):
             %atasks background In[6]
 
         `%atasks tree` shows them below the cells that have started them; a task that another one waits for stands below
-        that one. Both name tasks that wait for each other, so that none of them can go on.
+        that one. `%atasks` and `%atasks tree` also name deadlocks: tasks that wait for each other.
 
         With ipykernel 7 and IPython 9.8 it is answered at once even while another cell awaits, if it is alone in its
-        cell; so with "Run All" before the cells above it. `%atasks wait` is not: it blocks.
+        cell. So with "Run All" it may be answered before the cells above it have run. `%atasks wait` blocks instead.
         """
         arguments = ATASKS.parse(self.atasks, without_comment(line))
         if arguments.help:
