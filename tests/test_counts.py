@@ -91,7 +91,8 @@ def test_function_calls_of_a_thousand_tasks(
     spawns: Callable[[bool], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The first look at new tasks comes after a while, which is soon on a slow machine, and others with collections.
-    monkeypatch.setattr(young_tasks, "_PAUSE", 60.0)
+    for pause in ("_PAUSE", "_LONGEST_PAUSE"):
+        monkeypatch.setattr(young_tasks, pause, 60.0)
 
     def calls(kept: bool) -> int:
         loop, count = spawns(kept), 0
