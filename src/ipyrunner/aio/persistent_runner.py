@@ -368,7 +368,8 @@ class PersistentRunner:
 
     def _leave(self) -> None:
         """Before and after each run of the loop: put back what an interrupt has set aside; end a forked child."""
-        self._queue.put_back()
+        if self._queue.aside:
+            self._queue.put_back()
         if self._is_copy:
             run = self.interrupts.present
             unfinished = run is not None and not run.is_done

@@ -34,7 +34,8 @@ class ReadyQueue:
         self._loop = loop
         self._queue = ready_callbacks(loop)
         self._context = contextvars.Context()
-        self._aside: list[Any] = []
+        # What was set aside.
+        self.aside: list[Any] = []
         self._filler: Any = None
 
     def __len__(self) -> int:
@@ -106,11 +107,11 @@ class ReadyQueue:
 
     def set_aside(self) -> None:
         """Let the loop call nothing more before :meth:`put_back`. In a callback; whoever runs the loop puts back."""
-        if self._aside or not self._movable() or self._queue is None:
+        if self.aside or not self._movable() or self._queue is None:
             return
         filler, popleft = self._get_filler(), self._queue.popleft
-        self._aside += [popleft() for _ in range(len(self._queue))]  # other threads may append meanwhile
-        self._queue.extendleft([filler] * len(self._aside))
+        self.aside += [popleft() for _ in range(len(self._queue))]  # other threads may append meanwhile
+        self._queue.extendleft([filler] * len(self.aside))
 
     def _get_filler(self) -> Any:
         # A loop counts what it calls in an iteration: what is taken away has to be replaced, by what does nothing.
@@ -125,12 +126,12 @@ class ReadyQueue:
 
     def put_back(self) -> None:
         """Put back what was set aside. Outside of the loop; idempotent."""
-        if self._aside and self._queue is not None:
+        if self.aside and self._queue is not None:
             for _ in range(len(self._queue)):
                 handle = self._queue.popleft()
                 if handle is not self._filler:
                     self._queue.append(handle)
-            aside, self._aside = self._aside, []
+            aside, self.aside = self.aside, []
             self._queue.extendleft(reversed(aside))
             if not self._loop.is_closed():
                 self._loop.call_soon(_nothing, context=self._context)  # uvloop looks at its queue when told

@@ -286,6 +286,9 @@ def _runs(frame: FrameType | None, codes: Container[CodeType | None]) -> bool:
 def _hold(original: Callable[[], None]) -> Callable[[], None]:
     @uninterruptible
     def flush() -> None:
+        if not is_default_handler(handler_of(signal.SIGINT)):  # nothing that raises
+            original()
+            return
         with Held(then_raise=True):
             original()
 
