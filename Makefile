@@ -1,5 +1,5 @@
 # make demo: run notebooks/quickstart.ipynb on a real kernel. make check: format, lint, types.
-# make test: the tests; those of JupyterLab and of windows where Chromium and Xvfb are. make test-all: installs both first.
+# make test: the tests, without those that are marked slow. make test-all: all of them; it first installs Chromium and Xvfb.
 # make docs: the documentation site, in docs/_build/html; the tutorial is executed by a real kernel.
 # make bench: speed, against plain asyncio and the stock kernel (ARGS=--quick: in two minutes). make soak: thousands of random interrupts.
 # make package: sdist and wheel in dist/, checked; the demo again, with the wheel in an environment of its own.
@@ -10,11 +10,12 @@ VENV ?= .venv
 # The dependency group that the tests run with: test, base (no front ends) or oldest (base with the oldest versions).
 GROUP ?= test
 # For pytest: make test ARGS='-k interrupts'.
-ARGS ?=
+ARGS ?= -m 'not slow'
 # Tests that run at a time: they wait half of their time. WORKERS=0: one after the other, in one process.
 WORKERS ?= $(shell expr 2 '*' "$$(getconf _NPROCESSORS_ONLN)")
 BIN := $(VENV)/bin
 TAKES_demo := about a minute
+TAKES_test := about five minutes on two cores
 
 .PHONY: demo test test-all check docs bench soak package clean
 
@@ -23,15 +24,13 @@ demo: $(VENV)/installed-demo
 	@$(BIN)/python notebooks/run.py notebooks/quickstart.ipynb --next "Now try it yourself: $(BIN)/pip install jupyterlab, then $(BIN)/jupyter lab docs/tutorial.ipynb, and choose the kernel Python 3 (ipyrunner)."
 
 test: $(VENV)/installed-$(GROUP)
-	@echo "==> running the tests on $$($(BIN)/python -V) with $$($(BIN)/python -c 'import ipykernel, IPython; print("ipykernel", ipykernel.__version__, "and IPython", IPython.__version__)'), $(WORKERS) at a time (about ten minutes on two cores)"
-	@TEST_GROUP=$(GROUP) $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 16 --dist worksteal $(ARGS) $(if $(ARGS),,--ignore tests/test_headless.py)
-	@[ -n "$(ARGS)" ] || [ $(GROUP) = base ] || { echo "==> commands that run notebooks" && TEST_GROUP=$(GROUP) $(BIN)/python -m pytest -n 2 tests/test_headless.py; }
-	@[ $(GROUP) != test ] || tests/programs.sh --look
+	@echo "==> running the tests on $$($(BIN)/python -V) with $$($(BIN)/python -c 'import ipykernel, IPython; print("ipykernel", ipykernel.__version__, "and IPython", IPython.__version__)'), $(WORKERS) at a time ($(TAKES_test))"
+	@TEST_GROUP=$(GROUP) $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 16 --dist worksteal $(ARGS)
 
-# With Chromium and Xvfb, which apt-get installs where they are missing (as root).
+# On each loop, in JupyterLab, with everything that takes long. Chromium and Xvfb are installed by apt-get (as root).
 test-all:
 	@tests/programs.sh
-	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory test ARGS= TAKES_test="about fifteen minutes on two cores"
 
 check: $(VENV)/installed-check
 	@echo "==> format, lint and types"

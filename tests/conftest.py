@@ -34,6 +34,20 @@ if TYPE_CHECKING:
     from terminals import Terminal
 
 
+# What tests are repeated with: other loops, interrupts by message, the older library of the nested mode.
+REPEATED = {"uvloop", "turns", "message", "nest_asyncio"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is repeated as slow."""
+    for item in items:
+        parameters = (
+            item.callspec.params.values() if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ()
+        )
+        if any(isinstance(value, str) and value in REPEATED for value in parameters):
+            item.add_marker(pytest.mark.slow)
+
+
 def pytest_collection_finish() -> None:
     """Let no collection look at what is there before the first test: a tenth of a second, some thousand times."""
     gc.collect()

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Install what some tests look at, where it is missing and apt-get can (as root on Debian and its kin): Chromium for
-# test_lab.py, Xvfb for test_gui.py. Elsewhere say what to do; these tests are skipped then. With --look: only say it.
+# test_lab.py, Xvfb for test_gui.py. Elsewhere say what to do; these tests are skipped then.
 has() {
   for name in "$@"; do
     command -v "$name" >/dev/null && return 0
@@ -11,10 +11,6 @@ missing=""
 has chromium chromium-browser google-chrome google-chrome-stable || missing="chromium"
 has Xvfb || missing="${missing:+$missing }xvfb"
 [ -n "$missing" ] || exit 0
-if [ "$1" = --look ]; then
-  echo "==> skipped for want of $missing: JupyterLab in a browser (chromium), windows (xvfb). 'make test-all' installs them by apt-get"
-  exit 0
-fi
 if [ "$(id -u)" = 0 ] && has apt-get; then
   echo "==> installing what tests look at: $missing (apt-get)"
   export DEBIAN_FRONTEND=noninteractive

@@ -121,7 +121,9 @@ def status(cell: Cell) -> tuple[str, str | None]:
     return cell.reply["status"], cell.reply.get("ename")
 
 
-@pytest.mark.parametrize("raised", RAISED)
+@pytest.mark.parametrize(
+    "raised", [each if each == "SystemExit" else pytest.param(each, marks=pytest.mark.slow) for each in RAISED]
+)
 def test_what_is_raised_where_the_kernel_calls_costs_no_reply(hostile: Kernel, raised: str) -> None:
     prepare(hostile, raised)
     for place, (on, off) in PLACES.items():

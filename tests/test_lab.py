@@ -36,10 +36,13 @@ from browser import (
 )
 from kernels import BEFORE, DEADLINE
 
-pytestmark = pytest.mark.skipif(
-    find_browser() is None,
-    reason=f"NO BROWSER, so nothing of JupyterLab is tested: looked for {', '.join(BROWSERS)}; `{INSTALL}` brings one",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        find_browser() is None,
+        reason=f"NO BROWSER, so nothing of JupyterLab is tested: looked for {', '.join(BROWSERS)}; `{INSTALL}` brings one",
+    ),
+]
 expect.set_options(DEADLINE * 1000)
 
 SETUPS = [("jupyterlab", "python3"), ("jupyterlab", "ipyrunner"), ("notebook", "python3")]

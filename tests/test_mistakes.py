@@ -160,6 +160,7 @@ def test_what_another_thread_is_told(k: Kernel, awaits: str) -> None:
     expect_background(k)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "ename"),
     [("def f(): f()", "RecursionError"), ("def f(): bytearray(1 << 62)", "MemoryError")],

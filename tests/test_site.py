@@ -53,6 +53,7 @@ def test_the_snippets_run(fresh: Kernel, page: str) -> None:
             fresh.ok(code)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(not CONCURRENT, reason="older versions of ipykernel answer fewer requests while a cell awaits")
 def test_the_comparison_says_what_ipyrunner_does(monkeypatch: pytest.MonkeyPatch) -> None:

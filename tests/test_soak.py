@@ -11,6 +11,8 @@ from setups import SETUPS
 from soak import CELLS, LOOPS, NESTED, prepare, soak
 from soak_concurrent import soak_concurrent
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_random_interrupts_lose_nothing(tmp_path: Path, loop: str) -> None:

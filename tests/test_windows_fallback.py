@@ -127,6 +127,7 @@ def test_an_interrupt_ends_a_background_task_that_never_yields(k: Kernel) -> Non
     assert k.ok("stuck.done()").value == "True"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ends", "running"),
     [
