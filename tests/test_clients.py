@@ -39,7 +39,7 @@ def port() -> Iterator[int]:
         process.wait()
 
 
-@pytest.mark.parametrize("transport", ["stdio", "http"])
+@pytest.mark.parametrize("transport", [pytest.param("stdio", marks=pytest.mark.slow), "http"])
 def test_a_session_with_an_mcp_server(fresh: Kernel, transport: str, request: pytest.FixtureRequest) -> None:
     pytest.importorskip("mcp")
     if transport == "stdio":

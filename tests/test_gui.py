@@ -16,6 +16,9 @@ from setups import SETUPS
 # -- matplotlib inline
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture
 def plotting(shared: Kernel) -> Kernel:
     pytest.importorskip("matplotlib", reason="matplotlib is in the dependency group `frontends`")

@@ -14,6 +14,8 @@ from headless import BETWEEN, OWN, SETUP, SLEEPING, STARTS, STOCK, Run, notebook
 from kernels import CONCURRENT
 
 # What the tools are without.
+pytestmark = pytest.mark.slow
+
 MODULES = {"execute": "nbclient", "nbconvert": "nbconvert", "papermill": "papermill", "nbmake": "nbmake"}
 
 

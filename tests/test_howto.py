@@ -46,7 +46,7 @@ def errors(cell: Cell) -> Iterator[dict[str, str]]:
     return (m["content"] for m in cell.messages if m["msg_type"] == "error")
 
 
-@pytest.mark.parametrize("page", NEEDED)
+@pytest.mark.parametrize("page", [pytest.param(page, marks=[pytest.mark.slow] * (page == "mcp")) for page in NEEDED])
 def test_the_snippets_run_as_printed(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in NEEDED[page]:
         pytest.importorskip(module)
