@@ -177,9 +177,10 @@ class RunnerMagics(Magics):
                 async with asyncio.timeout(arguments.timeout) as timeout, self._scope(arguments):
                     value = await run_body(body, self.shell.user_ns)
         except TimeoutError as exc:
-            if timeout.expired():
+            if timeout.expired() and isinstance(cancelled := exc.__cause__, asyncio.CancelledError):
                 message = f"the cell was cancelled because it did not end within {arguments.timeout:g} seconds"
-                raise TimeoutError(message) from exc.__cause__
+                # As with an interrupt: one traceback, of the place where the cell was.
+                raise TimeoutError(message).with_traceback(cancelled.__traceback__) from None
             raise
         finally:
             if arguments.debug and loop.get_debug():  # else the cell has turned it off
