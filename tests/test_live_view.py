@@ -201,6 +201,7 @@ def test_its_buttons_end_a_cell_and_send_one_to_the_background(live: Kernel) -> 
         row = view.wait("tasks", lambda m: [row["kind"] for row in m["rows"]] == ["cell"])["rows"][0]
         view.say(type=action, number=row["number"])
         assert live.finish(cell).ename == ("CancelledError" if action == "cancel" else None)
+        assert cell.traceback.endswith("cancelled by %atasks --live" if action == "cancel" else "")
         live.expect_alive()
     view.wait("tasks", lambda m: [row["kind"] for row in m["rows"]] == ["past", "task"])
 

@@ -216,7 +216,7 @@ class TaskMagics(Magics):
     def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
         cancelled = []
         for task in tasks:
-            if (exc := cancel(task)) is None:
+            if (exc := cancel(task, "cancelled by %atasks cancel")) is None:
                 cancelled.append(label_of(task))
             else:
                 print(
