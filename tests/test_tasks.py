@@ -202,6 +202,20 @@ def test_show_goes_down_to_the_leaf(shared: Kernel) -> None:
     assert ("Call stack" in out) == (sys.version_info >= (3, 14))
 
 
+def test_what_waits_in_asyncio_alone_is_said_in_words(shared: Kernel) -> None:
+    waits = {
+        "asyncio.sleep(60)": "a sleep of 60 s",
+        "asyncio.Event().wait()": "an Event",
+        "asyncio.Queue().get()": "Queue.get of a queue with 0 items",
+        "asyncio.wait([other])": "wait",
+    }
+    shared.ok(f"{WORK}\nother = asyncio.create_task(work(event))")
+    for coro, words in waits.items():
+        shared.ok(f"t = asyncio.create_task({coro}, name='t'); await asyncio.sleep(0)")
+        assert shared.ok("import ipyrunner\n{i.name: i.waits_for for i in ipyrunner.tasks()}['t']").value == repr(words)
+        shared.ok("t.cancel(); await asyncio.wait([t])")
+
+
 def test_tasks_are_cancelled_by_number_name_and_all(shared: Kernel) -> None:
     shared.ok(WORK)
     shared.ok("ts = [asyncio.create_task(work(event), name=n) for n in ('a', 'b', 'c', 'd')]")

@@ -7,17 +7,16 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 from ...aio.introspection.private_api import task_context
 from ...aio.introspection.task_origin import origin_of
-from ...aio.introspection.wait_graph import Wait, awaits, calls_asyncio, innermost
+from ...aio.introspection.wait_graph import Wait, awaits, innermost
 from ...aio.tasks.deadlocks import Waits
 from ...aio.tasks.safe_names import function_of, label_of, short
 from ...aio.tasks.task_records import Started
 from ...cells.deadlock_notes import deadlock_lines
-from .tasks_table import age, place, state_now
+from .tasks_table import age, asyncios, place, state_now
 
 __all__ = ["TaskTree"]
 
@@ -32,14 +31,6 @@ _NAMES = 3
 # Characters of a line of code.
 _CODE = 80
 _NO_CELL = "no cell"
-# What asyncio's functions wait for, in words; the others are called by their names.
-_WORDS = {
-    "Lock.acquire": "a Lock",
-    "Event.wait": "an Event",
-    "Semaphore.acquire": "a Semaphore",
-    "Condition.wait": "a Condition",
-    "Barrier.wait": "a Barrier",
-}
 
 
 class _Place(NamedTuple):
@@ -241,11 +232,11 @@ class _Drawing:
     def _waits_for(self, task: asyncio.Task[Any]) -> str:
         wait = self._waits.of(task)
         if wait is None:
-            return _asyncios(task)
+            return asyncios(task)
         if wait.lock is not None:
             holder = self._waits.holder(wait.lock)
             if holder is None:
-                return _WORDS["Lock.acquire"]
+                return "a Lock"
             return f"the Lock that {'it holds itself' if holder is task else f'{label_of(holder)} holds'}"
         return _names(self._others(task), wait)
 
@@ -256,17 +247,3 @@ def _names(tasks: list[asyncio.Task[Any]], wait: Wait) -> str:
         names.append(f"{len(tasks) - _NAMES:,} more")
     text = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else "futures"
     return text if wait.all else f"the first of {text}{' and other futures' if wait.others and names else ''}"
-
-
-def _asyncios(task: asyncio.Task[Any]) -> str:
-    """Return what the function of asyncio's waits for that *task* is in."""
-    with suppress(BaseException):  # what it holds may be of a class of the user's
-        if (call := calls_asyncio(task)) is not None:
-            function, subject = call
-            if function == "sleep" and type(subject) in (int, float):
-                return f"a sleep of {subject:g} s"
-            if issubclass(type(subject), asyncio.Queue):
-                number = asyncio.Queue.qsize(subject)
-                return f"{short(function)} of a queue with {number:,} item{'' if number == 1 else 's'}"
-            return _WORDS.get(function, short(function))
-    return ""
