@@ -216,6 +216,18 @@ def test_what_waits_in_asyncio_alone_is_said_in_words(shared: Kernel) -> None:
         shared.ok("t.cancel(); await asyncio.wait([t])")
 
 
+def test_nobody_knows_the_age_of_a_task_that_the_loop_has_not_made(shared: Kernel) -> None:
+    shared.ok("t = asyncio.Task(asyncio.sleep(60), name='direct'); await asyncio.sleep(0)")
+    table = shared.ok("%atasks").value
+    assert table is not None
+    assert re.search(r"direct +waiting +In\[\d+\] +- +a sleep", table)
+    assert shared.ok("%atasks show direct").stdout.partition("\n")[0].endswith(") is waiting")
+    assert "direct: waiting, waits for" in (shared.ok("%atasks tree").value or "")
+    assert shared.ok("import ipyrunner; print(ipyrunner.tasks()[0].age)").stdout == "None\n"
+    shared.ok("t.cancel(); await asyncio.wait([t])")
+    assert re.search(r"was cancelled \d\.\d s ago", shared.ok("%atasks show direct").stdout)
+
+
 def test_tasks_are_cancelled_by_number_name_and_all(shared: Kernel) -> None:
     shared.ok(WORK)
     shared.ok("ts = [asyncio.create_task(work(event), name=n) for n in ('a', 'b', 'c', 'd')]")

@@ -249,7 +249,8 @@ class TaskMagics(Magics):
         if task is None:
             print(info.ending)
             return
-        print(f"{short(info.name)} (task {info.number}, {info.place_of_start}) is {info.state}, {age(info.age)} old")
+        old = "" if info.age is None else f", {age(info.age)} old"
+        print(f"{short(info.name)} (task {info.number}, {info.place_of_start}) is {info.state}{old}")
         print("  It is in these calls, the outermost first:")
         for step in awaits(task):
             if not step.filename.startswith(MACHINERY):

@@ -44,9 +44,10 @@ class TaskInfo:
     """A task of the notebook's loop, as it was when ``ipyrunner.tasks()`` or ``%atasks`` looked at it.
 
     ``number``: in the order of starting. ``name``. ``state``: waiting, ready, running or cancelling; done, failed or
-    cancelled once it has ended. ``cell``: the cell that started it, such as "In[3]", or None. ``age``: in seconds.
-    ``function``: the function that it runs. ``waits_for``: the line of your code where it waits, or its error.
-    ``task``: the task itself, or None if it had already ended.
+    cancelled once it has ended. ``cell``: the cell that started it, such as "In[3]", or None. ``age``: in seconds;
+    None for a task made by ``asyncio.Task(...)``, which nobody knows the start of. ``function``: the function that it
+    runs. ``waits_for``: the line of your code where it waits, or its error. ``task``: the task itself, or None if it
+    had already ended.
     """
 
     def __init__(self, entry: Started | Ended, name_file: Callable[[str], str], now: float) -> None:
@@ -58,14 +59,15 @@ class TaskInfo:
         self._now = now
         if isinstance(entry, Ended):
             self.name, self.state, self.cell, self.function = entry.name, entry.state, entry.origin, entry.function
-            self.age = entry.ended - entry.started
+            started = entry.started
             self._error, self._ended = entry.error, entry.ended
         else:
             task = self.task = entry.task
             origin = origin_of(task_context(task))
             self.name, self.state, self.function = name_of(task), state_now(task), function_of(task)
             self.cell = None if origin is None else origin.label
-            self.age = now - entry.at
+            started = entry.at
+        self.age = None if started is None else self._ended - started
 
     @property
     def waits_for(self) -> str:
@@ -86,7 +88,8 @@ class TaskInfo:
     def ending(self) -> str:
         """How and when a task that has ended did so, in words."""
         how = _ENDINGS.get(self.state, self.state)
-        when = f"after {age(self.age)}, {age(self._now - self._ended)} ago"
+        after = "" if self.age is None else f"after {age(self.age)}, "
+        when = f"{after}{age(self._now - self._ended)} ago"
         error = f": {self._error}" if self._error else ""
         return f"{short(self.name)} (task {self.number}, {self.place_of_start}) {how} {when}{error}"
 
@@ -218,6 +221,8 @@ def asyncios(task: asyncio.Task[Any]) -> str:
 
 def age(seconds: float | None) -> str:
     """Return a time as people read it."""
+    if seconds is None:
+        return "-"
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

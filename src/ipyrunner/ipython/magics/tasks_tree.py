@@ -221,7 +221,9 @@ class _Drawing:
     def _line(self, task: int, title: str) -> str:
         entry = self._entries[task]
         state = state_now(entry.task)
-        parts = [f"{title}: {state}", age(self._now - entry.at)]
+        parts = [f"{title}: {state}"]
+        if entry.at is not None:
+            parts.append(age(self._now - entry.at))
         if state != "running":
             if state != "ready" and (what := self._waits_for(entry.task)):
                 parts.append(f"waits for {what}")

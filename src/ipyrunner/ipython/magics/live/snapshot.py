@@ -26,7 +26,7 @@ Parents = Callable[[asyncio.Task[Any]], "asyncio.Task[Any] | None"]
 
 
 class Row(TypedDict):
-    """A task, a cell that awaits, or one that has ended and started tasks (``past``). *age* is in seconds."""
+    """A task, a cell that awaits, or one that has ended and started tasks (``past``). *age*: in seconds, if known."""
 
     kind: str
     key: str
@@ -34,7 +34,7 @@ class Row(TypedDict):
     number: int
     name: str
     state: str
-    age: float
+    age: float | None
     where: str
 
 
@@ -166,5 +166,5 @@ class _Tree:
         )
 
     def _add(self, kind: str, key: str, depth: int, **cells: Any) -> None:
-        empty = Row(kind=kind, key=key, depth=depth, number=0, name="", state="", age=0.0, where="")
+        empty = Row(kind=kind, key=key, depth=depth, number=0, name="", state="", age=None, where="")
         self.rows.append({**empty, **cells})  # type: ignore[typeddict-item]
