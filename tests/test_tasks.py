@@ -202,6 +202,17 @@ def test_show_goes_down_to_the_leaf(shared: Kernel) -> None:
     assert ("Call stack" in out) == (sys.version_info >= (3, 14))
 
 
+def test_what_is_ours_is_not_shown_among_a_tasks_callbacks(shared: Kernel) -> None:
+    shared.ok(WORK)
+    shared.ok("t = asyncio.create_task(work(event), name='t'); await asyncio.sleep(0)")
+    # Once it is no longer young it is watched by a callback.
+    shared.ok("while 'ipyrunner' not in repr(t): await asyncio.sleep(0.01)")
+    assert "registry" not in (shared.ok("t").value or "")
+    out = shared.ok("%atasks show t").stdout
+    assert "\n  which waits for <Future pending>\n" in out
+    assert "ipyrunner" not in out
+
+
 def test_what_waits_in_asyncio_alone_is_said_in_words(shared: Kernel) -> None:
     waits = {
         "asyncio.sleep(60)": "a sleep of 60 s",

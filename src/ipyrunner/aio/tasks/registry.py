@@ -68,6 +68,9 @@ class _Look:
     def __init__(self, entry: _Entry, task: asyncio.Task[Any]) -> None:
         self.entry, self.task = entry, task
 
+    def __repr__(self) -> str:
+        return "ipyrunner"  # among the callbacks in the repr of a task or future
+
     @uninterruptible
     def __call__(self, _: object) -> None:
         try:

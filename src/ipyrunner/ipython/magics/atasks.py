@@ -259,7 +259,9 @@ class TaskMagics(Magics):
         if is_task(future):
             print(f"  which waits for the task {label_of(future)}")
         elif future is not None:
-            print(f"  which waits for {repr_of(future)}")
+            # Without the callbacks, which are the task's own and ours.
+            shown, cut, _ = repr_of(future).partition(" cb=[")
+            print(f"  which waits for {shown}{'>' if cut else ''}")
         call_graph = getattr(asyncio, "print_call_graph", None)  # since 3.14
         if call_graph is not None:
             text = io.StringIO()
