@@ -83,6 +83,15 @@ def test_cells_that_run_are_roots(shared: Kernel) -> None:
     assert drawn(shared, "await settled()\n%atasks tree")[-1] == "In[N]: running, AGE"
 
 
+def test_a_cell_that_goes_on_in_the_background_is_a_root(shared: Kernel) -> None:
+    shared.ok(PRELUDE)
+    shared.ok("%%arun --background\ntask(nap(), 'child')\nawait nap()")
+    shared.ok("await settled()")
+    lines = drawn(shared)
+    assert lines[0].startswith("In[N]: waiting, AGE, waits for a sleep of 3600 s")
+    assert [line.partition(":")[0] for line in lines] == ["In[N]", " └─ child"]
+
+
 def test_a_task_of_no_cell_is_listed_last(shared: Kernel) -> None:
     shared.ok(
         PRELUDE

@@ -155,11 +155,13 @@ class _Drawing:
     # -- its lines
 
     def _show_cell(self, label: str, roots: list[int]) -> None:
-        mains = [root for root in roots if root in self._mains]
         if len(self.lines) >= _LINES:
             return
         title = short(label)
-        if len(mains) == 1:  # the cell itself still runs
+        # The cell itself, which awaits, or goes on in the background under its name: it has begun before its tasks.
+        mains = [root for root in roots if root in self._mains]
+        mains = mains or [root for root in roots[:1] if label_of(self._entries[root].task) == title]
+        if len(mains) == 1:
             main = mains[0]
             name = label_of(self._entries[main].task)
             title = self._line(main, title if name == title else f"{title} ({name})")
