@@ -63,16 +63,21 @@ class RunnerMagics(Magics):
     def arun(self, line: str, cell: str | None = None, local_ns: dict[str, Any] | None = None) -> Any:
         """Run async code on the notebook's event loop.
 
-        `%arun EXPRESSION` awaits the expression and returns the result. It takes no options:
+        `%arun EXPRESSION` awaits the expression and returns the result. It takes no
+        options:
 
             x = %arun fetch(url)
 
-        Use it in cells without `await`, and in functions that are not async and that such cells call. In a cell with
-        `await` it works after `await greenback.ensure_portal()`, or with `%config NotebookRunner.nested = True`.
+        Use it in cells without `await`, and in functions that are not async and that
+        such cells call. In a cell with `await` it works after
+        `await greenback.ensure_portal()`, or with
+        `%config NotebookRunner.nested = True`.
 
-        `%%arun [options]` as the first line of a cell runs the whole cell in the event loop, so that code which needs
-        a running loop works there, with or without `await`. The value of the last line is displayed; a coroutine or a
-        task is awaited first. IPython's own syntax (`!ls`, `%pwd`, `name?`) works in the cell.
+        `%%arun [options]` as the first line of a cell runs the whole cell in the
+        event loop, so that code which needs a running loop works there, with or
+        without `await`. The value of the last line is displayed; a coroutine or a
+        task is awaited first. IPython's own syntax (`!ls`, `%pwd`, `name?`) works in
+        the cell.
 
             %%arun --timeout 10
             pages = [fetch(url) for url in urls]

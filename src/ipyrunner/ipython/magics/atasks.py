@@ -95,10 +95,11 @@ class TaskMagics(Magics):
     @ATASKS
     @line_magic
     def atasks(self, line: str) -> object:
-        """List the tasks of the notebook's event loop; show, cancel or wait for some of them.
+        """List the tasks of the event loop; show, cancel or wait for some of them.
 
-        `%atasks` shows a table: each task's number, name and state, the cell that started it, its age, and the line of
-        your code where it waits. `ipyrunner.tasks()` returns the same as a list.
+        `%atasks` shows a table: each task's number, name and state, the cell that
+        started it, its age, and the line of your code where it waits.
+        `ipyrunner.tasks()` returns the same as a list.
 
             %atasks -a
             %atasks --live
@@ -108,11 +109,13 @@ class TaskMagics(Magics):
             %atasks wait 4 5 --timeout 10
             %atasks background In[6]
 
-        `%atasks tree` shows them below the cells that have started them; a task that another one waits for stands below
-        that one. Both name tasks that wait for each other, so that none of them can go on.
+        `%atasks tree` shows them below the cells that have started them; a task that
+        another one waits for stands below that one. Both name tasks that wait for
+        each other, so that none of them can go on.
 
-        With ipykernel 7 and IPython 9.8 it is answered at once even while another cell awaits, if it is alone in its
-        cell; so with "Run All" before the cells above it. `%atasks wait` is not: it blocks.
+        With ipykernel 7 and IPython 9.8 it is answered at once even while another
+        cell awaits, if it is alone in its cell; so with "Run All" before the cells
+        above it. `%atasks wait` is not: it blocks.
         """
         arguments = ATASKS.parse(self.atasks, without_comment(line))
         if arguments.help:
