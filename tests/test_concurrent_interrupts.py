@@ -154,6 +154,8 @@ def test_one_cell_is_cancelled_by_name(k: Kernel, where: str, name: str) -> None
     k.ok(f"%atasks cancel {name.format(own)}")
     k.finish(cell)
     assert (cell.ename, cell.stdout) == ("CancelledError", "go\ncleaned\n")
+    assert cell.traceback.endswith("CancelledError: cancelled by %atasks cancel")
+    assert cell.traceback.count("most recent call") == 1
     assert other.reply is None
     k.interrupt()
     k.finish(other)

@@ -201,8 +201,18 @@ def test_its_buttons_end_a_cell_and_send_one_to_the_background(live: Kernel) -> 
         row = view.wait("tasks", lambda m: [row["kind"] for row in m["rows"]] == ["cell"])["rows"][0]
         view.say(type=action, number=row["number"])
         assert live.finish(cell).ename == ("CancelledError" if action == "cancel" else None)
+        assert cell.traceback.endswith("cancelled by %atasks --live" if action == "cancel" else "")
         live.expect_alive()
-    view.wait("tasks", lambda m: [row["kind"] for row in m["rows"]] == ["past", "task"])
+    view.wait("tasks", lambda m: [row["kind"] for row in m["rows"]] == ["task"])  # its cell, which stands for itself
+
+
+def test_a_cell_in_the_background_stands_for_itself(live: Kernel) -> None:
+    view = display(live)
+    view.see()
+    begin = "%%arun --background\nasyncio.create_task(fetch(1), name='child')\n"
+    cell = named(live, begin + "await asyncio.sleep(1000); ")
+    message = view.wait_for_rows((0, cell), (1, "child"))
+    assert [row["kind"] for row in message["rows"]] == ["task", "task"]
 
 
 @needs_comms_in_cells

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from kernels import Kernel
+from kernels import Kernel, kernel
 
 MAIN = """
 async def fetch(value):
@@ -169,6 +171,15 @@ def test_help_names_every_option(k: Kernel) -> None:
         "%%arun [options]",
     ):
         assert option in text
+
+
+def test_help_fits_into_an_output(tmp_path: Path) -> None:
+    # Of the terminal that the kernel was started in, which says nothing of the output.
+    with kernel(tmp_path, env={"COLUMNS": "200"}) as k:
+        for magic in ("%arun", "%atasks", "%arunner"):
+            lines = k.ok(f"{magic} --help").stdout.splitlines()
+            assert len(lines) > 10
+            assert max(map(len, lines)) <= 80
 
 
 def test_history_keeps_the_cell_as_typed(k: Kernel) -> None:

@@ -202,6 +202,43 @@ def test_show_goes_down_to_the_leaf(shared: Kernel) -> None:
     assert ("Call stack" in out) == (sys.version_info >= (3, 14))
 
 
+def test_what_is_ours_is_not_shown_among_a_tasks_callbacks(shared: Kernel) -> None:
+    shared.ok(WORK)
+    shared.ok("t = asyncio.create_task(work(event), name='t'); await asyncio.sleep(0)")
+    # Once it is no longer young it is watched by a callback.
+    shared.ok("while 'ipyrunner' not in repr(t): await asyncio.sleep(0.01)")
+    assert "registry" not in (shared.ok("t").value or "")
+    out = shared.ok("%atasks show t").stdout
+    assert "\n  which waits for <Future pending>\n" in out
+    assert "ipyrunner" not in out
+
+
+def test_what_waits_in_asyncio_alone_is_said_in_words(shared: Kernel) -> None:
+    waits = {
+        "asyncio.sleep(60)": "a sleep of 60 s",
+        "asyncio.Event().wait()": "an Event",
+        "asyncio.Queue().get()": "Queue.get of a queue with 0 items",
+        "asyncio.wait([other])": "wait",
+    }
+    shared.ok(f"{WORK}\nother = asyncio.create_task(work(event))")
+    for coro, words in waits.items():
+        shared.ok(f"t = asyncio.create_task({coro}, name='t'); await asyncio.sleep(0)")
+        assert shared.ok("import ipyrunner\n{i.name: i.waits_for for i in ipyrunner.tasks()}['t']").value == repr(words)
+        shared.ok("t.cancel(); await asyncio.wait([t])")
+
+
+def test_nobody_knows_the_age_of_a_task_that_the_loop_has_not_made(shared: Kernel) -> None:
+    shared.ok("t = asyncio.Task(asyncio.sleep(60), name='direct'); await asyncio.sleep(0)")
+    table = shared.ok("%atasks").value
+    assert table is not None
+    assert re.search(r"direct +waiting +In\[\d+\] +- +a sleep", table)
+    assert shared.ok("%atasks show direct").stdout.partition("\n")[0].endswith(") is waiting")
+    assert "direct: waiting, waits for" in (shared.ok("%atasks tree").value or "")
+    assert shared.ok("import ipyrunner; print(ipyrunner.tasks()[0].age)").stdout == "None\n"
+    shared.ok("t.cancel(); await asyncio.wait([t])")
+    assert re.search(r"was cancelled \d\.\d s ago", shared.ok("%atasks show direct").stdout)
+
+
 def test_tasks_are_cancelled_by_number_name_and_all(shared: Kernel) -> None:
     shared.ok(WORK)
     shared.ok("ts = [asyncio.create_task(work(event), name=n) for n in ('a', 'b', 'c', 'd')]")

@@ -63,7 +63,7 @@ def test_tasks_stand_below_who_waits_for_them_and_below_their_cells(shared: Kern
         " └─ parent: waiting, AGE, waits for one and two, In[N]:2 in parent: async with asyncio.TaskGroup() as g:"
     )
     assert lines[2].endswith("waits for a sleep of 3600 s, In[N]:8 in nap: async def nap(): await asyncio.sleep(3600)")
-    assert "waits for leaf, " in lines[3]
+    assert lines[3].endswith("two: waiting, AGE, waits for leaf")
     assert "waits for leaf and three, In[N]:6 in gathers: " in lines[7]
 
 
@@ -81,6 +81,15 @@ def test_cells_that_run_are_roots(shared: Kernel) -> None:
     assert lines[3] == " └─ looks: running, AGE"
     shared.expect_alive()
     assert drawn(shared, "await settled()\n%atasks tree")[-1] == "In[N]: running, AGE"
+
+
+def test_a_cell_that_goes_on_in_the_background_is_a_root(shared: Kernel) -> None:
+    shared.ok(PRELUDE)
+    shared.ok("%%arun --background\ntask(nap(), 'child')\nawait nap()")
+    shared.ok("await settled()")
+    lines = drawn(shared)
+    assert lines[0].startswith("In[N]: waiting, AGE, waits for a sleep of 3600 s")
+    assert [line.partition(":")[0] for line in lines] == ["In[N]", " └─ child"]
 
 
 def test_a_task_of_no_cell_is_listed_last(shared: Kernel) -> None:

@@ -49,6 +49,18 @@ def test_the_body_of_arun_is_shown_as_typed(shared: Kernel) -> None:
     assert "run_cell_magic" not in cell.traceback
 
 
+def test_a_timeout_shows_where_the_cell_was(shared: Kernel) -> None:
+    shared.ok("async def nap():\n    await asyncio.sleep(60)  # here")
+    for body, shown in (("await nap()", True), ("asyncio.sleep(60)", False)):
+        cell = shared.run(f"%%arun --timeout 0.05\n{body}")
+        assert cell.ename == "TimeoutError"
+        assert ("# here" in cell.traceback, cell.traceback.count("most recent call")) == (shown, 1)
+        for machinery in ("/ipyrunner/", "run_cell_magic", "timeouts.py"):
+            assert machinery not in cell.traceback
+    late = "try: await nap()\nexcept asyncio.CancelledError: raise TimeoutError('of the user')"
+    assert "of the user" in shared.run(f"%%arun --timeout 0.05\n{late}").traceback
+
+
 def test_chained_and_grouped_exceptions_are_clean_too(shared: Kernel) -> None:
     shared.ok(BOOM)
     cell = shared.run("try:\n    %arun boom()\nexcept ZeroDivisionError as e:\n    raise ValueError('outer') from e")

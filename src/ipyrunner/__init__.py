@@ -117,8 +117,9 @@ async def input(prompt: object = "", *, password: bool = False) -> str:
 def tasks(*, ended: bool = False) -> TaskTable:
     """Return the tasks of the notebook's loop, as ``%atasks`` shows them; with *ended* also those that ended last.
 
-    A sequence of objects with ``number``, ``name``, ``state``, ``cell``, ``age`` (seconds), ``function``, ``waits_for``
-    and ``task``. RuntimeError outside IPython, before ``%load_ext ipyrunner``, and in threads other than the main one.
+    A sequence of objects with ``number``, ``name``, ``state``, ``cell``, ``age`` (seconds, or None), ``function``,
+    ``waits_for`` and ``task``. RuntimeError outside IPython, before ``%load_ext ipyrunner``, and in threads other than
+    the main one.
     """
     from .extension import tasks
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from .ipython.magics.timeline.trace import Trace
 
-__all__ = ["ask", "await_", "get_runner", "load", "runner_of", "tasks", "trace", "unload"]
+__all__ = ["ask", "await_", "get_runner", "load", "load_for_kernel", "runner_of", "tasks", "trace", "unload"]
 
 Part: TypeAlias = "Callable[[Extension], None]"
 _T = TypeVar("_T")
@@ -59,6 +59,18 @@ def load(shell: InteractiveShell) -> None:
         )
     if shell not in _extensions:
         _extensions[shell] = Extension(shell)
+
+
+def load_for_kernel(shell: InteractiveShell) -> None:
+    """Load the extension as the kernel does: that it is loaded is no news to the notebook that loads it again."""
+
+    def make_silent(original: Callable[[str], str | None]) -> Callable[[str], str | None]:
+        # What IPython returns, "already loaded", %load_ext prints.
+        return lambda module_str: None if module_str == __package__ else original(module_str)
+
+    manager: Any = shell.extension_manager
+    manager.load_extension(__package__)
+    _extensions[shell].replace(manager, "load_extension", make_silent)
 
 
 def unload(shell: InteractiveShell) -> None:

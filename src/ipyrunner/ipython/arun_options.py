@@ -6,12 +6,16 @@ import keyword
 import re
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from IPython.core.error import UsageError
-from IPython.core.magic_arguments import argument, kwds, magic_arguments, parse_argstring
+from IPython.core.magic_arguments import MagicHelpFormatter, argument, kwds, magic_arguments, parse_argstring
 
 __all__ = ["ARUN", "ArunArguments", "MagicOptions", "seconds", "unquoted", "without_comment"]
+
+# Characters of a line of help: an output in JupyterLab may be as narrow.
+_WIDTH = 78
 
 
 def without_comment(line: str) -> str:
@@ -39,7 +43,9 @@ class MagicOptions:
         """Decorate the magic: it can be parsed, and its docstring gets the help."""
         for each in reversed(self._arguments):
             function = each(function)
-        return magic_arguments()(kwds(usage=self._usage)(function))
+        # argparse takes the width of the terminal that the kernel was started in, which is not where the help is read.
+        formatter = partial(MagicHelpFormatter, width=_WIDTH)
+        return magic_arguments()(kwds(usage=self._usage, formatter_class=formatter)(function))
 
     def parse(self, function: Any, line: str) -> Any:
         """Return the arguments in the *line* of the magic, which was decorated; UsageError if it is wrong."""

@@ -301,7 +301,7 @@ def _without_ours(tb: TracebackType | None) -> TracebackType | None:
         tb = tb.tb_next
     if not changed:
         return entries[0] if entries else None
-    if magic_call and len(entries) > 2:
+    if magic_call:
         del entries[1]
     chain: TracebackType | None = None
     for entry in reversed(entries):

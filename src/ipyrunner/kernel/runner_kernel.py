@@ -11,7 +11,7 @@ from ipykernel.ipkernel import IPythonKernel
 
 from .. import __version__
 from ..aio.tasks.safe_names import describe
-from ..extension import runner_of
+from ..extension import load_for_kernel, runner_of
 from ..ipykernel.kernel_loop import kernel_loop
 from ..ipykernel.sigterm import CLEAN_UP, interrupt_until_idle
 
@@ -42,7 +42,7 @@ class RunnerKernel(IPythonKernel):
         super().__init__(**kwargs)
         self.help_links: list[dict[str, str]] = [*self.help_links, _HELP]
         try:
-            self.shell.extension_manager.load_extension("ipyrunner")
+            load_for_kernel(self.shell)
         except Exception as exc:  # most likely an invalid setting: a kernel that dies of it cannot report it
             self._do_without(exc)
 

@@ -60,10 +60,16 @@ def is_cancelled(future: object) -> bool:
     return _ask(future, "cancelled", bool, default=False)
 
 
-def cancel(task: asyncio.Task[Any]) -> BaseException | None:
-    """Cancel it; return what is raised instead: by its class, or because tasks wait for each other in a circle."""
+def cancel(task: asyncio.Task[Any], *message: str) -> BaseException | None:
+    """Cancel it, with a *message* if one is given; return what is raised instead.
+
+    By its class, or because tasks wait for each other in a circle.
+    """
     try:
-        task.cancel()
+        try:
+            task.cancel(*message)
+        except TypeError:  # a class of the user's that takes no message, as until Python 3.8
+            task.cancel()
     except KeyboardInterrupt:
         raise
     except BaseException as exc:

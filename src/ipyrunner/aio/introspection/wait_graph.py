@@ -237,5 +237,6 @@ def chain_of(awaited: Any) -> Iterator[tuple[Any, FrameType]]:
 
 
 def innermost(chain: list[Step]) -> Step | None:
-    """Return the innermost step that is the user's own; the innermost of all if none is."""
-    return next((step for step in reversed(chain) if not is_library(step.filename)), chain[-1] if chain else None)
+    """Return the innermost step that is the user's own; if none is, the innermost of others that is not asyncio's."""
+    others = [step for step in reversed(chain) if not step.filename.startswith(_ASYNCIO)]
+    return next((step for step in others if not is_library(step.filename)), others[0] if others else None)

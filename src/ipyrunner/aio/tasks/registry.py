@@ -54,7 +54,7 @@ class _Entry:
 
     __slots__ = ("anchor", "at", "books", "number", "ref", "waits")
 
-    def __init__(self, books: Tasks, ref: weakref.ref[asyncio.Task[Any]], number: int, at: float) -> None:
+    def __init__(self, books: Tasks, ref: weakref.ref[asyncio.Task[Any]], number: int, at: float | None) -> None:
         self.books, self.ref, self.number, self.at = books, ref, number, at
         self.anchor: asyncio.Future[Any] | None = None
         self.waits = 0
@@ -67,6 +67,9 @@ class _Look:
 
     def __init__(self, entry: _Entry, task: asyncio.Task[Any]) -> None:
         self.entry, self.task = entry, task
+
+    def __repr__(self) -> str:
+        return "ipyrunner"  # among the callbacks in the repr of a task or future
 
     @uninterruptible
     def __call__(self, _: object) -> None:
@@ -123,9 +126,9 @@ class Tasks:
         for task in tasks_of(self._loop):  # those made by asyncio.Task(...)
             if id(task) not in found:
                 with suppress(Exception):  # one that cannot be kept
-                    number, at = self._young.next_number(), time.monotonic()
-                    self._watch(task, number, at)
-                    found[id(task)] = Started(task, number, at)
+                    number = self._young.next_number()
+                    self._watch(task, number, None)
+                    found[id(task)] = Started(task, number, None)
         return sorted([each for each in found.values() if not is_done(each.task)], key=attrgetter("number"))
 
     def ended(self) -> list[Ended]:
@@ -309,7 +312,7 @@ class Tasks:
     def _alive(self) -> list[Started]:
         return [*self._watched(), *self._young.alive()]
 
-    def _watch(self, task: asyncio.Task[Any], number: int, at: float) -> None:
+    def _watch(self, task: asyncio.Task[Any], number: int, at: float | None) -> None:
         """Watch the task until it has ended."""
         ref = weakref.ref(task)
         if ref in self._live:
@@ -344,7 +347,7 @@ class Tasks:
         else:
             self._keep(entry, task)
 
-    def _let_go(self, task: asyncio.Task[Any], number: int, at: float) -> None:
+    def _let_go(self, task: asyncio.Task[Any], number: int, at: float | None) -> None:
         # First, and once more if an interrupt comes before the rest: a failure that is suspected twice is told once.
         self._unretrieved.add(task)
         self._live.pop(weakref.ref(task), None)

@@ -24,17 +24,20 @@ class Ended(NamedTuple):
     state: str
     function: str
     origin: str | None
-    started: float
+    started: float | None
     ended: float
     error: str
 
 
 class Started(NamedTuple):
-    """A task that has not ended, its number in the order of starting, and when it was started (``time.monotonic``)."""
+    """A task that has not ended, its number in the order of starting, and when it was started (``time.monotonic``).
+
+    None if nobody knows: of a task that was made without the loop's ``create_task``.
+    """
 
     task: asyncio.Task[Any]
     number: int
-    at: float
+    at: float | None
 
 
 def state_of(task: asyncio.Task[Any]) -> str:
@@ -42,7 +45,7 @@ def state_of(task: asyncio.Task[Any]) -> str:
     return "cancelled" if is_cancelled(task) else "done" if exception_of(task) is None else "failed"
 
 
-def remember(task: asyncio.Task[Any], number: int, at: float, now: float) -> Ended:
+def remember(task: asyncio.Task[Any], number: int, at: float | None, now: float) -> Ended:
     """Return what is remembered of *task*, which has ended *now*."""
     origin = origin_of(task_context(task))
     error = exception_of(task)

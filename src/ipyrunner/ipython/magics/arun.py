@@ -63,16 +63,21 @@ class RunnerMagics(Magics):
     def arun(self, line: str, cell: str | None = None, local_ns: dict[str, Any] | None = None) -> Any:
         """Run async code on the notebook's event loop.
 
-        `%arun EXPRESSION` awaits the expression and returns the result. It takes no options:
+        `%arun EXPRESSION` awaits the expression and returns the result. It takes no
+        options:
 
             x = %arun fetch(url)
 
-        Use it in cells without `await`, and in functions that are not async and that such cells call. In a cell with
-        `await` it works after `await greenback.ensure_portal()`, or with `%config NotebookRunner.nested = True`.
+        Use it in cells without `await`, and in functions that are not async and that
+        such cells call. In a cell with `await` it works after
+        `await greenback.ensure_portal()`, or with
+        `%config NotebookRunner.nested = True`.
 
-        `%%arun [options]` as the first line of a cell runs the whole cell in the event loop, so that code which needs
-        a running loop works there, with or without `await`. The value of the last line is displayed; a coroutine or a
-        task is awaited first. IPython's own syntax (`!ls`, `%pwd`, `name?`) works in the cell.
+        `%%arun [options]` as the first line of a cell runs the whole cell in the
+        event loop, so that code which needs a running loop works there, with or
+        without `await`. The value of the last line is displayed; a coroutine or a
+        task is awaited first. IPython's own syntax (`!ls`, `%pwd`, `name?`) works in
+        the cell.
 
             %%arun --timeout 10
             pages = [fetch(url) for url in urls]
@@ -177,9 +182,10 @@ class RunnerMagics(Magics):
                 async with asyncio.timeout(arguments.timeout) as timeout, self._scope(arguments):
                     value = await run_body(body, self.shell.user_ns)
         except TimeoutError as exc:
-            if timeout.expired():
+            if timeout.expired() and isinstance(cancelled := exc.__cause__, asyncio.CancelledError):
                 message = f"the cell was cancelled because it did not end within {arguments.timeout:g} seconds"
-                raise TimeoutError(message) from exc.__cause__
+                # As with an interrupt: one traceback, of the place where the cell was.
+                raise TimeoutError(message).with_traceback(cancelled.__traceback__) from None
             raise
         finally:
             if arguments.debug and loop.get_debug():  # else the cell has turned it off

@@ -95,10 +95,11 @@ class TaskMagics(Magics):
     @ATASKS
     @line_magic
     def atasks(self, line: str) -> object:
-        """List the tasks of the notebook's event loop; show, cancel or wait for some of them.
+        """List the tasks of the event loop; show, cancel or wait for some of them.
 
-        `%atasks` shows a table: each task's number, name and state, the cell that started it, its age, and the line of
-        your code where it waits. `ipyrunner.tasks()` returns the same as a list.
+        `%atasks` shows a table: each task's number, name and state, the cell that
+        started it, its age, and the line of your code where it waits.
+        `ipyrunner.tasks()` returns the same as a list.
 
             %atasks -a
             %atasks --live
@@ -108,11 +109,13 @@ class TaskMagics(Magics):
             %atasks wait 4 5 --timeout 10
             %atasks background In[6]
 
-        `%atasks tree` shows them below the cells that have started them; a task that another one waits for stands below
-        that one. `%atasks` and `%atasks tree` also name deadlocks: tasks that wait for each other.
+        `%atasks tree` shows them below the cells that have started them; a task that
+        another one waits for stands below that one. `%atasks` and `%atasks tree` also
+        name deadlocks: tasks that wait for each other.
 
-        With ipykernel 7 and IPython 9.8 it is answered at once even while another cell awaits, if it is alone in its
-        cell. So with "Run All" it may be answered before the cells above it have run. `%atasks wait` blocks instead.
+        With ipykernel 7 and IPython 9.8 it is answered at once even while another
+        cell awaits, if it is alone in its cell. So with "Run All" it may be answered
+        before the cells above it have run. `%atasks wait` blocks instead.
         """
         arguments = ATASKS.parse(self.atasks, without_comment(line))
         if arguments.help:
@@ -216,7 +219,7 @@ class TaskMagics(Magics):
     def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
         cancelled = []
         for task in tasks:
-            if (exc := cancel(task)) is None:
+            if (exc := cancel(task, "cancelled by %atasks cancel")) is None:
                 cancelled.append(label_of(task))
             else:
                 print(
@@ -249,7 +252,8 @@ class TaskMagics(Magics):
         if task is None:
             print(info.ending)
             return
-        print(f"{short(info.name)} (task {info.number}, {info.place_of_start}) is {info.state}, {age(info.age)} old")
+        old = "" if info.age is None else f", {age(info.age)} old"
+        print(f"{short(info.name)} (task {info.number}, {info.place_of_start}) is {info.state}{old}")
         print("  It is in these calls, the outermost first:")
         for step in awaits(task):
             if not step.filename.startswith(MACHINERY):
@@ -258,7 +262,9 @@ class TaskMagics(Magics):
         if is_task(future):
             print(f"  which waits for the task {label_of(future)}")
         elif future is not None:
-            print(f"  which waits for {repr_of(future)}")
+            # Without the callbacks, which are the task's own and ours.
+            shown, cut, _ = repr_of(future).partition(" cb=[")
+            print(f"  which waits for {shown}{'>' if cut else ''}")
         call_graph = getattr(asyncio, "print_call_graph", None)  # since 3.14
         if call_graph is not None:
             text = io.StringIO()

@@ -15,11 +15,11 @@ from IPython.core.interactiveshell import ExecutionResult
 from ...aio.introspection.private_api import exception_of, task_context, waits_for
 from ...aio.introspection.task_origin import origin_of
 from ...aio.introspection.task_state import cancelling, is_done
-from ...aio.introspection.wait_graph import Step, awaits, innermost
+from ...aio.introspection.wait_graph import Step, awaits, calls_asyncio, innermost
 from ...aio.tasks.safe_names import describe, function_of, name_of, short
 from ...aio.tasks.task_records import Ended, Started, state_of
 
-__all__ = ["TaskInfo", "TaskTable", "age", "ending", "few", "place", "quick_state", "state_now", "states"]
+__all__ = ["TaskInfo", "TaskTable", "age", "asyncios", "ending", "few", "place", "quick_state", "state_now", "states"]
 
 # So many rows are shown, and so many of one kind: those that are alike are counted.
 _ROWS = 20
@@ -29,6 +29,14 @@ _LINE = 200
 # The interesting ones first.
 _ORDER = ("failed", "cancelling", "running", "ready", "waiting", "cancelled", "done")
 _ENDINGS = {"done": "ended without an error", "cancelled": "was cancelled"}
+# What asyncio's functions wait for, in words; the others are called by their names.
+_WORDS = {
+    "Lock.acquire": "a Lock",
+    "Event.wait": "an Event",
+    "Semaphore.acquire": "a Semaphore",
+    "Condition.wait": "a Condition",
+    "Barrier.wait": "a Barrier",
+}
 _HEADS = ("no.", "name", "state", "cell", "age", "waits for, or error")
 
 
@@ -36,9 +44,10 @@ class TaskInfo:
     """A task of the notebook's loop, as it was when ``ipyrunner.tasks()`` or ``%atasks`` looked at it.
 
     ``number``: in the order of starting. ``name``. ``state``: waiting, ready, running or cancelling; done, failed or
-    cancelled once it has ended. ``cell``: the cell that started it, such as "In[3]", or None. ``age``: in seconds.
-    ``function``: the function that it runs. ``waits_for``: the line of your code where it waits, or its error.
-    ``task``: the task itself, or None if it had already ended.
+    cancelled once it has ended. ``cell``: the cell that started it, such as "In[3]", or None. ``age``: in seconds;
+    None for a task made by ``asyncio.Task(...)``, which nobody knows the start of. ``function``: the function that it
+    runs. ``waits_for``: the line of your code where it waits, or its error. ``task``: the task itself, or None if it
+    had already ended.
     """
 
     def __init__(self, entry: Started | Ended, name_file: Callable[[str], str], now: float) -> None:
@@ -50,20 +59,25 @@ class TaskInfo:
         self._now = now
         if isinstance(entry, Ended):
             self.name, self.state, self.cell, self.function = entry.name, entry.state, entry.origin, entry.function
-            self.age = entry.ended - entry.started
+            started = entry.started
             self._error, self._ended = entry.error, entry.ended
         else:
             task = self.task = entry.task
             origin = origin_of(task_context(task))
             self.name, self.state, self.function = name_of(task), state_now(task), function_of(task)
             self.cell = None if origin is None else origin.label
-            self.age = now - entry.at
+            started = entry.at
+        self.age = None if started is None else self._ended - started
 
     @property
     def waits_for(self) -> str:
-        """Where the task is at this moment: cell or file, line, function, text of the line."""
-        step = None if self.task is None or self.state == "running" else innermost(awaits(self.task))
-        return self._error if step is None else self.place(step)
+        """Where the task is at this moment: cell or file, line, function, text of the line; or what asyncio does."""
+        if self.task is None or self.state == "running":
+            return self._error
+        chain = awaits(self.task)
+        if (step := innermost(chain)) is not None:
+            return self.place(step)
+        return asyncios(self.task) or "".join(short(step.function) for step in chain[:1])
 
     @property
     def place_of_start(self) -> str:
@@ -74,7 +88,8 @@ class TaskInfo:
     def ending(self) -> str:
         """How and when a task that has ended did so, in words."""
         how = _ENDINGS.get(self.state, self.state)
-        when = f"after {age(self.age)}, {age(self._now - self._ended)} ago"
+        after = "" if self.age is None else f"after {age(self.age)}, "
+        when = f"{after}{age(self._now - self._ended)} ago"
         error = f": {self._error}" if self._error else ""
         return f"{short(self.name)} (task {self.number}, {self.place_of_start}) {how} {when}{error}"
 
@@ -190,8 +205,24 @@ def place(step: Step, name_file: Callable[[str], str], *, width: int = _LINE) ->
     return f"{name_file(step.filename)}:{step.line} in {short(step.function)}: {short(step.source, width)}"
 
 
-def age(seconds: float) -> str:
+def asyncios(task: asyncio.Task[Any]) -> str:
+    """Return what the function of asyncio's waits for that *task* is in."""
+    with suppress(BaseException):  # what it holds may be of a class of the user's
+        if (call := calls_asyncio(task)) is not None:
+            function, subject = call
+            if function == "sleep" and type(subject) in (int, float):
+                return f"a sleep of {subject:g} s"
+            if issubclass(type(subject), asyncio.Queue):
+                number = asyncio.Queue.qsize(subject)
+                return f"{short(function)} of a queue with {number:,} item{'' if number == 1 else 's'}"
+            return _WORDS.get(function, short(function))
+    return ""
+
+
+def age(seconds: float | None) -> str:
     """Return a time as people read it."""
+    if seconds is None:
+        return "-"
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

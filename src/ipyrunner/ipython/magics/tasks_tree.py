@@ -7,17 +7,16 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 from ...aio.introspection.private_api import task_context
 from ...aio.introspection.task_origin import origin_of
-from ...aio.introspection.wait_graph import Wait, awaits, calls_asyncio, innermost
+from ...aio.introspection.wait_graph import Wait, awaits, innermost
 from ...aio.tasks.deadlocks import Waits
 from ...aio.tasks.safe_names import function_of, label_of, short
 from ...aio.tasks.task_records import Started
 from ...cells.deadlock_notes import deadlock_lines
-from .tasks_table import age, place, state_now
+from .tasks_table import age, asyncios, place, state_now
 
 __all__ = ["TaskTree"]
 
@@ -32,14 +31,6 @@ _NAMES = 3
 # Characters of a line of code.
 _CODE = 80
 _NO_CELL = "no cell"
-# What asyncio's functions wait for, in words; the others are called by their names.
-_WORDS = {
-    "Lock.acquire": "a Lock",
-    "Event.wait": "an Event",
-    "Semaphore.acquire": "a Semaphore",
-    "Condition.wait": "a Condition",
-    "Barrier.wait": "a Barrier",
-}
 
 
 class _Place(NamedTuple):
@@ -164,11 +155,13 @@ class _Drawing:
     # -- its lines
 
     def _show_cell(self, label: str, roots: list[int]) -> None:
-        mains = [root for root in roots if root in self._mains]
         if len(self.lines) >= _LINES:
             return
         title = short(label)
-        if len(mains) == 1:  # the cell itself still runs
+        # The cell itself, which awaits, or goes on in the background under its name: it has begun before its tasks.
+        mains = [root for root in roots if root in self._mains]
+        mains = mains or [root for root in roots[:1] if label_of(self._entries[root].task) == title]
+        if len(mains) == 1:
             main = mains[0]
             name = label_of(self._entries[main].task)
             title = self._line(main, title if name == title else f"{title} ({name})")
@@ -230,7 +223,9 @@ class _Drawing:
     def _line(self, task: int, title: str) -> str:
         entry = self._entries[task]
         state = state_now(entry.task)
-        parts = [f"{title}: {state}", age(self._now - entry.at)]
+        parts = [f"{title}: {state}"]
+        if entry.at is not None:
+            parts.append(age(self._now - entry.at))
         if state != "running":
             if state != "ready" and (what := self._waits_for(entry.task)):
                 parts.append(f"waits for {what}")
@@ -241,11 +236,11 @@ class _Drawing:
     def _waits_for(self, task: asyncio.Task[Any]) -> str:
         wait = self._waits.of(task)
         if wait is None:
-            return _asyncios(task)
+            return asyncios(task)
         if wait.lock is not None:
             holder = self._waits.holder(wait.lock)
             if holder is None:
-                return _WORDS["Lock.acquire"]
+                return "a Lock"
             return f"the Lock that {'it holds itself' if holder is task else f'{label_of(holder)} holds'}"
         return _names(self._others(task), wait)
 
@@ -256,17 +251,3 @@ def _names(tasks: list[asyncio.Task[Any]], wait: Wait) -> str:
         names.append(f"{len(tasks) - _NAMES:,} more")
     text = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else "futures"
     return text if wait.all else f"the first of {text}{' and other futures' if wait.others and names else ''}"
-
-
-def _asyncios(task: asyncio.Task[Any]) -> str:
-    """Return what the function of asyncio's waits for that *task* is in."""
-    with suppress(BaseException):  # what it holds may be of a class of the user's
-        if (call := calls_asyncio(task)) is not None:
-            function, subject = call
-            if function == "sleep" and type(subject) in (int, float):
-                return f"a sleep of {subject:g} s"
-            if issubclass(type(subject), asyncio.Queue):
-                number = asyncio.Queue.qsize(subject)
-                return f"{short(function)} of a queue with {number:,} item{'' if number == 1 else 's'}"
-            return _WORDS.get(function, short(function))
-    return ""

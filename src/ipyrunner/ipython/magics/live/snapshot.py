@@ -26,7 +26,7 @@ Parents = Callable[[asyncio.Task[Any]], "asyncio.Task[Any] | None"]
 
 
 class Row(TypedDict):
-    """A task, a cell that awaits, or one that has ended and started tasks (``past``). *age* is in seconds."""
+    """A task, a cell that awaits, or one that has ended and started tasks (``past``). *age*: in seconds, if known."""
 
     kind: str
     key: str
@@ -34,7 +34,7 @@ class Row(TypedDict):
     number: int
     name: str
     state: str
-    age: float
+    age: float | None
     where: str
 
 
@@ -103,13 +103,14 @@ class _Tree:
         for cell, those in cells.items():
             # Those of the cell that nothing else stands above; and then what only stands in a circle.
             roots = [info for info in those if not self._is_below(info)] + those
-            running = next((info for info in roots if id(info.task) in mains), None)
-            if running is None:
-                self._add("past", f"cell {cell}", 0, name=cell or "no cell")
-                self._put(roots, 1)
+            # The cell itself, which awaits, or goes on in the background under its name: it has begun before its tasks.
+            itself = [info for info in roots if id(info.task) in mains][:1]
+            itself = itself or [info for info in roots[:1] if info.name == cell]
+            if itself:
+                self._put(itself, 0)
             else:
-                self._put([running], 0)
-                self._put(roots, 1)
+                self._add("past", f"cell {cell}", 0, name=cell or "no cell")
+            self._put(roots, 1)
 
     def _nest(self, infos: list[TaskInfo], parent_of: Parents, waits: Waits) -> dict[int, list[TaskInfo]]:
         known = {id(info.task): info for info in infos}
@@ -166,5 +167,5 @@ class _Tree:
         )
 
     def _add(self, kind: str, key: str, depth: int, **cells: Any) -> None:
-        empty = Row(kind=kind, key=key, depth=depth, number=0, name="", state="", age=0.0, where="")
+        empty = Row(kind=kind, key=key, depth=depth, number=0, name="", state="", age=None, where="")
         self.rows.append({**empty, **cells})  # type: ignore[typeddict-item]

@@ -83,7 +83,7 @@ class Rows {
       cells[0].style.paddingLeft = `${16 * row.depth}px`;
       setText(cells[0], row.name);
       setText(cells[1], row.state);
-      setText(cells[2], row.kind === "past" ? "" : age(row.age));
+      setText(cells[2], row.age === null ? "" : age(row.age));
       setText(cells[3], row.where);
       cells[3].title = row.where;
       // Only what has moved: a button that is moved in the page loses the keyboard's focus.

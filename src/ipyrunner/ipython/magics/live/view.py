@@ -165,7 +165,7 @@ class LiveView(anywidget.AnyWidget):  # type: ignore[misc]
             return f"task {number} has ended"
         label = label_of(task)
         if action == "cancel":
-            exc = cancel(task)
+            exc = cancel(task, "cancelled by %atasks --live")
             return f"cancelling {label}" if exc is None else f"{label} cannot be cancelled ({type(exc).__name__})"
         try:
             self._runner.background(task)
