@@ -267,6 +267,13 @@ def test_tasks_in_a_circle_do_not_keep_the_others(shared: Kernel) -> None:
     shared.ok("%arunner restart")
 
 
+def test_a_task_whose_cancel_takes_no_message_is_cancelled(shared: Kernel) -> None:
+    shared.ok("class Old(asyncio.Task):\n    def cancel(self): return super().cancel()")
+    shared.ok("t = Old(asyncio.sleep(60)); await asyncio.sleep(0)")
+    assert "cancelling" in shared.ok("%atasks cancel all").stdout
+    assert shared.ok("await asyncio.wait([t]); t.cancelled()").value == "True"
+
+
 def test_wait_blocks_until_the_tasks_have_ended(shared: Kernel) -> None:
     shared.ok(WORK)
     shared.ok("t = asyncio.create_task(work(event), name='w')")
