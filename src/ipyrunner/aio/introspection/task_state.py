@@ -55,9 +55,9 @@ def is_done(future: Any) -> bool:
     return future.done() if type(future) in _PLAIN else _ask(future, "done", bool, default=True)
 
 
-def is_cancelled(future: object) -> bool:
+def is_cancelled(future: Any) -> bool:
     """Return whether it has ended by being cancelled."""
-    return _ask(future, "cancelled", bool, default=False)
+    return future.cancelled() if type(future) in _PLAIN else _ask(future, "cancelled", bool, default=False)
 
 
 def cancel(task: asyncio.Task[Any], *message: str) -> BaseException | None:
@@ -105,8 +105,10 @@ def loop_of(future: Any) -> asyncio.AbstractEventLoop | None:
     return _ask(future, "get_loop", _as_it_is, None)  # type: ignore[no-any-return]
 
 
-def own_context(task: object) -> Any:
+def own_context(task: Any) -> Any:
     """Return what ``get_context`` (since Python 3.12) does."""
+    if type(task) is _PLAIN[0] and hasattr(task, "get_context"):
+        return task.get_context()
     return _ask(task, "get_context", _as_it_is, None)
 
 

@@ -5,7 +5,9 @@ Names, messages and ``repr`` may be ten megabytes, hold what a terminal would ac
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from types import CoroutineType
 from typing import Any
 
 from ..introspection.frames import catches_interrupts
@@ -15,6 +17,8 @@ __all__ = ["describe", "function_of", "label_of", "name_of", "repr_of", "short"]
 
 # Characters of a name, or of the name of a function, that are kept.
 _LONGEST = 1000
+# asyncio's own class, whatever is put in its place later.
+_TASK = asyncio.Task
 
 
 def short(text: str, width: int = 60) -> str:
@@ -35,6 +39,9 @@ def _text(make: Callable[[], Any]) -> str | None:
 
 def name_of(task: Any) -> str:
     """Return the name of a task, its first 1,000 characters; of what has none that of its class."""
+    name = task.get_name() if type(task) is _TASK else None
+    if type(name) is str:  # by far the commonest, and ten thousand tasks may end at once
+        return name[:_LONGEST]
     name = _text(lambda: task.get_name())
     if name is None and (name := _text(lambda: own_name(task))) is None:
         name = type(task).__name__
@@ -49,6 +56,8 @@ def label_of(task: Any) -> str:
 def function_of(task: Any) -> str:
     """Return the name of the function whose coroutine the task runs, its first 1,000 characters."""
     coro = coro_of(task)
+    if type(coro) is CoroutineType and type(coro.__qualname__) is str:
+        return coro.__qualname__[:_LONGEST]
     name = _text(lambda: getattr(coro, "__qualname__", None))
     if coro is None:
         return f"a {type(task).__qualname__}"[:_LONGEST]
