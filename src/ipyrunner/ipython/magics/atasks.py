@@ -1,4 +1,4 @@
-"""``%atasks``: see, end and wait for the tasks of the notebook's loop."""
+"""``%atasks``: list, show, cancel and wait for the tasks of the notebook's loop."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from .tasks_tree import TaskTree
 
 __all__ = ["ACTIONS", "ATASKS", "TaskMagics", "table"]
 
-# So many tasks are looked at for deadlocks where a table of them is asked for.
+# How many tasks the table looks at for deadlocks.
 _MOST = 10_000
 
 ACTIONS = ("tree", "show", "cancel", "wait", "background")
@@ -64,7 +64,7 @@ def table(
 ) -> TaskTable:
     """Return the tasks of *runner* except *but*; with *ended* also the last ones that have ended. Makes no loop.
 
-    *deadlocks*: the table names them.
+    *deadlocks*: the table also lists deadlocks.
     """
     present = runner.present
     started = [] if present is None else present.tasks.started()
@@ -112,7 +112,7 @@ class TaskMagics(Magics):
         that one. Both name tasks that wait for each other, so that none of them can go on.
 
         With ipykernel 7 and IPython 9.8 it is answered at once even while another cell awaits, if it is alone in its
-        cell; so with "Run All" before the cells above it. `%atasks wait` is not: it blocks.
+        cell: with "Run All", before the cells above it have run. This does not hold for `%atasks wait`, which blocks.
         """
         arguments = ATASKS.parse(self.atasks, without_comment(line))
         if arguments.help:
@@ -162,7 +162,7 @@ class TaskMagics(Magics):
 
             return None if running_loop() is None and show_live(self._runner, make_table) else make_table()
         if not has_audience(self.shell):
-            return make_table()  # nbconvert's HTML shows nothing where a widget was
+            return make_table()  # nbconvert's HTML shows no such widget
         try:
             from .live.view import LiveView
         except ImportError:
@@ -265,4 +265,4 @@ class TaskMagics(Magics):
             with suppress(BaseException):  # a task of the user's may raise anything, SystemExit too
                 call_graph(task, file=text)
             for line in text.getvalue().rstrip().splitlines():
-                print(short(line, 200))  # it has the names of tasks
+                print(short(line, 200))  # the names of tasks in it may be anything

@@ -129,8 +129,8 @@ def begin(
             _active = active
         elif not active.sees():
             raise RuntimeError(
-                "a trace goes on that sees nothing any more, since something that it needs was taken away from it: end "
-                "that trace first, or the profiler that has taken it"
+                "another trace is still running, but records nothing, because something that it needs was taken away: "
+                "end that trace first, or the profiler that has taken it"
             )
         try:
             return active.record(key, own)
