@@ -26,7 +26,7 @@ _asyncio_runner = getattr(interactiveshell, "_asyncio_runner", None)
 
 
 class Installation:
-    """What is changed on *shell*, whose cells *runner* runs, until :meth:`restore`."""
+    """The changes to *shell*, whose cells *runner* runs, until :meth:`restore`."""
 
     def __init__(self, shell: InteractiveShell, runner: NotebookRunner) -> None:
         self.shell = shell

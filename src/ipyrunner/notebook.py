@@ -56,7 +56,7 @@ class NotebookRunner(Settings):
         self._past_interrupts = 0
         self._left_behind: list[asyncio.Task[Any]] = []
         self._pid = os.getpid()
-        # What is done when the loop that runs this thread is told to stop.
+        # Called when the loop that runs this thread is told to stop.
         self.when_host_stops: Callable[[], None] = self.shutdown
         # Shows what has happened in the loop, in the output of its cell; None: asyncio shows failures.
         self.show: Callable[[Notice], object] | None = None

@@ -138,7 +138,7 @@ class Interrupts:
 
     @contextmanager
     def beside(self, context: contextvars.Context, name: str | None) -> Iterator[Peer]:
-        """During the block, which is one run in *context*, interrupt it together with all other runs."""
+        """The block is a run in *context*: SIGINT interrupts it together with all other runs."""
         peer = Peer(self._loop, self._queue, self._grace())
         peer.context, peer.name = context, name
         peer.look_before = self._look_before

@@ -78,7 +78,7 @@ class Step:
         return self.main.task  # type: ignore[no-any-return]
 
     def outcome(self) -> Any:
-        """Return what the coroutine has returned, or raise what it has raised; once, since nothing is kept."""
+        """Return the coroutine's value, or raise its exception. Only once: neither is kept."""
         error, value = self.error, self.value
         self.error = self.value = None
         try:

@@ -130,7 +130,7 @@ def _cleaning_up(original: Callable[..., Any]) -> Callable[..., Any]:
 def _run_until_complete(
     loop: asyncio.AbstractEventLoop, original: Callable[[asyncio.Future[_T]], _T], future: Awaitable[_T]
 ) -> _T:
-    """Run *future* inside *loop*, which runs already; a coroutine that is interrupted is cancelled and has ended."""
+    """Run *future* inside *loop*, which runs already. An interrupt cancels a coroutine and waits for its end."""
     task = asyncio.ensure_future(future, loop=loop)
     try:
         with _raising(loop):

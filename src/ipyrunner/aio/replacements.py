@@ -88,7 +88,7 @@ class ItemReplacement(Replacement):
 
 
 def _is_inherited(owner: Any, name: str, value: Any) -> bool:
-    """Return whether *value* is the method that the class of *owner* has, and no attribute of its own."""
+    """Return whether *value* is a method of the class of *owner*, and not an attribute of *owner* itself."""
     of_class: Any = getattr(type(owner), name, None)
     if not hasattr(of_class, "__get__"):
         return False

@@ -51,7 +51,7 @@ class _Kept(NamedTuple):
 
 
 class Unwatched(Audience):
-    """Move output of cells that have ended into the one that runs, for clients of *shell* that nobody watches."""
+    """Move output of cells that have ended into the cell that runs, for clients where nobody watches."""
 
     def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell

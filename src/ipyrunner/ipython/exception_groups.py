@@ -28,7 +28,7 @@ _DEPTH = 10
 
 
 def chain_of(exc: BaseException) -> Iterator[BaseException]:
-    """Iterate over *exc* and all that it is raised from, as causes and contexts; not over what is in groups."""
+    """Yield *exc* and its causes and contexts, directly or indirectly; not the exceptions in groups."""
     seen: set[int] = set()
     pending = [exc]
     while pending:

@@ -273,7 +273,7 @@ class Cells:
         return True
 
     def _can_await(self, *, beside: bool = False) -> bool:
-        """Return whether this thread runs the kernel's loop, and the cell is not one that another cell runs."""
+        """Return whether this thread runs the kernel's loop, and the cell is not run by another cell."""
         host = kernel_loop(self._shell)
         present = self._runner.present
         if host is None or running_loop() is not host or (present is not None and present.in_cell and not beside):

@@ -75,7 +75,7 @@ class ControlC:
                 os.close(wait)
 
     def stop(self) -> None:
-        """Let the thread end, which nobody waits for: the prompt leaves the raw mode by itself. Idempotent."""
+        """Let the thread end, without waiting: the prompt leaves the raw mode by itself. Idempotent."""
         with self._lock:
             if not self._over:
                 self._over = True

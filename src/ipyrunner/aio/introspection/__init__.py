@@ -5,7 +5,7 @@
 * :mod:`ready_queue`: the callbacks that wait for their turn, and which goes first.
 * :mod:`running_callback`: which callback a loop is in, and for how long.
 * :mod:`loop_class`: the class of the notebook's loop, which reports changes of its state.
-* :mod:`frames`: what a frame is: the user's code, asyncio's, or ours; where an interrupt may be raised.
+* :mod:`frames`: whose code a frame runs: the user's, asyncio's or ours; where an interrupt may be raised.
 * :mod:`task_state`: the state of a task, whatever its class raises.
 * :mod:`wait_graph`: what a task awaits, and which tasks that depends on.
 * :mod:`task_origin`: what has started a task.

@@ -40,7 +40,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 _OUR_CALLBACKS: set[CodeType] = set()
 _CATCHING: set[CodeType] = set()
 _LEFT_ALONE: set[str] = set()
-# Names of code inside a function. Others in <> stand for the top level of a module, or of code that runs as one.
+# Names of lambdas and comprehensions. Others in <> stand for the top level of a module, or of code that runs as one.
 _INNER = ("<lambda>", "<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>")
 
 
@@ -101,5 +101,5 @@ def user_frame(frame: FrameType | None, loop: asyncio.AbstractEventLoop) -> Fram
 
 
 def function_name(code: CodeType) -> str | None:
-    """Return what a function is called; None for code at the top level of a module, or of what runs as one."""
+    """Return the name of a function; None for code at the top level of a module, or of code that runs as one."""
     return None if code.co_name.startswith("<") and code.co_name not in _INNER else code.co_qualname

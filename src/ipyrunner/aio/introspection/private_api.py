@@ -84,7 +84,7 @@ _ACQUIRE = asyncio.Lock.acquire.__code__
 
 
 def selector_of(loop: asyncio.AbstractEventLoop) -> object:
-    """Return what the loop waits in, or None if there is no telling."""
+    """Return what the loop waits in, or None if that is not known."""
     selector: object = getattr(loop, "_selector", None)
     return selector
 
@@ -112,7 +112,7 @@ def _ready_of(loop: asyncio.AbstractEventLoop) -> Collection[asyncio.Handle]:
 
 
 def ready_callbacks(loop: asyncio.AbstractEventLoop) -> deque[Any] | None:
-    """Return the queue of what the loop calls next; None if there is no telling."""
+    """Return the queue of what the loop calls next; None if that is not known."""
     ready = _ready_of(loop)
     if isinstance(ready, deque):
         return ready
@@ -123,7 +123,7 @@ def ready_callbacks(loop: asyncio.AbstractEventLoop) -> deque[Any] | None:
 
 
 def callback_of(handle: object) -> object:
-    """Return what *handle* calls; None if it was cancelled, or if there is no telling."""
+    """Return what *handle* calls; None if it was cancelled, or if that is not known."""
     return getattr(handle, "_callback", None)
 
 
@@ -172,7 +172,7 @@ def may_step(task: asyncio.Task[Any]) -> bool:
 
 def step_of(handle: object, ids: Collection[int]) -> bool:
     """Return whether *handle*, of a loop's queue, is a step of a task with one of *ids*: a call of its method."""
-    # Handles of uvloop show what they hold to the garbage collector alone; there may be 100,000.
+    # Only the garbage collector shows what handles of uvloop hold; there may be 100,000 of them.
     own = type(handle) is asyncio.Handle
     held: Iterable[object] = (callback_of(handle),) if own else gc.get_referents(handle)
     # The callback may be anything of the user's.
@@ -185,7 +185,7 @@ def is_pythons(handle: object) -> bool:
 
 
 def has_ready(loop: asyncio.AbstractEventLoop) -> bool:
-    """Return whether callbacks are waiting for the loop's next iteration; False if there is no telling."""
+    """Return whether callbacks are waiting for the loop's next iteration; False if that is not known."""
     return bool(_ready_of(loop))
 
 
@@ -196,13 +196,13 @@ def cancel_ready(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def next_timer(loop: asyncio.AbstractEventLoop) -> float | None:
-    """Return when the loop's next timer is due, in the loop's time; None without timers, or if there is no telling."""
+    """Return when the loop's next timer is due, in the loop's time; None without timers, or if that is not known."""
     scheduled: list[asyncio.TimerHandle] = getattr(loop, "_scheduled", [])
     return scheduled[0].when() if scheduled else None
 
 
 def is_stopping(loop: asyncio.AbstractEventLoop) -> bool:
-    """Return whether the loop was told to stop in this iteration; False if there is no telling."""
+    """Return whether the loop was told to stop in this iteration; False if that is not known."""
     return bool(getattr(loop, "_stopping", False))
 
 
@@ -212,7 +212,7 @@ def can_watch(loop: asyncio.AbstractEventLoop) -> bool:
 
 
 def tasks_of(loop: asyncio.AbstractEventLoop) -> set[asyncio.Task[Any]]:
-    """As ``asyncio.all_tasks``, whatever the class of one of them says or raises when it is asked for its state."""
+    """As ``asyncio.all_tasks``, also if the class of a task raises when the task is asked for its state."""
     known: list[asyncio.Task[Any]] = []
     # The first to 3.11, the others since 3.12; since 3.14 without those of asyncio's own class.
     kept = [name for name in ("_all_tasks", "_scheduled_tasks", "_eager_tasks") if hasattr(asyncio.tasks, name)]
@@ -255,7 +255,7 @@ def _attribute(obj: object, name: str) -> Any:
 
 
 def has_begun(task: asyncio.Task[Any]) -> bool:
-    """Return whether the task has begun with its first step; True if there is no telling."""
+    """Return whether the task has begun with its first step; True if that is not known."""
     coro = coro_of(task)
     if type(coro) is not CoroutineType:
         return True
@@ -381,7 +381,7 @@ def unseen(tasks: Iterable[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:
 
 
 def task_context(task: asyncio.Future[Any]) -> contextvars.Context | None:
-    """Return the Context that the task runs in; None if there is no telling."""
+    """Return the Context that the task runs in; None if that is not known."""
     context = own_context(task)  # since 3.12
     if type(context) is contextvars.Context:
         return context
@@ -394,6 +394,6 @@ def task_context(task: asyncio.Future[Any]) -> contextvars.Context | None:
 
 
 def handle_context(handle: asyncio.Handle) -> contextvars.Context | None:
-    """Return the Context that the callback runs in; None if there is no telling."""
+    """Return the Context that the callback runs in; None if that is not known."""
     context: contextvars.Context | None = getattr(handle, "_context", None)
     return context

@@ -53,7 +53,7 @@ class ReadyQueue:
         return True
 
     def put_first(self, schedule: Callable[[], object], *, waiting: int | None = None) -> None:
-        """Call *schedule*, and put what that has scheduled before all that waits.
+        """Call *schedule*, and put the callbacks that it schedules before all that wait.
 
         *waiting*: how many callbacks count as waiting; those behind them go first as well.
         """
@@ -95,17 +95,17 @@ class ReadyQueue:
         return taken
 
     def has(self, owner: object) -> bool:
-        """Return whether a call of one of *owner*'s methods waits; False if there is no telling."""
+        """Return whether a call of one of *owner*'s methods waits; False if that is not known."""
         return self._queue is not None and any(step_of(handle, (id(owner),)) for handle in tuple(self._queue))
 
     def give(self, handles: list[Any]) -> None:
         """Put what :meth:`take` has returned at the end of the queue."""
         if handles and self._queue is not None and not self._loop.is_closed():
             self._queue.extend(handles)
-            self._loop.call_soon(_nothing, context=self._context)  # uvloop looks at its queue when told
+            self._loop.call_soon(_nothing, context=self._context)  # makes uvloop look at its queue
 
     def set_aside(self) -> None:
-        """Let the loop call nothing more before :meth:`put_back`. In a callback; whoever runs the loop puts back."""
+        """Let the loop call nothing more before :meth:`put_back`, which the code that runs it calls. In a callback."""
         if self._aside or not self._movable() or self._queue is None:
             return
         filler, popleft = self._get_filler(), self._queue.popleft
@@ -133,7 +133,7 @@ class ReadyQueue:
             aside, self._aside = self._aside, []
             self._queue.extendleft(reversed(aside))
             if not self._loop.is_closed():
-                self._loop.call_soon(_nothing, context=self._context)  # uvloop looks at its queue when told
+                self._loop.call_soon(_nothing, context=self._context)  # makes uvloop look at its queue
 
 
 def _nothing() -> None:

@@ -183,7 +183,7 @@ class Holder:
     def look(self, frame: FrameType | None, *, task: asyncio.Task[Any] | None = None) -> CallbackCall | None:
         """Return the callback that *loop* runs in *frame*, where its thread is; None if it runs none.
 
-        The same object as last time if it is the same call. *task*: the task whose step this is if no frame says more.
+        The same object as last time if it is the same call. *task* counts as running if no frame shows a callback.
         """
         # ``last`` is the time before the look, ``since`` the time after: waiting for the GIL in between adds no time.
         now = time.monotonic()
@@ -201,7 +201,7 @@ class Holder:
         return self._held
 
     def forget(self) -> None:
-        """Let go of what was seen."""
+        """Forget the callback that was seen."""
         self._held = None
 
     def _called(self, frame: FrameType | None) -> object | None:

@@ -51,7 +51,7 @@ def _as_it_is(answer: Any) -> Any:
 
 
 def is_done(future: Any) -> bool:
-    """Return whether it has ended; True if there is no telling: nobody can wait for it then."""
+    """Return whether it has ended; True if that is not known: nobody can wait for it then."""
     return future.done() if type(future) in _PLAIN else _ask(future, "done", bool, default=True)
 
 
@@ -83,7 +83,7 @@ def retrieve(future: object) -> BaseException | None:
 
 
 def coro_of(task: Any) -> Any:
-    """Return the coroutine that it runs; None if there is no telling."""
+    """Return the coroutine that it runs; None if that is not known."""
     if _CRASHES and issubclass(type(task), _PLAIN[0]):
         return vars(_PLAIN[0])["_coro"].__get__(task)
     return task.get_coro() if type(task) is _PLAIN[0] else _ask(task, "get_coro", _as_it_is, None)

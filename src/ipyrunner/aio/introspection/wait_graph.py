@@ -164,7 +164,7 @@ def wait_of(
 
 
 def _all_of(combined: Combined, most: int) -> Wait | None:
-    """Return the tasks among its futures, and those that a ``gather`` or ``shield`` waits for, that have not ended."""
+    """Return the pending tasks among its futures, including those that a ``gather`` or ``shield`` waits for."""
     found: list[asyncio.Task[Any]] = []
     seen: set[int] = set()
     others, fails = False, combined.fails

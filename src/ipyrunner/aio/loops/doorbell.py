@@ -1,4 +1,4 @@
-"""Notice when something is scheduled on a loop at rest by a call that does not wake it, as it makes no fd readable."""
+"""Notice calls that schedule something on a loop at rest without waking it: they make no fd readable."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class Unwinding:
         self._go_on = go_on
         self._context = contextvars.Context()
         self._looks = self._over = False
-        # What the innermost run waits for, since when; whether it has had its KeyboardInterrupt for the last press.
+        # The future that the innermost run waits for; since when; whether it had KeyboardInterrupt for the last press.
         self._future: object = None
         self._since = 0.0
         self._is_spared = False
@@ -96,7 +96,7 @@ class Unwinding:
 
     @property
     def ended(self) -> list[Forced]:
-        """What was ended, as far as it is known."""
+        """The code of the nested runs that were ended, as far as that is known."""
         return [
             run.place
             for certain, run in self._ended

@@ -7,8 +7,8 @@ that stays must not lose a callback, a timer or a task to it; and headless clien
   for all busy tasks in the queue. Only while a task is in one of its steps (it may be the main task, or one that the
   cancellation is passed on to), a callback at the front of the queue cancels when that step has ended. A step that does
   not end gets a KeyboardInterrupt instead, so that one interrupt has one effect.
-* *Ask.* ``call_soon_threadsafe`` puts a question to the loop. A loop that has answered responds, and nothing in it is
-  forced any more: a cell that does its asynchronous clean-up is not cut short.
+* *Ask.* ``call_soon_threadsafe`` puts a question to the loop. Once the loop has answered, nothing in it is forced any
+  more: a cell that does its asynchronous clean-up is not cut short.
 * *Force.* The watchdog's thread looks every 10 ms which callback the loop is in (``Holder``). One that has itself held
   the loop for *grace* seconds since the interrupt does not yield. SIGINT is then sent again until the handler finds
   user code, where an exception does not damage the loop, and raises KeyboardInterrupt there.
@@ -71,7 +71,7 @@ class Interrupt(MainTask):
     loop : the main task's loop.
     grace : seconds that a callback may hold the loop after the first SIGINT.
     replaces : called with the present handler.
-    queue : the loop's queue; whoever runs the loop puts back what is set aside. Without it nothing goes first.
+    queue : the loop's queue; the code that runs the loop puts back what is set aside. Without it nothing goes first.
     peers : returns the main tasks that are interrupted together with this one, and have no handler of their own.
     press_peers : interrupts these; called in the handler.
     """
@@ -97,8 +97,8 @@ class Interrupt(MainTask):
         self._lock = threading.Lock()
         self._thread = threading.get_ident()
         self._holder = Holder(loop, everything=True)
-        # Whether the next SIGINT is one that the watchdog has sent; whether one has come that could not be handled, and
-        # whether one is being handled.
+        # Whether the next SIGINT was sent by the watchdog; whether a SIGINT has come that could not be handled; whether
+        # a SIGINT is being handled.
         self._sent = self._missed = self._handling = False
         self._put = watchdog.put
         # Whether the effect of a press waits for the end of a step, and of which step.
@@ -197,7 +197,7 @@ class Interrupt(MainTask):
             self._sent = False
         else:
             self._missed = True
-        if self._handling:  # the SIGINT before, slowly, on a machine under load: this one is handled after it
+        if self._handling:  # the previous one, still, on a machine under load: this SIGINT is handled after it
             self._be_watched()
             return
         missed, self._missed = self._missed, False

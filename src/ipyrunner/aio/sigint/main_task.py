@@ -50,7 +50,7 @@ def _waits_for(future: Any, owner: Any) -> bool:
 class MainTask:
     """Cancel :attr:`task` on behalf of an interrupt, and recognise that cancellation when it comes out.
 
-    *queue* is that of *loop*; whoever runs the loop puts back what is set aside. Without it nothing goes first.
+    *queue* is that of *loop*; the code that runs the loop puts back what is set aside. Without it nothing goes first.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, queue: ReadyQueue | None, grace: float) -> None:
@@ -318,7 +318,7 @@ class MainTask:
         return interruption(seen)
 
     def claims(self, exc: BaseException | None) -> bool:
-        """Return whether *exc* is the cancellation that SIGINT asked for, and nobody else did.
+        """Return whether *exc* is the cancellation that SIGINT has requested, and that nothing else has requested.
 
         True once only: from then on the cancellation counts as handled (``Task.uncancel``).
         """

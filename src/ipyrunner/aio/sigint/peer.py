@@ -1,4 +1,4 @@
-"""A main task beside another one: interrupted by the same SIGINT, which somebody else handles."""
+"""A concurrent main task: the same SIGINT interrupts it, but the handler belongs to another run."""
 
 from __future__ import annotations
 

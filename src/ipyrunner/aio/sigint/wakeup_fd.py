@@ -55,7 +55,7 @@ class Wakeup:
             yield
             return
         before = signal.set_wakeup_fd(ours, warn_on_full_buffer=False)
-        if before == ours:  # a run inside a run, or at the end of the process after one that does not end
+        if before == ours:  # a nested run, or the end of the process while another run has not ended
             yield
             return
         self._forward, self.passed_on, self._drained = before, False, b""

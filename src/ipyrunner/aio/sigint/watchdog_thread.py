@@ -61,7 +61,7 @@ class Watchdog:
         return self._requests.put
 
     def stop(self) -> None:
-        """Let the thread end; what is due is forgotten. Idempotent; :meth:`start` begins anew."""
+        """Let the thread end; calls that are due are dropped. Idempotent; :meth:`start` starts a new thread."""
         with self._lock:
             if self._thread is not None:
                 self._thread = None
@@ -69,7 +69,7 @@ class Watchdog:
                 self._requests = queue.SimpleQueue()
 
     def after_fork(self) -> None:
-        """In a child process: the thread, and who waits for it, are the parent's."""
+        """In a child process: forget the thread, which only the parent has."""
         self._thread, self._lock, self._requests = None, threading.Lock(), queue.SimpleQueue()
 
 

@@ -1,4 +1,4 @@
-"""What may end a wait before its time: something in the task's own chain, or somebody who waits for the task.
+"""What may end a wait early: something in the task's own chain, or another task that waits for it.
 
 Any context manager may set a deadline, or release a lock that the block around it holds. So each entered manager must
 be of a class that is known to do neither; and each part of the chain, down to the future at its end, must show which
@@ -87,7 +87,7 @@ def members_of(group: asyncio.TaskGroup) -> list[asyncio.Task[Any]]:
 
 
 def groups_around(task: asyncio.Task[Any]) -> list[asyncio.TaskGroup] | None:
-    """Return the groups in whose blocks *task* waits; None if it may go on by itself, or if there is no telling."""
+    """Return the groups in whose blocks *task* waits; None if it may go on by itself, or if that is not known."""
     groups: list[asyncio.TaskGroup] = []
     end: object = None
     for awaited, frame in chain_of(coro_of(task)):

@@ -255,7 +255,7 @@ class Tasks:
                     return make_task(coro, name=name, context=context)
                 if not 0 < size() < FEW:
                     begin()
-                if name is None and context is None:  # to parse what is not given takes longer
+                if name is None and context is None:  # parsing arguments that are None takes longer
                     task = module.Task(coro, loop=loop)
                 else:
                     task = module.Task(coro, loop=loop, name=name, context=context)

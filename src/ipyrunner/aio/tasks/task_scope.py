@@ -93,7 +93,7 @@ class Scope:
         self._inside = False
         self._cancelled_parent = False
         self._changed = asyncio.Event()
-        # Tasks that have failed, and that somebody may still look at.
+        # How many tasks have failed whose exception somebody may still retrieve.
         self._undecided = 0
         # Of these, the ones whose iterations are over. One look at what is awaited serves all of them.
         self._doubted: list[asyncio.Task[Any]] = []

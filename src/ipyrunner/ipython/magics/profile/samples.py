@@ -97,7 +97,7 @@ class Samples:
         self.records[-1] = last, total
 
     def _own(self, stack: list[str]) -> list[str]:
-        """Return the user's part of *stack*: what is above the kernel and the loop, without this package."""
+        """Return the user's part of *stack*: the functions above the kernel and the loop, without this package's."""
         functions = [info.partition("\x01")[0] for info in stack]
         below, start = self._below, 0
         if self._body in functions:  # functions that the body runs may also be among its callers
