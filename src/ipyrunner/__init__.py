@@ -1,4 +1,4 @@
-"""ipyrunner: gives a notebook its own asyncio event loop, which lives as long as the kernel.
+"""ipyrunner gives a notebook its own asyncio event loop, which lasts as long as the kernel.
 
 ``%load_ext ipyrunner`` loads the extension; :func:`get_runner` returns the notebook's runner. :class:`Runner` and
 :func:`run` are those of asyncio in Python 3.14, also for Python 3.11 to 3.13. They do not need IPython.
@@ -6,17 +6,17 @@
 The layers, each of which knows only those after it:
 
 * ``kernel``: ipykernel's kernel with the extension loaded, and its kernelspec.
-* ``extension``: puts the parts in place on one shell, and takes them back.
+* ``extension``: puts the parts in place on one shell, and removes them.
 * ``terminal``: the prompt of the IPython terminal.
 * ``ipython``: how a cell is read, run and reported; the magics.
 * ``cells``: the first cell, cells inside cells, notes on mistakes.
 * ``ipykernel``: requests, signals, output, comms.
-* ``installation``: what a part of the extension gets.
+* ``installation``: what each part of the extension gets.
 * ``notebook``: ``NotebookRunner``, what one notebook keeps.
-* ``audience``: whether somebody sees what is printed after its cell.
+* ``audience``: whether somebody sees output that is printed after its cell.
 * ``settings``: the settings of a notebook's runner.
 * ``log_handler``: a handler of ``logging``.
-* ``aio``: asyncio alone.
+* ``aio``: all that needs only asyncio.
 """
 
 from __future__ import annotations
@@ -129,9 +129,9 @@ def tasks(*, ended: bool = False) -> TaskTable:
 def trace(file: str | os.PathLike[str] | None = None) -> Trace:
     """Return a trace of the notebook's loop: a timeline of all its tasks, from its ``start()`` to its ``stop()``.
 
-    ``with ipyrunner.trace() as t: ...`` traces the block. Displayed, ``t`` is a picture; ``t.summary`` is what the
-    picture says in words, and ``t.save(file)`` writes what https://ui.perfetto.dev opens. With *file* that is done at
-    the end; OSError now if it cannot be written to. ``%%arun --trace`` traces one cell.
+    ``with ipyrunner.trace() as t: ...`` traces the block. Displayed, ``t`` is a picture; ``t.summary`` says the same in
+    words, and ``t.save(file)`` writes a file for https://ui.perfetto.dev. With *file* it is saved there at the end;
+    OSError now if that cannot be written. ``%%arun --trace`` traces one cell.
 
     RuntimeError outside IPython, before ``%load_ext ipyrunner``, and in threads other than the main one.
     """
@@ -145,9 +145,9 @@ def event(source: Any, name: str | None = None) -> asyncio.Future[Any]:
 
     ``await ipyrunner.event(slider)`` waits for the next value, ``await ipyrunner.event(button)`` for the next click.
 
-    *name* is a trait, whose new value is the result; the default is ``"value"``. Or it is an event for which the widget
-    has a method ``on_NAME(callback, remove=False)``; the default is ``"click"`` if there is ``on_click``. The result is
-    then what the callback is called with: the button for a click, ``(widget, content, buffers)`` for ``"msg"``.
+    *name* is a trait, and the result is its new value; or an event for which the widget has a method
+    ``on_NAME(callback, remove=False)``, and the result is what the callback is called with: the button for a click,
+    ``(widget, content, buffers)`` for ``"msg"``. The default is ``"click"`` if there is ``on_click``, else ``"value"``.
 
     What happens after this call counts, even before the future is awaited. To stop watching, cancel the future.
     RuntimeError if the widget is closed, now or later, and where no event loop runs; TypeError for an object without
@@ -161,9 +161,9 @@ def event(source: Any, name: str | None = None) -> asyncio.Future[Any]:
 def changes(source: Any, name: str | None = None, *, latest: bool = False) -> Changes:
     """Return an asynchronous iterator over all changes or events of *source* from now on: ``async for value in ...``.
 
-    *source* and *name* are as for :func:`event`. What happens between two steps is kept; with *latest* only the last
-    of it. The iteration ends when the widget is closed. It stops watching when the iteration ends, also by ``break``,
-    an exception or an interrupt, with ``aclose()``, and at the end of an ``async with`` block.
+    *source* and *name* are as for :func:`event`. Changes between two steps are kept; with *latest* only the last one.
+    The iteration ends when the widget is closed. Watching stops when the iteration ends, also by ``break``, an
+    exception or an interrupt, with ``aclose()``, and at the end of an ``async with`` block.
     """
     from .ipykernel.widget_events import Changes
 

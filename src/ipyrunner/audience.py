@@ -1,4 +1,4 @@
-"""Who looks at what is printed after its cell has ended."""
+"""Who sees output that is printed after its cell has ended."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["Audience", "has_audience"]
 
 
 def has_audience(shell: InteractiveShell) -> bool:
-    """Return whether somebody looks at the output while it comes.
+    """Return whether somebody sees output as it comes.
 
-    nbclient, and so nbconvert and papermill, say that nobody can be asked for input (``allow_stdin``); front ends with
-    people in front of them do not.
+    nbclient, and so nbconvert and papermill, say that nobody can be asked for input (``allow_stdin``); front ends that
+    people use do not.
     """
     kernel: Any = getattr(shell, "kernel", None)
     if kernel is None:
@@ -26,24 +26,24 @@ def has_audience(shell: InteractiveShell) -> bool:
 
 
 class Audience:
-    """What is told of each cell, so that no output is lost: here all of it is seen where it comes."""
+    """Is told of each cell, so that no output is lost. This class is for clients that see all output as it comes."""
 
     def prepare(self, *, in_charge: bool) -> None:
-        """Before the kernel begins a cell; *in_charge*: we shall be told by :meth:`begin`."""
+        """Before the kernel begins a cell; *in_charge*: :meth:`begin` will be called."""
 
     def begin(self, context: contextvars.Context, *, silent: bool) -> None:
-        """A cell begins, whose output goes where it does in *context*. That of a silent one is not shown."""
+        """When a cell begins, whose output goes where *context* says. Output of a *silent* cell is not shown."""
 
     def end(self) -> None:
-        """The code of the cell has ended."""
+        """When the code of the cell has ended."""
 
     def is_stray(self) -> bool:
-        """Return whether what is printed in the present Context is missed by who runs the cells."""
+        """Return whether the client that runs the cells would miss output of the present Context."""
         return False
 
     def is_logged(self) -> bool:
-        """Return whether all that is printed at the end of the process is logged, by :meth:`tell`."""
+        """Return whether :meth:`tell` logs what is printed at the end of the process."""
         return False
 
     def tell(self, log: logging.Logger | logging.LoggerAdapter[Any]) -> None:
-        """At the end of the process: log what nobody has seen."""
+        """At the end of the process: log the output that nobody has seen."""

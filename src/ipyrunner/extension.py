@@ -1,4 +1,4 @@
-"""Puts the parts in place on one shell, and takes them back."""
+"""Puts the parts in place on one shell, and removes them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _extensions: weakref.WeakKeyDictionary[Any, Extension] = weakref.WeakKeyDictiona
 
 
 def load(shell: InteractiveShell) -> None:
-    """Load the extension into *shell*; nothing if it is there. On the main thread, else RuntimeError."""
+    """Load the extension into *shell*, unless it is loaded already. RuntimeError in threads other than the main one."""
     if not on_main_thread():
         raise RuntimeError(
             "ipyrunner can only be loaded in the main thread, and this cell runs in another one (a subshell's): run "
@@ -74,7 +74,7 @@ def load_for_kernel(shell: InteractiveShell) -> None:
 
 
 def unload(shell: InteractiveShell) -> None:
-    """Close the runner of *shell* and restore the shell; nothing if the extension is not loaded."""
+    """Close the runner of *shell* and restore the shell, if it is loaded. RuntimeError while the loop runs."""
     extension = _extensions.get(shell)
     if extension is not None:
         extension.runner.refuse_inside("%unload_ext ipyrunner")
@@ -138,7 +138,7 @@ def trace(file: str | os.PathLike[str] | None) -> Trace:
 class Extension(Installation):
     """Everything that is changed on one shell."""
 
-    # What other parts have to do with.
+    # Set by some parts, used by others.
     calling: Calling
     cells: Cells
     stock_should_run_async: Callable[..., bool]
@@ -167,7 +167,7 @@ class Extension(Installation):
         self.undo(partial(self.remove, name, item))
 
     def remove(self, name: str, item: object) -> None:
-        """Remove *item* from the list that is there now: the user may have made another one, or have removed ours."""
+        """Remove *item* from the present list: the user may have replaced the list, or removed *item* already."""
         items = getattr(self.shell, name)
         items[:] = [other for other in items if other is not item]
 
@@ -180,9 +180,9 @@ def _loops(extension: Extension) -> None:
 
 
 def _leave_current_loop(host: asyncio.AbstractEventLoop | None) -> None:
-    """Make *host* the current loop, unless the user has set one of their own: ours is closed."""
+    """Make *host* the current loop instead of the notebook's, which is closed, unless the user has set another one."""
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # instead of making one
+        warnings.simplefilter("error")  # so that get_event_loop() does not make a loop
         try:
             current = asyncio.get_event_loop()
         except (RuntimeError, DeprecationWarning):  # there is none
@@ -227,7 +227,7 @@ def _end_of_process(extension: Extension) -> None:
     extension.undo(at_exit(end))
     if hasattr(shell, "_atexit_once"):
         # Private, since IPython 8.0: a terminal clears the user's variables there, before atexit's functions run.
-        # Without it tasks are cleaned up at exit all the same, only later.
+        # Without it tasks are also cleaned up at exit, only later.
         extension.replace(shell, "_atexit_once", close_before)
 
 
@@ -250,10 +250,10 @@ def _cells(extension: Extension) -> None:
     extension.replace(shell, "transform_cell", calling.transform)
     extension.replace(shell, "transform_ast", lambda original: calling.transform(cells.before_transform(original)))
     if hasattr(shell, "_user_obj_error"):
-        # Private, since IPython 1. Without it an expression whose error cannot be shown costs the reply.
+        # Private, since IPython 1. Otherwise the reply is lost if the error of a user expression cannot be shown.
         extension.replace(shell, "_user_obj_error", calling.user_obj_error)
     if hasattr(shell, "_format_exception_for_storage"):
-        # Private, since IPython 9.2: for the history, what showtraceback has done. What it raises ends the cell.
+        # Private, since IPython 9.2: formats what showtraceback has shown for the history. If it raises, the cell ends.
         extension.replace(shell, "_format_exception_for_storage", tracebacks.stored)
 
 
@@ -270,7 +270,7 @@ def _magics(extension: Extension) -> None:
 
 
 def _unregister(shell: InteractiveShell, magics: Any, before: dict[str, dict[str, Any]]) -> None:
-    """Restore the magics of before, unless somebody has defined others of the same names since."""
+    """Restore the magics that were there before, unless somebody has defined others of the same names since."""
     for kind, names in magics.magics.items():
         present = shell.magics_manager.magics[kind]
         for name in names:
@@ -310,7 +310,7 @@ def _event_hooks(extension: Extension) -> None:
                 first_cell.end_if_over()
             if event in ("pre_execute", "post_execute"):
                 extension.termination.renew()
-            # IPython's own hooks need no loop: to lend for them would make one again right after `%arunner close`.
+            # IPython's own hooks need no loop, and lending it would make a new one right after `%arunner close`.
             ipythons = all(map(_is_ipythons, shell.events.callbacks.get(event, ())))
             if ipythons or not on_main_thread():
                 original(event, *args, **kwargs)
@@ -328,12 +328,12 @@ def _is_ipythons(hook: object) -> bool:
 
 
 def _room(module: str) -> Part:
-    """Return the part that *module* puts in place. Nothing else knows it: it can be deleted, with its line below."""
+    """Return the part that *module* puts in place. Nothing else uses it: it can be deleted, with its line below."""
     install: Part = import_module(f".{module}", __package__).install
     return install
 
 
-# Each undoes what it has changed before those above it do: some change what others have changed.
+# They are undone in reverse order, since some change what others before them have changed.
 PARTS: tuple[Part, ...] = (
     _loops,
     _sigint,

@@ -1,4 +1,4 @@
-"""What a part of the extension gets: the shell, its runner, and a place for what undoes its changes."""
+"""What each part of the extension gets: the shell, its runner, and a list of steps that undo its changes."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
 
 __all__ = ["Installation"]
 
-# Private: what ``%autoawait asyncio`` chooses, since IPython 7.0; ipykernel compares with it too. Without it no cell is
-# taken over.
+# Private, since IPython 7.0: the loop runner that ``%autoawait asyncio`` chooses; ipykernel compares with it too.
+# Without it no cell is run by the extension.
 _asyncio_runner = getattr(interactiveshell, "_asyncio_runner", None)
 
 
 class Installation:
-    """What is changed on *shell*, whose cells *runner* runs, until :meth:`restore`."""
+    """The changes to *shell*, whose cells *runner* runs, until :meth:`restore`."""
 
     def __init__(self, shell: InteractiveShell, runner: NotebookRunner) -> None:
         self.shell = shell
         self.runner = runner
-        # Who looks at what comes after its cell.
+        # Who sees output that comes after its cell.
         self.audience = Audience()
         self._undo = ExitStack()
 
     def undo(self, step: Callable[[], object]) -> None:
-        """Let :meth:`restore` call *step*, before those of earlier changes."""
+        """Let :meth:`restore` call *step*, before the steps of earlier changes."""
         self._undo.callback(_report_failure, step)
 
     def replace(self, owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
@@ -44,13 +44,12 @@ class Installation:
         self.undo(Replacement(owner, name, make).restore)
 
     def restore(self) -> None:
-        """Undo all changes. A step that fails is reported, and the others are still taken. Idempotent."""
+        """Undo all changes. A step that fails is reported, and the other steps are still called. Idempotent."""
         self._undo.close()
 
     def in_charge(self) -> bool:
         """Return whether a cell that begins now is one that the extension runs."""
-        # Another %autoawait (trio, curio, sync) and ipykernel's subshells, which have threads of their own, stay as
-        # they are.
+        # Not with another %autoawait (trio, curio, sync), nor in ipykernel's subshells, which have their own threads.
         return (
             on_main_thread()
             and self.shell.loop_runner is _asyncio_runner is not None

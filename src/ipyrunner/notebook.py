@@ -46,17 +46,17 @@ class NotebookRunner(Settings):
         self._host: asyncio.AbstractEventLoop | None = None
         self._host_options: dict[str, Any] = {}
         self._current: PersistentRunner | None = None
-        # The kernel's Context as of the last cell: what differs from it at the next cell, the kernel has changed.
+        # The kernel's Context at the last cell: a difference from it at the next cell is a change by the kernel.
         self._kernel_context = contextvars.copy_context()
-        # What the last sync cell has left running (Playwright's sync API does), for the next one.
+        # The loop that the last plain cell has left running (Playwright's sync API does so), for the next one.
         self._left = NOTHING
-        # Whether the cell that has loaded the extension goes on.
+        # Whether the cell that has loaded the extension still runs.
         self._is_first = False
         self._lender = Lender(self.get_loop)
         self._past_interrupts = 0
         self._left_behind: list[asyncio.Task[Any]] = []
         self._pid = os.getpid()
-        # What is done when the loop that runs this thread is told to stop.
+        # Called when the loop that runs this thread is told to stop.
         self.when_host_stops: Callable[[], None] = self.shutdown
         # Shows what has happened in the loop, in the output of its cell; None: asyncio shows failures.
         self.show: Callable[[Notice], object] | None = None
@@ -67,12 +67,12 @@ class NotebookRunner(Settings):
     # -- the loop
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
-        """Return the notebook's loop, which is made now if there is none. One that somebody has closed is replaced."""
+        """Return the notebook's loop, made now if there is none. A loop that somebody has closed is replaced."""
         return self.current.loop
 
     @property
     def current(self) -> PersistentRunner:
-        """What runs the present loop, made now if there is none. OSError if there is no file descriptor left for it."""
+        """The runner of the present loop, made now if there is none. OSError if no file descriptor is left for it."""
         self._check_owner()
         if self._current is not None and self._current.is_broken:
             state = "was closed" if self._current.loop.is_closed() else "cannot run any more"
@@ -100,7 +100,7 @@ class NotebookRunner(Settings):
         return self._current
 
     def attach(self, host: asyncio.AbstractEventLoop, **options: Any) -> None:
-        """Name the loop that runs this thread (the kernel's, a prompt's): from now on the notebook's runs inside it.
+        """Set the loop that runs this thread (the kernel's, a prompt's): from now on the notebook's runs inside it.
 
         The options are those of ``PersistentRunner.attach``.
         """
@@ -109,7 +109,7 @@ class NotebookRunner(Settings):
             self._attach(self._current)
 
     def detach(self) -> None:
-        """Forget the loop that :meth:`attach` has named: the notebook's rests until a cell or another loop runs it."""
+        """Leave the loop that :meth:`attach` has set: the notebook's rests until a cell or another loop runs it."""
         self._host = None
         if self._current is not None:
             self._current.detach()
@@ -120,12 +120,12 @@ class NotebookRunner(Settings):
 
     @property
     def present(self) -> PersistentRunner | None:
-        """As :attr:`current`, or None if there is no loop at the moment; makes none."""
+        """As :attr:`current`, but None if there is no loop at the moment."""
         return self._current
 
     @property
     def is_copy(self) -> bool:
-        """Whether this is a copy of the kernel's, in a child process made by ``os.fork``."""
+        """Whether this is a copy of the kernel's runner, in a child process made by ``os.fork``."""
         return os.getpid() != self._pid
 
     @property
@@ -139,7 +139,7 @@ class NotebookRunner(Settings):
         return self._past_interrupts + (0 if self._current is None else self._current.interrupts.count)
 
     def user_variables(self) -> list[contextvars.ContextVar[Any]]:
-        """Return the ContextVars that cells have set, and not the kernel."""
+        """Return the ContextVars that cells have set, without those of the kernel."""
         variables = self._current.context if self._current else ()
         return [v for v in variables if v not in self._kernel_context and not v.name.startswith("ipyrunner")]
 
@@ -180,7 +180,7 @@ class NotebookRunner(Settings):
         signal_main_thread()
         current = self._current
         if current is not None:
-            # Where the signal is simulated (Windows) it does not end a select(); where it is blocked it does not come.
+            # A simulated signal (Windows) does not end a select(); a blocked one does not arrive.
             with suppress(RuntimeError):  # closed since
                 current.loop.call_soon_threadsafe(current.interrupts.take_blocked)
 
@@ -235,13 +235,13 @@ class NotebookRunner(Settings):
                 self.log.exception("ipyrunner: the clean-up of the notebook's loop failed")
         for warning in caught:
             if "was never awaited" in str(warning.message):
-                continue  # the collector finds what is left of the kernel's own requests meanwhile
+                continue  # these are the kernel's own requests, which the garbage collector finds meanwhile
             self.log.warning("ipyrunner: %s", warning.message)
 
     def _close(self, closing: PersistentRunner, say: Callable[[str], object], timeout: float) -> None:
         self._past_interrupts, self._current = self.interrupts, None
         self._left = NOTHING
-        # Collected, their code would be torn down in the middle of some later cell, with a traceback: they are kept.
+        # Keep them: if they were collected, their code would end in some later cell, with a traceback.
         self._left_behind += tasks_of(closing.loop)
         try:
             late = closing.close(timeout)
@@ -272,7 +272,7 @@ class NotebookRunner(Settings):
             )
 
     def refuse_inside(self, what: str) -> None:
-        """Raise RuntimeError, which says where to call *what* instead, if the notebook's loop runs, or is not ours."""
+        """Raise RuntimeError, which says where to call *what*, while the loop runs, and on other threads."""
         self._check_owner()
         loop = None if self._current is None else self._current.loop
         if loop is not None and (running_loop() is loop or loop.is_running()):
@@ -303,7 +303,7 @@ class NotebookRunner(Settings):
         try:
             if self.nested:
                 allow(loop)
-        except Exception as exc:  # a library that does not fit this Python: cells go on without it
+        except Exception as exc:  # nest-asyncio may not fit this Python: go on without it
             self.nested = is_applied()
             print(f"ipyrunner: NotebookRunner.nested was turned off, because nest-asyncio failed: {describe(exc)}")
 
@@ -326,7 +326,7 @@ class NotebookRunner(Settings):
         return context
 
     def run_sync(self, cell: Callable[[], _T]) -> _T:
-        """Run a sync cell: in the notebook's Context, with no running loop, and with the notebook's as current one."""
+        """Run a plain cell: in the notebook's Context, with no running loop, and the notebook's as the current loop."""
         current = self.current
         asyncio.set_event_loop(current.loop)
         rests = not current.is_entered
@@ -346,10 +346,10 @@ class NotebookRunner(Settings):
                     current.tasks.resume()
 
     def begin_plain(self) -> Callable[[], None]:
-        """Make the rest of a cell that has begun outside a sync cell, in the Context that it has; return what ends it.
+        """Make the rest of a cell that runs already a plain cell, in its own Context; return a function that ends this.
 
-        Until then a loop that nothing has used yet is renewed as soon as a setting of its is made. OSError as of
-        :attr:`current`.
+        Until then, if a setting needs a new loop and no task uses the present one, the loop is renewed at once. OSError
+        as for :attr:`current`.
         """
         current = self.current
         asyncio.set_event_loop(current.loop)
@@ -374,14 +374,14 @@ class NotebookRunner(Settings):
 
     def _put_back(self, aside: Running) -> None:
         left, present = exchange(aside), None if self._current is None else self._current.loop
-        # Ours, or a closed one, is not left running: a KeyboardInterrupt has hit the call that it was lent to, or the
-        # end of an asyncio.run().
+        # The notebook's loop, or a closed one, is left only because KeyboardInterrupt was raised: in the call that it
+        # was lent to, or at the end of an asyncio.run().
         torn = left.loop is not None and (left.loop is present or left.loop.is_closed())
         self._left = NOTHING if torn else left
 
     @lends_loop
     def lend(self, call: Callable[[], _T]) -> _T:
-        """Call with the notebook's loop counted as running, though it is at rest: for what the kernel calls."""
+        """Run *call* while the notebook's loop, which is at rest, counts as running: for user code the kernel calls."""
         present = None if self._current is None else self._current.loop
         if present is not None and (present.is_closed() or running_loop() is present):
             return call()  # a closed loop is replaced, and the user told so, in the next cell

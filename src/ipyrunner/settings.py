@@ -28,9 +28,9 @@ _Factory = Callable[[], asyncio.AbstractEventLoop]
 def make_loop(
     factory: _Factory | None, present: asyncio.AbstractEventLoop | None, *, nested: bool
 ) -> asyncio.AbstractEventLoop:
-    """Make a loop; TypeError or ValueError if what *factory* returns is none that is new. *present* is in use.
+    """Make a loop; TypeError or ValueError if *factory* returns no loop, or not a new one. *present* is in use.
 
-    *nested*: it has to be asyncio's own.
+    *nested*: the loop must be one of asyncio's own.
     """
     loop = new_loop() if factory is None else factory()
     if not isinstance(loop, asyncio.AbstractEventLoop):
@@ -45,7 +45,7 @@ def make_loop(
 
 
 def not_nested(loop: asyncio.AbstractEventLoop) -> str:
-    """Return what is said of a loop that cannot have ``NotebookRunner.nested``."""
+    """Return the error message for a loop that cannot have ``NotebookRunner.nested``."""
     return (
         f"NotebookRunner.nested works only with asyncio's own loops, and the notebook's is a {type(loop).__module__}."
         f"{type(loop).__qualname__}. Run `%config NotebookRunner.loop_factory = None` and `%arunner restart` first"
@@ -53,7 +53,7 @@ def not_nested(loop: asyncio.AbstractEventLoop) -> str:
 
 
 def _resolve_factory(value: Any) -> _Factory | None:
-    """Return the factory that *value*, a callable, an import string or None, stands for. Else TraitError."""
+    """Return the factory that *value* stands for: a callable, an import string or None. TraitError if it is no such."""
     if isinstance(value, str):
         try:
             value = import_item(value)
@@ -70,12 +70,12 @@ def _resolve_factory(value: Any) -> _Factory | None:
 class Settings(LoggingConfigurable):
     """What ``%config NotebookRunner`` and ``c.NotebookRunner`` set."""
 
-    # What keeps cells from running side by side here, as an error's message says it; empty: nothing.
+    # The message that says why cells cannot run side by side here; empty if they can.
     why_not_concurrent = ""
 
     @property
     def present(self) -> PersistentRunner | None:
-        """What runs the present loop; None if there is none."""
+        """The runner of the present loop; None if there is no loop."""
         return None
 
     def __repr__(self) -> str:
@@ -136,7 +136,7 @@ class Settings(LoggingConfigurable):
     ).tag(config=True)
 
     def update_config(self, config: Any) -> None:
-        """Take what ``%config NotebookRunner`` sets; TraitError, which IPython prints, for an unknown name."""
+        """Apply what ``%config NotebookRunner`` sets; TraitError, which IPython prints, for an unknown name."""
         known = self.trait_names(config=True)
         for name in config.get("NotebookRunner", {}):
             if name not in known:
@@ -161,7 +161,7 @@ class Settings(LoggingConfigurable):
 
     @default("nested")
     def _is_nested(self) -> bool:
-        return is_applied()  # by a runner of before, in this process
+        return is_applied()  # by an earlier runner in this process
 
     @validate("nested")
     def _allow_nested(self, proposal: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The end of the process, while threads still work; and child processes, which are not to act for their parent."""
+"""Clean-up at exit, while threads still work; and child processes, which must not act for their parent."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ _registered = False
 
 
 def at_exit(callback: Callable[[], None]) -> Callable[[], None]:
-    """Call *callback* when the interpreter exits, before it joins the threads of executors; return what undoes this.
+    """Call *callback* when the interpreter exits, before it joins executor threads; return a function that undoes this.
 
-    Not in child processes. Functions registered with ``atexit`` run later: a thread that does not end keeps them from
-    running at all.
+    Not in child processes. Functions registered with ``atexit`` run later, and never if such a thread does not end.
     """
     _register()
     key = object()
@@ -38,7 +37,7 @@ def in_forked_children(owner: Any) -> None:
 
 
 def end_child(status: int) -> NoReturn:
-    """End this process, which is a child that ``os.fork`` has made, without the clean-up that is its parent's."""
+    """End this process, a child made by ``os.fork``, without the clean-up that belongs to its parent."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):  # whatever it is, the process is to end
             stream.flush()
@@ -46,7 +45,7 @@ def end_child(status: int) -> NoReturn:
 
 
 def refuse_copy() -> NoReturn:
-    """Raise RuntimeError: in a child process, in the place of ``run_forever`` of the parent's loop."""
+    """Raise RuntimeError. In a child process this replaces ``run_forever`` of the parent's loop."""
     raise RuntimeError(
         "this is a child process made by os.fork(), and the event loop belongs to its parent: use asyncio.run() here"
     )
@@ -57,8 +56,8 @@ def _register() -> None:
     if _registered:
         return
     _registered = True
-    # Private: since Python 3.9, and what concurrent.futures itself uses, imported above so that ours is called before
-    # it (last in, first out). Without it atexit does, unless a thread of an executor does not end.
+    # Private, since Python 3.9. concurrent.futures uses it as well, and is imported above so that our function is
+    # called first (last in, first out). Without it atexit has to do: it fails if an executor's thread does not end.
     getattr(threading, "_register_atexit", atexit.register)(_exit, os.getpid())
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_after_fork)

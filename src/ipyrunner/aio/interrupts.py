@@ -1,4 +1,4 @@
-"""SIGINT for the runs of one loop: who handles it, one after the other and one inside the other."""
+"""SIGINT for all runs of one loop: one after another, one inside another, or concurrent."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Interrupts:
     """Make an ``Interrupt`` for each run of *loop*, whose queue is *queue*, until :meth:`close`.
 
     *grace* returns the seconds that the loop has to answer a first SIGINT; *outside* handles SIGINT while no run does;
-    *show* is called with what an interrupt was forced into, in its Context, where that is not the run's own.
+    *show* is called with the code that an interrupt was forced into, in its Context, if the run did not start it.
     """
 
     def __init__(
@@ -38,12 +38,12 @@ class Interrupts:
         outside: Outside,
         show: Callable[[Forced], object],
     ) -> None:
-        # That of the run that goes on, and of the last one.
+        # The interrupt of the current run, and that of the last one.
         self.present: Interrupt | None = None
         self.last: Interrupt | None = None
-        # Those of the runs beside it.
+        # Those of concurrent runs.
         self.peers: list[Peer] = []
-        # Whether the next SIGINT is for the one that has the thread, and not for those.
+        # Whether the next SIGINT is only for the run that has the thread, and not for the peers.
         self.alone = False
         self._pressed = False
         # How often SIGINT has come for a run.
@@ -61,7 +61,7 @@ class Interrupts:
         self._wakeup.close()
 
     def after_fork(self) -> None:
-        """In a child process: SIGINT is Python's again."""
+        """In a child process: restore Python's handler for SIGINT."""
         for interrupt in (self.present, self._between):
             if interrupt is not None:
                 interrupt.after_fork()
@@ -69,13 +69,13 @@ class Interrupts:
             peer.close()
 
     def take_blocked(self) -> None:
-        """In the loop: if SIGINT was sent, and the user blocks it, interrupt the run that goes on all the same."""
+        """In the loop: interrupt the current run also if SIGINT is pending because the user blocks it."""
         if (run := self.present) is not None and run.handles_signals and take_blocked():
             run.on_sigint(signal.SIGINT, None)
 
     @contextmanager
     def of_run(self, context: contextvars.Context) -> Iterator[Interrupt]:
-        """Handle SIGINT for the run that the block is, which belongs to *context*."""
+        """Handle SIGINT during the block, which is one run in *context*."""
         before = self.present
         interrupt = Interrupt(
             self._loop,
@@ -90,12 +90,12 @@ class Interrupts:
             with self._wakeup.on_signals(), interrupt:
                 self.present = interrupt
                 if self._outside.take():
-                    interrupt.press(alone=True)  # the others have had it
+                    interrupt.press(alone=True)  # the peers have had this SIGINT
                 try:
                     yield interrupt
                 finally:
                     self.present, self.last = before, interrupt
-                    if interrupt.presses:  # it is answered, and not for the prompt that is next to run the loop
+                    if interrupt.presses:  # handled: the prompt that runs the loop next must not get it
                         self._wakeup.forget(signal.SIGINT)
         finally:
             self.count += interrupt.presses
@@ -106,10 +106,10 @@ class Interrupts:
 
     @contextmanager
     def between_runs(self) -> Iterator[None]:
-        """Handle SIGINT while the loop runs and no run does, or those alone that are beside one another.
+        """Handle SIGINT while the loop runs, and no run does or only concurrent ones do.
 
-        ipykernel ignores it then. A background callback that never yields is forced all the same: no cell could run any
-        more. There is no main task to cancel.
+        ipykernel ignores SIGINT then. A background callback that never yields is interrupted all the same, because no
+        cell could run any more. There is no main task to cancel.
         """
         if self.present is not None:  # a cell waits
             yield
@@ -138,13 +138,13 @@ class Interrupts:
 
     @contextmanager
     def beside(self, context: contextvars.Context, name: str | None) -> Iterator[Peer]:
-        """Interrupt the run that the block is, in *context*, together with all others that go on."""
+        """The block is a run in *context*: SIGINT interrupts it together with all other runs."""
         peer = Peer(self._loop, self._queue, self._grace())
         peer.context, peer.name = context, name
         peer.look_before = self._look_before
         self.peers.append(peer)
         if len(self.peers) == 1:
-            self.alone = False  # said of a cell that none was beside
+            self.alone = False  # it was set for a cell without peers
             self._outside.begin_peers(self._press_from_run)
         try:
             yield peer
@@ -159,7 +159,7 @@ class Interrupts:
         return deadlock_of(task, self._loop)
 
     def press_peers(self) -> None:
-        """Do what SIGINT does to the runs beside one another. On the main thread, also in a signal handler."""
+        """Interrupt the concurrent runs as SIGINT does. On the main thread, also in a signal handler."""
         alone, self.alone = self.alone, False
         for peer in () if alone else tuple(self.peers):
             peer.press()
@@ -174,7 +174,7 @@ class Interrupts:
 
     @contextmanager
     def beside_others(self) -> Iterator[None]:
-        """Let SIGINT, which others handle in the block, be for the runs beside it as well: when it has ended."""
+        """After the block, in which others handle SIGINT, pass a SIGINT that came on to the concurrent runs as well."""
         if not self.peers:
             yield
             return
@@ -188,12 +188,12 @@ class Interrupts:
             self._pressed, self.alone = pressed, False
 
     def runs(self) -> list[MainTask]:
-        """Return the interrupts of the runs that others wait for, and that have names."""
+        """Return the interrupts of the current run and of its peers, of those that have names."""
         present = [] if self.present is None else [self.present]
         return [run for run in (*present, *self.peers) if run.name is not None]
 
     def of_task(self, task: object) -> MainTask | None:
-        """Return the interrupt of the run whose main task is *task*; of the one that others are beside, if none is."""
+        """Return the interrupt of the peer whose main task is *task*; if there is none, that of the current run."""
         return next((peer for peer in self.peers if peer.task is task), self.present)
 
     def _show_unwound(self, interrupt: MainTask) -> None:
@@ -202,7 +202,7 @@ class Interrupts:
 
     @contextmanager
     def of_shutdown(self, timeout: float) -> Iterator[Interrupt]:
-        """Handle SIGINT while the loop is wound up in *timeout* seconds; force what does not yield for half of them."""
+        """Handle SIGINT while the loop closes, in *timeout* seconds; interrupt what blocks it for half of them."""
         if self.present is not None:  # of a cell that still waits when the process ends
             self.present.queue_up()
         outside = self._outside

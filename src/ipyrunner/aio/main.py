@@ -1,18 +1,18 @@
-"""``main()``: one task that awaits one coroutine after the other, as a script's awaits its lines.
+"""``main()``: one task that awaits one coroutine after the other, as the task of a script runs its lines.
 
 The problem: what one coroutine enters and a later one leaves (a task group, a cancel scope, ``asyncio.timeout``, a
 ContextVar's token) belongs to the task and to the Context that have entered it.
 
-The solution: a task that stays, in one Context. Between two coroutines it waits, and is no task to anybody:
-``asyncio.all_tasks()`` does not know it. A coroutine that is cancelled ends, and the task goes on.
+The solution: one task for all coroutines, in one Context. Between two coroutines it waits, and
+``asyncio.all_tasks()`` does not list it. When a coroutine is cancelled it ends, and the task goes on.
 
-A scope that is still entered may cancel the task between two coroutines: a child of a ``TaskGroup`` has failed, a
-``timeout`` is over. The request is kept, and made again when the next coroutine begins, which gets it at its first
-``await``. anyio repeats such a request in each iteration of the loop, until the scope is left, and the loop would spin:
-meanwhile the callback that does so is kept as well.
+A scope that is still entered may cancel the task between two coroutines: a child of a ``TaskGroup`` has failed, or a
+``timeout`` is over. The request is kept and repeated when the next coroutine begins, which is cancelled at its first
+``await``. anyio repeats such a request in each iteration of the loop until the scope is left. So that the loop does not
+spin, the callback that does this is kept as well.
 
-That no request is counted (``cancelling() == 0``) when a coroutine begins, whatever it has left entered, does no harm:
-scopes take their requests back by ``uncancel``, which never counts below zero.
+When a coroutine begins, no request is counted (``cancelling() == 0``), even if scopes are still entered. This does no
+harm: scopes withdraw their requests by ``uncancel``, which never counts below zero.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ _NEVER_ENDS = (
     "this task runs all cells with await, one after the other, and never ends, so it cannot be waited for. Leave it "
     "out: [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]"
 )
-# Frames of asyncio's and of libraries' from the call of cancel() on outwards, in which its cause may be.
+# How many frames, outwards from the call of cancel(), are searched for the scope and the cause.
 _DEPTH = 6
 
 
 class Request(NamedTuple):
-    """A scope's call of ``cancel()``: of a task group, say. What has started the callback that calls, what has failed.
+    """A call of ``cancel()`` by a scope, say a task group; the origin of the calling callback; the failure behind it.
 
-    A scope is an object with ``__exit__`` or ``__aexit__``, in a method of which ``cancel()`` is called.
+    A scope is an object with ``__exit__`` or ``__aexit__``, one of whose methods calls ``cancel()``.
     """
 
     scope: object
@@ -78,7 +78,7 @@ class Step:
         return self.main.task  # type: ignore[no-any-return]
 
     def outcome(self) -> Any:
-        """Return what the coroutine has returned, or raise what it has raised; once, since nothing is kept."""
+        """Return the coroutine's value, or raise its exception. Only once: neither is kept."""
         error, value = self.error, self.value
         self.error = self.value = None
         try:
@@ -90,7 +90,7 @@ class Step:
 
 
 class Detached(BaseException):
-    """A run goes on, and nobody waits for it any more: raised in who has waited."""
+    """Raised in whoever waits for a run that goes on, because nobody is to wait for it any more."""
 
 
 class Alone(NamedTuple):
@@ -105,7 +105,7 @@ class Alone(NamedTuple):
 
 
 class _Wakeup(asyncio.Future[None]):
-    """What the task waits for between two coroutines; it may be woken in another Context than its own."""
+    """What the task waits for between two coroutines; the task may be woken in another Context than its own."""
 
     _resume: Callable[[asyncio.Future[None]], object] | None = None
 
@@ -126,8 +126,8 @@ class _Wakeup(asyncio.Future[None]):
 class Main:
     """Await coroutines one after the other, in one task of *loop* and in *context*, until :meth:`close`.
 
-    On the loop's thread. *queue* is the loop's. *kept* is called with each request to cancel that comes between two
-    coroutines, in the Context of who makes it.
+    On the loop's thread. *queue* is the loop's queue. *kept* is called with the first request of each scope to cancel
+    that comes between two coroutines, in the Context of the caller.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class Main:
         kept: Callable[[Request], object] = lambda request: None,
     ) -> None:
         self.context = context
-        # The one that runs, if one does.
+        # The coroutine that runs, if one does.
         self.step: Step | None = None
         self._loop = loop
         self._queue = queue
@@ -166,11 +166,11 @@ class Main:
         return step
 
     def close(self) -> None:
-        """End the task, soon, or when the coroutine that runs has ended. Idempotent. Also inside its Context."""
+        """End the task soon, or when the coroutine that runs has ended. Idempotent. Also inside the task's Context."""
         self._over = True
         self._kept.clear()
-        self._put_back()  # what was taken away is others'
-        self._wake(self._empty)  # its own may be entered
+        self._put_back()  # the callbacks belong to others
+        self._wake(self._empty)  # the task's own Context may be entered
 
     @property
     def is_closing(self) -> bool:
@@ -184,11 +184,11 @@ class Main:
     # -- the task
 
     async def run(self) -> Any:
-        """Be the coroutine of the task. Returns what the last coroutine has returned, if it was to end meanwhile."""
+        """The coroutine of the task. Returns the last coroutine's value, if :meth:`close` was called while that ran."""
         while True:
             while not self._steps and not self._over:
                 self._wakeup = _Wakeup(loop=self._loop)
-                with suppress(asyncio.CancelledError):  # somebody has gone round our cancel()
+                with suppress(asyncio.CancelledError):  # somebody has bypassed our cancel()
                     await self._wakeup
             self._wakeup = None
             if not self._steps:
@@ -211,11 +211,11 @@ class Main:
             step.value = await step.coro
         except BaseException as exc:
             if isinstance(exc, GeneratorExit) and asyncio.current_task(self._loop) is not task:
-                raise  # we are closed, with the task: what runs has not raised it
+                raise  # the task is being closed: the coroutine has not raised this itself
             step.error = exc
         try:
             self.step = None
-            if self._asked:  # what has come in the last moment is not for the next coroutine
+            if self._asked:  # a request that came at the last moment must not cancel the next coroutine
                 await self._swallow(step)
         finally:
             self.step = None
@@ -228,12 +228,12 @@ class Main:
         try:
             await asyncio.sleep(0)
         except asyncio.CancelledError:
-            # The coroutine has not awaited anything, or has caught it: what a scope asks for is still to be had.
+            # The coroutine has awaited nothing, or has caught the cancellation: the scopes' requests are still open.
             if step.error is None and self.task.cancelling():
                 self._kept += [r for r in step.requests if all(r.scope is not kept.scope for kept in self._kept)]
 
     def _deliver(self, step: Step) -> None:
-        """Ask for what was asked for since the last coroutine."""
+        """Repeat the requests that have come since the last coroutine."""
         self._asked = False
         while self.task.cancelling():
             self.task.uncancel()
@@ -241,7 +241,7 @@ class Main:
         step.requests += kept
         self._put_back()
         for request in kept:
-            # A scope that repeats its request does so when it finds that right: not where anyio shields.
+            # A scope whose callback is queued repeats its request itself, except where anyio shields.
             if not self._queue.has(request.scope):
                 self._asked = True
                 self.task.cancel_now(request.message)
@@ -257,7 +257,7 @@ class Main:
     # -- cancel()
 
     def cancel(self, frame: FrameType, message: Any, cancel: Callable[..., bool]) -> bool:
-        """Be the task's ``cancel()``, called in *frame*; *cancel* is the class's own."""
+        """Implement the task's ``cancel()``, called in *frame*; *cancel* is that of the class."""
         if self.step is not None or self._over:
             self._asked, accepted = True, cancel(message)
             if self.step is not None and (request := _request(frame, message)) is not None:
@@ -283,7 +283,7 @@ class Main:
         return bool(self._steps)
 
     def _is_told(self, scope: object) -> bool:
-        """Return whether a request of *scope* was told before: anyio goes on asking until it is left."""
+        """Return whether a request of *scope* was reported before: anyio repeats it until the scope is left."""
         self._told = [ref for ref in self._told if ref() is not None]
         if any(ref() is scope for ref in self._told):
             return True
@@ -308,14 +308,14 @@ class Main:
 
 
 def _request(frame: FrameType, message: Any) -> Request | None:
-    """Return what is known of the scope that calls in *frame*; None if it is no scope that does."""
+    """Return what is known of the scope that called ``cancel()`` in *frame*; None if the caller is no scope."""
     try:
         scope: object = None
         callback = frame
         for caller in _callers(frame):
             code = caller.f_code
             callback, owner = caller, caller.f_locals.get("self") if "self" in code.co_varnames[:1] else None
-            # The outermost: a scope of anyio cancels what is in the scopes inside it by their methods.
+            # The outermost one: a scope of anyio calls methods of the scopes inside it to cancel their tasks.
             if hasattr(type(owner), "__exit__") or hasattr(type(owner), "__aexit__"):
                 scope = owner
         if scope is None:
@@ -327,7 +327,7 @@ def _request(frame: FrameType, message: Any) -> Request | None:
 
 
 def _callers(frame: FrameType | None) -> Iterator[FrameType]:
-    """Return *frame* and those that have called it, up to the loop's callback."""
+    """Yield *frame* and its callers, up to the loop's callback."""
     for _ in range(_DEPTH):
         if frame is None or is_callback(frame) or is_driver(frame):
             return
@@ -336,7 +336,7 @@ def _callers(frame: FrameType | None) -> Iterator[FrameType]:
 
 
 def _cause(callback: FrameType) -> BaseException | None:
-    """Return what a task has failed with that *callback* is called for: a done callback of a task group."""
+    """Return the exception of the failed task that *callback*, a done callback of a task group, was called for."""
     code = callback.f_code
     for name in code.co_varnames[: code.co_argcount]:
         task = callback.f_locals.get(name)
@@ -365,8 +365,8 @@ def _subclass(base: Any) -> Any:
             return accepted
 
         def add_done_callback(self, fn: Any, *, context: contextvars.Context | None = None) -> None:
-            # asyncio's gather, wait, as_completed and run_until_complete; others want to know of the end of the task,
-            # which will come.
+            # asyncio's gather, wait, as_completed and run_until_complete would wait for ever. Other callers only want
+            # to be told of the task's end, which will come.
             if sys._getframe(1).f_code.co_filename in (asyncio.tasks.__file__, asyncio.base_events.__file__):
                 self._refuse_waiting()
             super().add_done_callback(fn, context=context)

@@ -1,9 +1,9 @@
 """Runs inside runs, opt-in: ``asyncio.run`` and ``run_until_complete`` where the loop runs already.
 
-This is the one place that patches asyncio, and it does so for the whole process. nest-asyncio (nest-asyncio2, which
-ipykernel 7 brings, or nest_asyncio, of ipykernel 6) gives the classes of asyncio's own loops other functions, and below
-Python 3.14 takes tasks and futures that are written in Python. What it leaves open is done here: a run that is
-interrupted cleans up behind itself, and where no loop runs ``asyncio.run`` stays asyncio's own.
+This is the only module that patches asyncio, and it does so for the whole process. nest-asyncio (nest-asyncio2, which
+ipykernel 7 installs, or nest_asyncio, with ipykernel 6) replaces methods of asyncio's loop classes, and before Python
+3.14 also C tasks and futures by those written in Python. This module adds what it lacks: an interrupted run cleans up
+after itself, and ``asyncio.run`` stays asyncio's own while no loop runs.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from .sigint.handlers import handler_of, on_main_thread
 __all__ = ["allow", "is_allowed", "is_applied", "library", "run_inside"]
 
 _T = TypeVar("_T")
-# nest-asyncio puts another function at asyncio.run, and leaves this one alone.
+# nest-asyncio replaces asyncio.run, but not this one.
 _run: Any = asyncio.runners.run
 _is_applied = False
-# Those of loops that have our run_until_complete over nest-asyncio's.
+# The loop classes whose run_until_complete is ours, around nest-asyncio's.
 _classes: set[type] = set()
 
 
 def library() -> Any:
-    """Return the module nest_asyncio2 or nest_asyncio: the one in use, if one is. ImportError if there is none."""
+    """Return the module nest_asyncio2 or nest_asyncio: the one in use, if any. ImportError if neither is installed."""
     names = ["nest_asyncio2"]
-    if sys.version_info < (3, 14):  # there nest_asyncio, which is not kept any more, loses the current task
+    if sys.version_info < (3, 14):  # since then nest_asyncio, which is no longer maintained, loses the current task
         names.insert(
             0 if hasattr(asyncio, "_nest_patched") and not hasattr(asyncio, "_nest_asyncio2") else 1, "nest_asyncio"
         )
@@ -59,9 +59,9 @@ def is_applied() -> bool:
 
 
 def allow(loop: asyncio.AbstractEventLoop) -> None:
-    """Let *loop* run inside itself, and ``asyncio.run`` run in it where it runs. For good: asyncio is patched.
+    """Let *loop* run inside itself, also by ``asyncio.run``. This patches asyncio and cannot be undone.
 
-    ValueError if it is no loop of asyncio's own, ImportError as of :func:`library`.
+    ValueError if the loop is not one of asyncio's, ImportError as :func:`library` raises it.
     """
     global _is_applied
     if not isinstance(loop, asyncio.BaseEventLoop):
@@ -70,7 +70,7 @@ def allow(loop: asyncio.AbstractEventLoop) -> None:
     if not _is_applied:
         asyncio.run = run
         _is_applied = True
-    # That of a notebook's loop is derived from the one that is patched.
+    # The class of a notebook's loop is a subclass of the one that is patched.
     cls: Any = next(cls for cls in type(loop).__mro__ if "run_until_complete" in vars(cls))
     if cls not in _classes:
         _classes.add(cls)
@@ -78,10 +78,10 @@ def allow(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None, loop_factory: Any = None) -> _T:
-    """Be ``asyncio.run``; where a loop runs that may run inside itself, run *main* in it.
+    """As ``asyncio.run``; but if a loop runs that may run inside itself, run *main* in that loop.
 
-    KeyboardInterrupt after one SIGINT, when *main* was cancelled and has ended. The tasks that it has started, and does
-    not wait for, go on: the loop does. RuntimeError with a *loop_factory* there: it would be another loop.
+    KeyboardInterrupt after one SIGINT, when *main* was cancelled and has ended. Tasks that it has started and does not
+    wait for go on, as the loop does. RuntimeError with a *loop_factory* there: that would make another loop.
     """
     loop = running_loop()
     if loop is None or not is_allowed(loop) or _is_elsewhere(loop):
@@ -105,8 +105,8 @@ def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None, loop_factor
 
 
 def _is_elsewhere(loop: asyncio.AbstractEventLoop) -> bool:
-    """Return whether *loop* was left running on another stack, and runs none of the code that asks."""
-    # A greenlet (a portal's) does not show who runs its loop, but the task is there.
+    """Return whether *loop* was left running on another stack, and does not run the caller."""
+    # In a greenlet (a portal's) the frames of the loop cannot be seen, but there is a current task.
     return is_left_running(loop) and not is_lent(sys._getframe()) and asyncio.current_task(loop) is None
 
 
@@ -130,13 +130,13 @@ def _cleaning_up(original: Callable[..., Any]) -> Callable[..., Any]:
 def _run_until_complete(
     loop: asyncio.AbstractEventLoop, original: Callable[[asyncio.Future[_T]], _T], future: Awaitable[_T]
 ) -> _T:
-    """Be the ``run_until_complete`` of a loop that runs: a coroutine that is interrupted is cancelled, and ends."""
+    """Run *future* inside *loop*, which runs already. An interrupt cancels a coroutine and waits for its end."""
     task = asyncio.ensure_future(future, loop=loop)
     try:
         with _raising(loop):
             return original(task)
     except (KeyboardInterrupt, SystemExit):
-        if task is not future:  # else it is somebody's, who may go on waiting for it
+        if task is not future:  # else somebody else has made it, and may go on waiting for it
             task.cancel()
             with suppress(asyncio.CancelledError), _raising(loop):
                 original(task)
@@ -145,7 +145,7 @@ def _run_until_complete(
 
 @contextmanager
 def _raising(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-    """Let SIGINT end the inner run where ``asyncio.Runner`` handles it, which cancels a task that is on the stack."""
+    """Let SIGINT end the inner run where ``asyncio.Runner`` handles it: that would cancel a task on the stack."""
     before = handler_of(signal.SIGINT)
     if not isinstance(getattr(getattr(before, "func", None), "__self__", None), asyncio.Runner) or (
         not on_main_thread()
@@ -159,7 +159,7 @@ def _raising(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
         if pressed:
             raise KeyboardInterrupt
         pressed = True
-        # Between two callbacks, of which none is lost.
+        # Raised between two callbacks, so that none is lost.
         loop.call_soon_threadsafe(_interrupt, context=contextvars.Context())
 
     signal.signal(signal.SIGINT, on_sigint)

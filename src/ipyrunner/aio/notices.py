@@ -1,4 +1,4 @@
-"""What a runner has to say, and leaves to others to show: in the Context of the cell that it belongs to."""
+"""What a runner reports. Other code shows it, in the Context of the cell that it belongs to."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class GivenUp(NamedTuple):
 
 
 class ChildEnds(NamedTuple):
-    """The process is a child that ``os.fork`` has made, and ends, because its code awaits on the parent's loop."""
+    """A child process made by ``os.fork`` ends, because its code awaits on the parent's loop."""
 
 
 class Cancelled(NamedTuple):
-    """While no cell ran, *request* to cancel the main task has come; the next cell will get it."""
+    """*request* to cancel the main task has come while no cell ran; it will cancel the next cell."""
 
     request: Request
 

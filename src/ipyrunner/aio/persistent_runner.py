@@ -1,4 +1,4 @@
-"""A Runner that stays: one loop and one Context; its runs block, or are awaited in another loop, and obey SIGINT."""
+"""A Runner with one loop and one Context. Its runs block or are awaited in another loop; SIGINT interrupts them."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class PersistentRunner:
     context : the Context that cells share.
     grace : returns the seconds that the loop has to answer a first SIGINT, see ``Interrupt``.
     outside : who handles SIGINT while no run does.
-    show : shows what has happened, called in the Context that it belongs to. By default asyncio shows failures, and the
-        rest is not shown.
+    show : called with each notice, in the Context that it belongs to. By default asyncio shows failures, and other
+        notices are not shown.
     """
 
     # The loops that close() has closed.
@@ -79,7 +79,7 @@ class PersistentRunner:
         self._queue = ReadyQueue(loop)
         self.interrupts = Interrupts(loop, self._queue, grace=grace, outside=outside or Outside(), show=self._show)
         self._slowness: SlowCallbacks | None = None
-        # Called before the loop is closed, and its tasks have ended.
+        # Called when the tasks have ended, before the loop is closed.
         self.when_closed: list[Callable[[], None]] = []
         self._in_context = False
         # Whether a cell is being awaited in the host's loop.
@@ -89,9 +89,9 @@ class PersistentRunner:
         in_forked_children(self)
 
     def after_fork(self) -> None:
-        """In a child process: take part in nothing that the parent's loop does. Its fds are the parent's as well.
+        """In a child process: keep away from the parent's loop, whose fds the parent uses as well.
 
-        The code that has forked goes on until it awaits or returns; there the process ends.
+        The code that has called ``os.fork`` goes on until it awaits or returns; there the child process ends.
         """
         self._is_copy = True
         self.interrupts.after_fork()
@@ -138,7 +138,7 @@ class PersistentRunner:
 
     @property
     def in_cell(self) -> bool:
-        """Whether the code that asks is run by a cell or by a task, or while a cell awaits."""
+        """Whether the caller runs in a cell or in a task, or while a cell awaits."""
         return self.is_entered or self._awaiting
 
     @property
@@ -153,12 +153,12 @@ class PersistentRunner:
 
     @property
     def takes_calls(self) -> bool:
-        """Whether the loop comes to what another thread gives it: it runs, or is led, and no plain cell blocks it."""
+        """Whether the loop will run a call from another thread: it runs, or is hosted and no plain cell blocks it."""
         return self.loop.is_running() or (self.hosting is not None and self.hosting.active and not self._in_context)
 
     @property
     def requests(self) -> list[Request]:
-        """The scopes' requests to cancel the run that goes on in the main task. None when they have been left again."""
+        """The requests of scopes to cancel the main task's current run; empty once these scopes have been left."""
         main = self._main
         return [] if main is None or main.step is None or not main.task.cancelling() else main.step.requests
 
@@ -182,8 +182,8 @@ class PersistentRunner:
         """In the kernel's loop: run *coro* as one main task of the notebook's loop while the kernel stays live.
 
         KeyboardInterrupt if SIGINT cancelled the task and the cancellation came out, or if the task did not end after
-        the second SIGINT; it stays in the loop then, and is named. *copy_context* keeps ContextVar changes from later
-        cells.
+        the second SIGINT; then the task stays in the loop, and is reported. With *copy_context* later cells do not see
+        its ContextVar changes.
         """
         assert self.hosting is not None
         before, self._awaiting = self._awaiting, True
@@ -200,7 +200,7 @@ class PersistentRunner:
     async def run_beside(
         self, coro: Coroutine[Any, Any, _T], *, context: contextvars.Context, name: str | None = None
     ) -> _T:
-        """As :meth:`run_in_guest`, in a task of its own and in *context*, also while others go on."""
+        """As :meth:`run_in_guest`, in a task of its own and in *context*, also while other runs go on."""
         assert self.hosting is not None
         with self.interrupts.beside(context, name) as interrupt:
             run = self._start_alone(coro, context, name)
@@ -212,7 +212,7 @@ class PersistentRunner:
         """Begin *coro* in the task that all cells share, and in their Context."""
         main = self._main
         if main is not None and (main.task.done() or not isinstance(main.task, asyncio.tasks.Task)):
-            # Something has ended it. Or nest_asyncio has put another class there: ours is not found as current task.
+            # Something has ended it. Or nest_asyncio has replaced the class: our task is not found as the current one.
             self.renew_main()
         if self._main is None:
             self._main = Main(
@@ -256,12 +256,12 @@ class PersistentRunner:
         try:
             return self._outcome(run, interrupt)  # type: ignore[no-any-return]
         finally:
-            interrupt.let_go()  # nobody will ask whose its cancellation was
-            if unanswered:  # it came in the last step: it is for the cell that has called
+            interrupt.let_go()  # nobody will ask any more who cancelled it
+            if unanswered:  # SIGINT came in the last step: it is for the calling cell
                 raise KeyboardInterrupt
 
     def run_cell(self, coro: Coroutine[Any, Any, _T], *, name: str | None = None) -> _T:
-        """Run *coro*, a cell that awaits, and block: where there is no kernel whose loop could go on meanwhile."""
+        """Run *coro*, a cell that awaits, and block. For where no kernel has a loop that must go on meanwhile."""
         with running_as(NOTHING):
             if self.is_entered:
                 return self.run(coro, name=name)
@@ -293,7 +293,7 @@ class PersistentRunner:
                 self._failures.close()
             self.interrupts.close()
             self.loop.close()
-            with suppress(TypeError):  # of a factory of the user's, which may be anything
+            with suppress(TypeError):  # a loop factory of the user's may return anything
                 self.closed_loops.add(self.loop)
         return late
 
@@ -307,7 +307,7 @@ class PersistentRunner:
         if self._main is not None:
             self._main.close()
         with running_as(NOTHING), self.interrupts.of_shutdown(timeout) as interrupt:
-            # Not by create_task: the user's task factory is no part of this.
+            # Not by create_task, which calls the user's task factory.
             task = asyncio.Task(wind_up(timeout, late), loop=self.loop, name="ipyrunner: close")
             self._drive(Alone(task, task), interrupt)
         if task.done() and not task.cancelled():
@@ -345,29 +345,29 @@ class PersistentRunner:
             raise
 
     def _leave_running(self, run: Step | Alone) -> None:
-        """Let go of *run*, which goes on: a main task keeps what it runs, and the next cells have another one."""
+        """Stop waiting for *run*, which goes on. If it is in the main task, later cells get another main task."""
         if isinstance(run, Step):
             self.tasks.main_ends(given_up=True)
             self.renew_main()
 
     def renew_main(self) -> None:
-        """Leave the main task to what runs in it, or is entered in it: what comes has another one."""
+        """Leave the main task to what runs or is still entered in it; later cells get another one."""
         if self._main is not None:
             self._main.close()
-            if self._main.step is not None:  # it keeps the Context; in one that a cell has entered its steps would fail
+            if self._main.step is not None:  # it keeps its Context: if a cell entered that, the task's steps would fail
                 self.context = self.context.copy()
                 leave(self.context)
             self._main = None
 
     def _stop(self) -> None:
-        """Stop the loop, in a callback that no inner run calls."""
+        """Stop the loop. Called in a callback that is not in an inner run."""
         if is_allowed(self.loop):
-            # What is ready may begin an inner run, which would find its loop told to stop, and end with an error.
+            # A ready callback may begin an inner run, which would end with an error because its loop is stopping.
             self._queue.set_aside()
         self.loop.stop()
 
     def _leave(self) -> None:
-        """Before and after each run of the loop: put back what an interrupt has set aside; end a forked child."""
+        """Before and after each run of the loop: put back callbacks that were set aside; end a forked child process."""
         if self._queue.aside:
             self._queue.put_back()
         if self._is_copy:

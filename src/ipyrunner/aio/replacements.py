@@ -1,7 +1,6 @@
-"""Replace an attribute, an item or the class of one object, and restore what was there: as far as it is still ours.
+"""Replace an attribute, an item or the class of one object, and restore it unless somebody has replaced it since.
 
-Others do the same. What somebody has put there since stays; it may call ours, which passes everything on from then on,
-to what was there before.
+What others have put there since stays. It may call our replacement, which then passes each call on to the original.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ __all__ = ["ItemReplacement", "Override", "Replacement", "Replacements", "Subcla
 class Override:
     """Put ``make(original)`` in the place of the attribute *name* of *owner*, until :meth:`restore`.
 
-    Whoever has wrapped it calls it after that, too: it has to pass on by itself (``Replacement`` does it).
+    Code that has wrapped it goes on calling it after that: then it must call the original, as ``Replacement`` does.
     """
 
     def __init__(self, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
@@ -36,7 +35,7 @@ class Override:
         else:
             self._write(self._before)
 
-    # Not vars(owner): to read it makes every call of a method of a loop dearer, on Python 3.11 and 3.12.
+    # Not vars(owner): on Python 3.11 and 3.12, reading it makes every later method call on a loop slower.
 
     def _read(self) -> Any:
         return getattr(self._owner, self._name, None)
@@ -49,7 +48,7 @@ class Override:
 
 
 class Replacement(Override):
-    """As :class:`Override`, of a method: after the end ours calls *original*."""
+    """As :class:`Override`, for a method: after :meth:`restore` the replacement calls the original."""
 
     def __init__(self, owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
         self._active = True
@@ -67,7 +66,7 @@ class Replacement(Override):
         super().__init__(owner, name, switch)
 
     def restore(self) -> None:
-        """Restore what was there, if ours is there now; from now on ours passes everything on. Idempotent."""
+        """Restore what was there, if ours is there now; from now on ours calls the original. Idempotent."""
         self._active = False
         super().restore()
 
@@ -89,7 +88,7 @@ class ItemReplacement(Replacement):
 
 
 def _is_inherited(owner: Any, name: str, value: Any) -> bool:
-    """Return whether *value* is the method that the class of *owner* has, and no attribute of its own."""
+    """Return whether *value* is a method of the class of *owner*, and not an attribute of *owner* itself."""
     of_class: Any = getattr(type(owner), name, None)
     if not hasattr(of_class, "__get__"):
         return False
@@ -101,9 +100,9 @@ def _is_inherited(owner: Any, name: str, value: Any) -> bool:
 class Subclassing:
     """Give one object a subclass of its class, ``make(own)``, until :meth:`restore`.
 
-    For methods that others replace on the object in the meantime. They may put back the methods of the class that was
-    there before: the methods of the subclass call ``own.method(self)``, not ``super()``, and change nothing any more
-    once they are restored; :meth:`uncover` brings them back before that.
+    For methods that others, too, replace on the object and later restore. They may put our subclass's method back after
+    :meth:`restore`: so these methods call ``own.method(self)``, not ``super()``, and have no effect of their own then.
+    Or they cover it by a method that they put back before: :meth:`uncover` removes that.
     """
 
     def __init__(self, owner: Any, make: Callable[[Any], type]) -> None:
@@ -112,7 +111,7 @@ class Subclassing:
         self._ours = owner.__class__ = make(self._own)
 
     def uncover(self, name: str) -> None:
-        """Delete the object's own attribute *name* if that is a method of a class of its, put there to restore it."""
+        """Delete the object's own attribute *name* if it is a bound method of the object, put there to restore it."""
         if getattr(vars(self._owner).get(name), "__self__", None) is self._owner:
             delattr(self._owner, name)
 

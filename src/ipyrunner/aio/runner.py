@@ -1,4 +1,4 @@
-"""``Runner`` and ``run``: asyncio's own; before Python 3.14 with what it has added.
+"""``Runner`` and ``run``: asyncio's own; before Python 3.14 with what 3.14 has added.
 
 https://docs.python.org/3.14/library/asyncio-runner.html
 """
@@ -22,8 +22,8 @@ if sys.version_info >= (3, 14):
     Runner = asyncio.Runner
     run = asyncio.run
 else:
-    # Typeshed says that it is final, and a comment in asyncio that it is not made for subclasses. Public methods alone
-    # are used, of releases that change no more.
+    # Typeshed says that it is final, and a comment in asyncio that it is not meant to be subclassed. We use only public
+    # methods, of releases whose API no longer changes.
     class Runner(asyncio.Runner):  # type: ignore[misc]
         """``asyncio.Runner`` whose :meth:`run` takes any awaitable."""
 
@@ -43,7 +43,7 @@ else:
         debug: bool | None = None,
         loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
     ) -> _T:
-        """Be ``asyncio.run``: run *main*, any awaitable, in a new loop, close the loop and return the result.
+        """As ``asyncio.run``: run *main*, any awaitable, in a new loop, close the loop and return the result.
 
         *debug* and *loop_factory* are as for ``asyncio.Runner``. RuntimeError while a loop runs in this thread,
         TypeError for what cannot be awaited.

@@ -1,4 +1,4 @@
-"""What is said of a scope that one cell has entered, and that cancels what later cells do."""
+"""Notes on a scope that one cell has entered, and that cancels later cells."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LEAVE = (
 
 
 def kept_notice(request: Request) -> str:
-    """Return what is said when *request* comes while no cell runs: in the cell that has started what makes it."""
+    """Return the notice for a *request* that comes while no cell runs, shown in the cell that has started its cause."""
     return (
         f"ipyrunner: a {_kind(request)} that is still open was cancelled while no cell ran{_because(request)}. "
         f"The next cell with `await` will end with CancelledError. {_LEAVE}"
@@ -22,7 +22,7 @@ def kept_notice(request: Request) -> str:
 
 
 def cancelled_note(request: Request) -> str:
-    """Return what is said with the CancelledError of a cell that *request* has cancelled."""
+    """Return the note on the CancelledError of a cell that *request* has cancelled."""
     origin = "" if request.origin is None else f" by code that {request.origin.label} has started"
     return (
         f"ipyrunner: this cell was cancelled because a {_kind(request)} that an earlier cell has entered, and that is "

@@ -1,4 +1,4 @@
-"""What is said of tasks that wait for each other: in a table of tasks, and of a cell that was interrupted there."""
+"""Notes on tasks that wait for each other: in a table of tasks, and with the interrupt of a cell that waited there."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from ..aio.tasks.safe_names import label_of
 
 __all__ = ["deadlock_lines", "deadlock_note", "deadlock_text"]
 
-# So many tasks of a circle are named.
+# How many tasks of a circle are named.
 _MOST = 5
 
 
 def deadlock_text(deadlock: Deadlock, name_file: Callable[[str], str]) -> str:
-    """Return who waits for whom, and where, on one line."""
+    """Return which task waits for which, and where, on one line."""
     links = [_text(link, name_file) for link in deadlock[:_MOST]]
     if len(deadlock) > _MOST:
         links.append(f"and {len(deadlock) - _MOST:,} more, up to {label_of(deadlock[0].task)} again")
@@ -22,13 +22,13 @@ def deadlock_text(deadlock: Deadlock, name_file: Callable[[str], str]) -> str:
 
 
 def deadlock_lines(deadlocks: list[Deadlock], name_file: Callable[[str], str]) -> list[str]:
-    """Return a line for each of the first few."""
+    """Return a line for each of the first few deadlocks."""
     lines = [deadlock_text(deadlock, name_file) for deadlock in deadlocks[:_MOST]]
     return lines + [f"and {len(deadlocks) - _MOST:,} more deadlocks"] * (len(deadlocks) > _MOST)
 
 
 def deadlock_note(deadlock: Deadlock, name_file: Callable[[str], str]) -> str:
-    """Return what is said with the KeyboardInterrupt of a cell that has waited for *deadlock*, or was in it."""
+    """Return the note on the KeyboardInterrupt of a cell that has waited for *deadlock*, or was in it."""
     return f"ipyrunner: this cell could not go on, because of a {deadlock_text(deadlock, name_file)}"
 
 

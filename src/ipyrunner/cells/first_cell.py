@@ -1,11 +1,11 @@
 """The rest of the plain cell that loads the extension: what follows ``%load_ext ipyrunner`` in a newcomer's first cell.
 
-The problem: such a cell has begun in the kernel's loop. ``asyncio.run`` would be refused there, and tasks and sessions
-would end up on the kernel's loop.
+The problem: such a cell has begun in the kernel's loop. ``asyncio.run`` would raise there, and tasks and sessions would
+end up on the kernel's loop.
 
-The solution: when its next statement begins, the cell becomes what it would be in a later one. The running loop is put
-aside, until IPython says that the cell has ended, however it has. It keeps the kernel's Context, and what it changes
-there is carried over.
+The solution: when its next statement begins, the cell becomes a plain cell like later ones. The running loop is put
+aside until IPython says that the cell has ended, however it ends. The cell keeps the kernel's Context, and what it
+changes there is carried over to the notebook's.
 
 A cell that awaits is a task of the kernel's loop, and goes on there.
 """
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
 
 __all__ = ["FirstCell"]
 
-# Private: what runs each cell without ``await`` to its end, since IPython 7.0. Without it no cell is known to be one.
+# Private, since IPython 7.0: the function that runs each cell without ``await``. Without it no such cell is recognised.
 _RUN_PLAIN = getattr(getattr(interactiveshell, "_pseudo_sync_runner", None), "__code__", None)
 
 
 class FirstCell:
-    """Make the cell that runs now, if it is a plain one, a plain cell of *runner*'s from its next line on."""
+    """Make the cell that runs now, if it is a plain one, a plain cell of *runner*'s from its next statement on."""
 
     def __init__(self, shell: InteractiveShell, runner: NotebookRunner) -> None:
         self._runner = runner
         self._end: Callable[[], None] = lambda: None
         self._replacement: Replacement | None = None
         self._frame = _find(sys._getframe(), lambda frame: frame.f_code is _RUN_PLAIN)
-        # A kernel that does not run yet (exec_lines) is to start on its own loop.
+        # A kernel that does not run yet (exec_lines) must start on its own loop.
         starts = hasattr(shell, "kernel") and kernel_loop(shell) is None
         if self._frame is not None and not starts and running_loop() is kernel_loop(shell):
             self._replacement = Replacement(shell, "run_code", self._begin_before)
@@ -57,7 +57,7 @@ class FirstCell:
         return run_code
 
     def end_if_over(self) -> None:
-        """When some cell has ended: if it is this one, end what has begun."""
+        """When some cell has ended: if it is this one, call :meth:`end`."""
         if self._frame is not None and _find(sys._getframe(), lambda frame: frame is self._frame) is None:
             self.end()
 

@@ -1,8 +1,8 @@
 """Cells that code in the notebook's loop awaits: an agent's, by ``run_cell_async`` or by the kernel's ``do_execute``.
 
-Such a cell is awaited where it is called, in the caller's task and Context. IPython puts whatever its code raises into
-the cell's result, and the cancellation of the task with it: the caller would go on as if nobody had interrupted it, and
-no ``asyncio.timeout`` around the call would ever come out. So a cancellation is passed on to the caller, who shows it.
+Such a cell is awaited where it is called, in the caller's task and Context. IPython puts every exception of its code
+into the cell's result, also the cancellation of the task: the caller would go on as if it had not been interrupted, and
+an ``asyncio.timeout`` around the call would have no effect. So a cancellation is raised in the caller, which shows it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ __all__ = ["InnerCells"]
 
 
 class InnerCells:
-    """Await the cells that code in the notebook's loop calls."""
+    """Await the cells that code in the notebook's loop runs."""
 
     def __init__(self) -> None:
         # How often each task that awaits such a cell had been cancelled before it.
         self._cancels: dict[asyncio.Task[Any], int] = {}
 
     async def run(self, cell: Awaitable[ExecutionResult]) -> ExecutionResult:
-        """Await *cell* and return its result. Raises what :meth:`passes_on` is about."""
+        """Await *cell* and return its result. Raises the cell's exception if :meth:`passes_on` says so."""
         task = _current_task()
         if task is None:
             return await cell
@@ -51,7 +51,7 @@ class InnerCells:
             task.set_name(name)  # %%arun --name names the cell, and not its caller
 
     async def run_in_copy(self, cell: Coroutine[Any, Any, ExecutionResult], *, name: str) -> ExecutionResult:
-        """As :meth:`run`, in a copy of the caller's Context: in a task, since the Context of a task does not change."""
+        """As :meth:`run`, in a copy of the caller's Context, and so in a new task: a task cannot change its Context."""
         loop = asyncio.get_running_loop()
         return await loop.create_task(self.run(cell), name=name, context=contextvars.copy_context())
 
@@ -60,7 +60,7 @@ class InnerCells:
         task = _current_task()
         if task not in self._cancels:
             return False
-        # An interrupt that is forced into code that does not yield need not have cancelled this task.
+        # An interrupt that was forced into code which does not yield may not have cancelled this task.
         cancelled = is_a(exc, asyncio.CancelledError) and _cancels(task) > self._cancels[task]
         return cancelled or is_a(exc, KeyboardInterrupt)
 
@@ -70,6 +70,6 @@ def _current_task() -> asyncio.Task[Any] | None:
 
 
 def _cancels(task: asyncio.Task[Any]) -> int:
-    # A task factory may make tasks that know nothing of it.
+    # A task factory may make tasks without this method.
     count: int = getattr(task, "cancelling", int)()
     return count

@@ -1,8 +1,8 @@
-"""Notes on common mistakes with event loops: what is the case here, and what to write.
+"""Notes on common mistakes with event loops: what has happened, and what to write instead.
 
-What an exception says is not enough: libraries have their own words for "no running event loop", and the same words
-mean different things in different cells. A note is added only where the state confirms it: which loop runs now, whose
-it is, which exceptions led to this one, and what the frames that raised it hold.
+The message of an exception is not enough: libraries have their own words for "no running event loop", and the same
+words mean different things in different cells. A note is added only where the state confirms it: which loop runs now,
+whose loop that is, which exceptions led to this one, and what the frames that raised it hold.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ _OTHER_LOOP = (
     "The future belongs to a different loop",
 )
 
-# The whole message of aiohttp, which looks for the current task of its session's loop.
+# The whole message of aiohttp if its session's loop has no current task.
 _NO_TASK = "Timeout context manager should be used inside a task"
 
-# Classes of anyio and sniffio, which have looked for a running loop of any kind.
+# Classes of anyio and sniffio, raised when no loop of any kind runs.
 _MISSING = ("NoEventLoopError", "AsyncLibraryNotFoundError")
 
 IN_NOTEBOOK = (
@@ -94,7 +94,7 @@ def hint(
 
     *chain* is *exc* and what led to it; *kernel* is the kernel's loop.
     """
-    text = " ".join(message_of(exc))  # not str(exc), which is the user's code in a class of their own
+    text = " ".join(message_of(exc))  # not str(exc), which may run code of the user's
     notebooks = None if runner.present is None else runner.present.loop
     if is_a(exc, RuntimeError, ValueError):
         if any(part in text for part in _IN_LOOP):
@@ -128,7 +128,7 @@ def _in_loop(
 
 
 def _closed(exc: BaseException) -> str | None:
-    # asyncio's own loops raise it in a method of theirs; others (uvloop) have no frames, and nothing is known.
+    # asyncio's own loops raise it in one of their methods; others (uvloop) have no frames, so the loop is not known.
     for frame in _frames(exc):
         loop: Any = frame.f_locals.get("self")
         if issubclass(type(loop), asyncio.BaseEventLoop) and loop.is_closed():  # not its __class__, which may raise
@@ -140,8 +140,8 @@ def _is_of_other_loop(exc: BaseException) -> bool:
     """Return whether the object whose method has raised *exc* has a loop, and another one runs that method."""
     frames = list(_frames(exc))
     try:
-        owner = frames[-1].f_locals["self"]._loop  # no private name of asyncio's: a library's
-    except BaseException:  # none, or a class of the user's
+        owner = frames[-1].f_locals["self"]._loop  # an attribute of a library's object, not of asyncio's
+    except BaseException:  # there is none, or a user's class has raised
         return False
     runs = [f.f_locals.get("self") for f in frames if f.f_code.co_name == "run_until_complete"]
     running = runs[-1] if runs else running_loop()
@@ -157,7 +157,7 @@ def _asked_for_running_loop(exc: BaseException) -> bool:
 
 
 def _holds_resting_loop(exc: BaseException, text: str, notebooks: asyncio.AbstractEventLoop | None) -> bool:
-    """Return whether a library has looked at the notebook's loop, which rests, and raised *exc* because of that."""
+    """Return whether a library has found the notebook's loop at rest, and raised *exc* because of that."""
     frames = list(_frames(exc))
     if not frames or notebooks is None:
         return False

@@ -1,8 +1,8 @@
-"""Wait in code that is not async: in a cell without ``await`` by running the loop, in one that awaits by a portal.
+"""Wait in code that is not async: in a cell without ``await`` by running the loop, in a cell with it by a portal.
 
 A loop cannot run inside itself. ``greenback`` gives a task a portal, through which a function that is not async may
 await: it runs the task in a greenlet, and switches. The loop and the other tasks go on meanwhile. Each ``await`` of a
-task with a portal costs about twice as much, so the user opens it. In the nested mode the loop runs inside itself.
+task with a portal takes about twice as long, so the user has to open it. In nested mode the loop runs inside itself.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NESTED = (
 def wait_for(runner: NotebookRunner, awaitable: Awaitable[_T]) -> _T:
     """Return the result of *awaitable*, or raise its exception, see ``ipyrunner.await_``."""
     running = running_loop()
-    # Whoever has opened a portal has imported it. Before the next question: a greenlet does not show who runs the loop.
+    # If there is a portal, greenback was imported. Asked first, since in a greenlet the loop's frames cannot be seen.
     greenback: Any = sys.modules.get("greenback")
     if running is not None and greenback is not None and asyncio.current_task() and greenback.has_portal():
         result: _T = greenback.await_(awaitable)

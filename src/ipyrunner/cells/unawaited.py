@@ -1,7 +1,6 @@
-"""Calls of coroutine functions that a cell has forgotten to await: ``main()`` as a statement runs nothing of it.
+"""Calls of coroutine functions without ``await``: the statement ``main()`` runs nothing of the function.
 
-Python warns of such a coroutine when it is collected, which IPython's ``Out`` keeps from happening, and does not say
-what to write.
+Python warns when the coroutine is collected, which IPython's ``Out`` prevents, and does not say what to write.
 """
 
 from __future__ import annotations
@@ -15,17 +14,17 @@ __all__ = ["Unawaited"]
 
 
 class Unawaited:
-    """Remember the calls that are statements of a cell, and name those that have made a coroutine for nothing."""
+    """Remember the calls that are statements of a cell, and name those that have made a coroutine in vain."""
 
     def __init__(self) -> None:
         self._names: list[str] | None = None
 
     def begin(self) -> None:
-        """Before a cell: the next tree is its own."""
+        """Before a cell: the next tree to be visited is the cell's."""
         self._names = None
 
     def visit(self, tree: ast.AST) -> None:
-        """Take the cell's tree; trees of what it runs (the body of a magic, another cell) come after it."""
+        """Remember the calls in the cell's *tree*; ignore the trees of what it runs: a magic's body, another cell."""
         if self._names is None and isinstance(tree, ast.Module):
             calls = [
                 node.value for node in tree.body if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)

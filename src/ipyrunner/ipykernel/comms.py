@@ -5,8 +5,8 @@ the main one, or since version 7 a subshell's. JupyterLab asks for a subshell, a
 message of a widget to the main thread and all others to the subshell's. There ``future.set_result()`` does not wake
 the notebook's loop, and ``asyncio.create_task()`` uses the subshell's loop, which cells know nothing of.
 
-So what arrives on another thread is handed to the notebook's loop. A loop that cannot take it, because a cell without
-``await`` or some code that does not yield blocks it, leaves it where it is, as without the extension: this is what
+So a message that arrives on another thread is handled by the notebook's loop. If a cell without ``await``, or code that
+does not yield, blocks that loop, the message is handled on its own thread, as without the extension: this is what
 subshells are for.
 """
 
@@ -39,7 +39,7 @@ class Comms:
     def __init__(self, shell: InteractiveShell, runner: NotebookRunner) -> None:
         self._kernel: Any = getattr(shell, "kernel", None)
         self._runner = runner
-        # Whether the loop has let a message wait for too long, and has not run since: the next ones do not wait for it.
+        # Whether a message has waited too long for the loop, which has not run since: the next ones do not wait.
         self._late = False
         # The kernel's table of message handlers; ipykernel itself puts the comm manager's in there the same way.
         self._handlers: dict[str, Callable[..., Any]] = getattr(self._kernel, "shell_handlers", {})
@@ -80,7 +80,7 @@ class Comms:
         try:
             return call()
         finally:
-            # It may have completed a future of the loop, which went to sleep meanwhile.
+            # The call may have completed a future of the loop, which has gone to sleep meanwhile.
             with suppress(RuntimeError):  # closed
                 present.loop.call_soon_threadsafe(self._on_time)
 
@@ -91,8 +91,8 @@ class Comms:
     def _status(self, message: dict[str, Any]) -> Iterator[None]:
         """Publish the status of a message that is handled while a cell awaits.
 
-        ipykernel 7.4 lets such messages in, and says neither busy nor idle for them. ipywidgets sends the next change
-        of a widget when the one before has gone idle: of a slider that was moved, the cell would see the first step.
+        ipykernel 7.4 handles such messages, and says neither busy nor idle for them. ipywidgets sends the next change
+        of a widget when the kernel is idle after the one before: the cell would only see the first step of a slider.
         """
         present = self._runner.present
         if present is None or not present.in_cell:

@@ -1,4 +1,4 @@
-"""Calls of user code by the kernel, which must come to their end whatever that raises."""
+"""The kernel's calls of user code: the kernel has to go on whatever exception they raise."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["contained"]
 
 
 def contained(call: Callable[[], Any], what: str) -> Any:
-    """Return ``call()``; an exception that is no Exception, such as SystemExit, is shown and goes no further."""
+    """Return ``call()``. An exception that is no ``Exception``, such as SystemExit, is shown and not raised."""
     try:
         return call()
     except Exception:
-        raise  # the kernel says so
+        raise  # the kernel reports it
     except BaseException as exc:
         if is_forced(exc):
             raise

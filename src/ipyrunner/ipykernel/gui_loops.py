@@ -1,10 +1,11 @@
 """``%gui tk`` and ``%gui qt``: the toolkit's events are handled between the loops' callbacks.
 
 The problem: ipykernel runs the toolkit's own main loop inside its loop until the next request arrives. No background
-task runs meanwhile, and a cell that awaits does not end before the front end sends something: with and without us.
+task runs meanwhile, and a cell that awaits does not end before the front end sends something, with or without the
+extension.
 
-The solution: a timer of the kernel's loop handles what has come, fifty times a second, between cells and while a cell
-awaits. A callback of the toolkit sees the notebook's loop as the running one, as a widget's does.
+The solution: fifty times a second a timer of the kernel's loop handles the toolkit's events, between cells and while a
+cell awaits. In the toolkit's callbacks the notebook's loop is the running one, as in a widget's.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Gui:
         def enable_gui(gui: str | None = None) -> None:
             original(gui)
             self.stop()
-            # In a terminal, and in a kernel whose loop is on another thread, windows are not ours.
+            # In a terminal, and in a kernel whose loop is on another thread, windows are left to IPython.
             hosting = self._runner.current.hosting
             if hosting is None or self._kernel.eventloop is None:
                 return
@@ -75,14 +76,14 @@ class Gui:
             self._timer = None
 
     def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
-        # In an empty Context: what is printed goes where the kernel sends it, and not to the cell of `%gui` for ever.
+        # In an empty Context: prints go where the kernel sends them, and not always to the cell of `%gui`.
         self._timer = loop.call_later(_PAUSE, self._handle, loop, context=contextvars.Context())
 
     def _handle(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
             if self._handle_events is not None and self._runner.present is not None:
                 self._runner.lend(self._handle_events)
-            elif self._handle_events is not None:  # `%arunner close`: the loop is made at its next use, not at once
+            elif self._handle_events is not None:  # after `%arunner close`: do not make a new loop for this
                 with running_as(NOTHING):
                     self._handle_events()
         except (SystemExit, KeyboardInterrupt) as exc:  # as with callbacks of the notebook's loop

@@ -1,12 +1,12 @@
-"""Where nobody watches, what is printed after its cell has ended goes where it is not lost.
+"""Where nobody watches, output that comes after its cell has ended is moved to a later cell, so that it is not lost.
 
-The problem: nbclient, and so ``jupyter execute``, nbconvert, papermill and nbmake, keeps what carries the header of the
-cell that it runs, until that cell is idle. What a task prints after its cell, the traceback of its failure included,
-carries the header of that earlier cell: it is missing in the saved notebook.
+The problem: nbclient, and so ``jupyter execute``, nbconvert, papermill and nbmake, keeps only output with the header of
+the cell that it runs, until that cell is idle. What a task prints after its cell, and the traceback of its failure,
+have the header of that earlier cell: they are missing in the saved notebook.
 
-The solution: output with another header than that of the cell that runs goes to that cell. Between cells it is sent as
-ever, and kept for the next one: a page that Voila serves has no next one, and its widgets wait for those headers. What
-no cell has come for is logged at the end of the process.
+The solution: output with another header than the running cell's is moved to the running cell. Between cells it is sent
+as it is, and also kept for the next cell: a page that Voila serves has no next cell, and its widgets wait for those
+headers. Output after the last cell is logged at the end of the process.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Unwatched", "install"]
 
-# So many writes and displays are kept for the next cell at most, and so many characters of them.
+# How many writes and displays are kept for the next cell at most, and how many characters of them.
 _MOST = 1000
 _LARGEST = 10_000_000
 
@@ -51,13 +51,13 @@ class _Kept(NamedTuple):
 
 
 class Unwatched(Audience):
-    """Move output of cells that have ended into the one that runs, for clients of *shell* that nobody watches."""
+    """Move output of cells that have ended into the cell that runs, for clients where nobody watches."""
 
     def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
         # Whether nobody watches the cell that runs, or, between cells, the last one.
         self._active = False
-        # The request that runs, and the Context to print in what belongs to others.
+        # The request that runs, and the Context in which to print the output of other cells.
         self._request: str | None = None
         self._context: contextvars.Context | None = None
         self._kept: deque[_Kept] = deque()
@@ -68,7 +68,7 @@ class Unwatched(Audience):
         self._replacements = Replacements()
 
     def prepare(self, *, in_charge: bool) -> None:
-        """See ``Audience``; and ``Routing.prepare`` for the ``write`` of before."""
+        """See ``Audience``; and ``Routing.prepare`` for ``uncover``."""
         self._active = in_charge and not has_audience(self._shell)
         if self._active and not self._replacements:
             self._install()
@@ -77,9 +77,9 @@ class Unwatched(Audience):
         self._request = request_of(self._shell, sys.stdout) if self._active else None
 
     def begin(self, context: contextvars.Context, *, silent: bool) -> None:
-        """A cell begins, whose output goes where it does in *context*: print what has come since the last one."""
+        """When a cell begins, whose output goes where *context* says: print what has come since the last one."""
         self._over = False
-        if silent:  # whoever asks this way does not show it
+        if silent:  # a client that runs a silent cell does not show its output
             return
         self._context = context
         if self._dropped:
@@ -90,16 +90,16 @@ class Unwatched(Audience):
             context.copy().run(kept.send)
 
     def end(self) -> None:
-        """The code of the cell has ended: what comes after its request is for the next one."""
+        """When the code of the cell has ended: output after its request is for the next cell."""
         self._over = True
         if not self._replacements:
             self._request = self._context = None
 
     def _begin_request(self, original: Callable[[], Any]) -> Callable[[], Any]:
-        # Input transformers print, and we do (a loop that was closed), when the request has begun and its code has not.
+        # Input transformers, and this package, may print when the request has begun and the code of its cell has not.
         def pre_handler_hook() -> Any:
             result = original()
-            # Requests nest. What others print than those of cells is missed, and kept for the next cell.
+            # Requests nest. Clients miss output of requests that are no cells: it is kept for the next cell.
             if self._active and self._request is None and on_main_thread():
                 header: dict[str, Any] = self._shell.parent_header.get("header", {})  # type: ignore[attr-defined]
                 if header.get("msg_type") == "execute_request":
@@ -109,7 +109,7 @@ class Unwatched(Audience):
         return pre_handler_hook
 
     def _end_request(self, original: Callable[[], Any]) -> Callable[[], Any]:
-        # Event hooks print, and matplotlib shows its figures, when the code has ended and its request has not.
+        # Event hooks may print, and matplotlib shows its figures, when the code has ended and its request has not.
         def post_handler_hook() -> Any:
             # Requests nest, and those of subshells are on threads of their own.
             if self._over and on_main_thread():
@@ -119,15 +119,15 @@ class Unwatched(Audience):
         return post_handler_hook
 
     def is_stray(self) -> bool:
-        """Whether it is not the present cell's."""
+        """Return whether output of the present Context does not belong to the cell that runs."""
         return self._active and not self._is_own(sys.stderr)
 
     def is_logged(self) -> bool:
-        """Whether nobody watches."""
+        """Return whether nobody watches."""
         return self._active
 
     def tell(self, log: logging.Logger | logging.LoggerAdapter[Any]) -> None:
-        """Log what no cell has come for."""
+        """Log the output after the last cell."""
         kept, self._kept = self._kept, deque()
         dropped = self._take_dropped() + "\n" if self._dropped else ""
         if kept and self._active:
@@ -165,7 +165,7 @@ class Unwatched(Audience):
         return publish
 
     def _move(self, output: Any, text: str, size: int, send: Callable[[], Any]) -> Any:
-        """Call *send*, which sends *text* to *output*, where it is seen; return what it returns."""
+        """Call *send*, which sends *text* to *output*, so that the client sees it; return what *send* returns."""
         if not self._active or self._is_own(output):
             return send()
         if self._context is not None:

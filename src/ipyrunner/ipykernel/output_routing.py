@@ -3,7 +3,7 @@
 ipykernel 7 finds the cell of an output by ContextVars, which tasks inherit. Version 6 has one "last parent" on each of
 stdout, stderr and the display publisher (6.30 has the ContextVar on the streams already): a background task prints
 into whichever cell ran last. There, a ContextVar of ours remembers the cell, and the parent is set around each output
-that comes from another cell than the last. Nothing is paid by tasks that print nothing.
+that comes from another cell than the last. Tasks that print nothing do not get slower.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Routing", "present_cell", "request_of"]
 
-# The request of the cell that the Context belongs to; none where the kernel knows it itself.
+# The request of the cell that the Context belongs to; not set where the kernel itself knows it.
 _cell: contextvars.ContextVar[dict[str, Any]] = contextvars.ContextVar("ipyrunner cell")
 
 
 def present_cell() -> dict[str, Any] | None:
-    """Return the request of the cell that the current Context belongs to; None where the kernel knows itself."""
+    """Return the request of the cell that the current Context belongs to; None where the kernel itself knows it."""
     return _cell.get(None)
 
 
@@ -37,7 +37,7 @@ def request_of(shell: InteractiveShell, output: Any) -> str | None:
 
 
 class Routing:
-    """Route output by cell on kernels that do not; on others there is nothing to do."""
+    """Route output by cell on kernels that do not do so themselves; on others do nothing."""
 
     def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
@@ -54,11 +54,11 @@ class Routing:
                 self._replacements.replace(publisher, name, self._publish)
 
     def prepare(self) -> None:
-        """Before the kernel begins a cell: IPython 9 has put back, after a plain one, the ``write`` of before."""
+        """Before the kernel begins a cell: after a plain cell IPython 9 may have put a ``write`` over ours."""
         self._replacements.uncover("write")
 
     def set_cell(self) -> None:
-        """Say in the current Context which cell begins; tasks inherit it."""
+        """Note in the current Context which cell begins; tasks inherit it."""
         if self._replacements:
             _cell.set(self._shell.parent_header)
 
@@ -69,7 +69,7 @@ class Routing:
 
     def _route_stream(self, stream: Any) -> None:
         # A class, and not methods on the stream: IPython 9 replaces stream.write for the length of each plain cell.
-        # What the kernel has set last, for output that belongs to no cell of ours.
+        # The parent that the kernel has set last, for output that belongs to no cell.
         last: dict[str, Any] = self._shell.parent_header  # type: ignore[attr-defined]
         shown: dict[str, Any] = last
         routing = self
@@ -78,7 +78,7 @@ class Routing:
             class RoutedStream(own):  # type: ignore[misc]
                 def set_parent(self, parent: dict[str, Any]) -> None:
                     nonlocal last, shown
-                    self.flush()  # what is buffered belongs to the parent before
+                    self.flush()  # buffered text belongs to the previous parent
                     last = shown = parent
                     own.set_parent(self, parent)
 

@@ -1,8 +1,8 @@
-"""The end of a kernel: what is stuck is interrupted, so that the clean-up gets its turn; SIGTERM is a clean end.
+"""The end of a kernel: code that is stuck is interrupted, so that the clean-up can run, also on SIGTERM.
 
-A kernel manager asks by a message, sends SIGTERM after half of its deadline (five seconds by default), and kills. The
-message is handled on the control thread, and SIGTERM's default is to die on the spot: a cell that is stuck would keep
-``finally`` blocks of all tasks from running.
+A kernel manager sends a shutdown message, after half of its deadline (five seconds by default) SIGTERM, and then kills.
+The message is handled on the control thread, and by default SIGTERM ends the process at once: with a cell that is stuck
+no ``finally`` block of any task would run.
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ from ..aio.sigint.watchdog_thread import watchdog
 
 __all__ = ["CLEAN_UP", "Termination", "interrupt_until_idle"]
 
-# Seconds that the kernel's loop has to answer SIGTERM before what it is stuck in is interrupted; that this has to clean
-# up before it is interrupted again; and between all further interrupts. Managers interrupt before they ask by message.
+# Seconds (PATIENCE) that the kernel's loop has to answer SIGTERM before the code that blocks it is interrupted, and
+# between all interrupts after the second; (CLEAN_UP) that this code has to clean up before the second interrupt.
+# Managers interrupt before they send the shutdown message.
 PATIENCE = 0.1
 CLEAN_UP = 0.6
-# Seconds after SIGTERM and the runner's own time in which the process has to end, whatever catches the interrupts.
+# Seconds after SIGTERM and the runner's own timeout in which the process has to end, even if it catches interrupts.
 _LEFT = 2.0
-# Seconds after which it is told once more: an interrupt may have been raised in the middle of its end.
+# Seconds until SIGTERM is sent once more: an interrupt may have been raised while the process was ending.
 _AGAIN = 0.5
 
 
 def interrupt_until_idle(host: asyncio.AbstractEventLoop, *, after: float) -> None:
-    """Send SIGINT to the main thread until *host*, its loop, comes to run callbacks; the first one *after* seconds.
+    """Send SIGINT to the main thread until *host*, its loop, runs callbacks again; for the first time *after* seconds.
 
     Returns at once. From any thread.
     """
@@ -67,8 +68,8 @@ def _register() -> None:
 
 
 def _before_fork() -> None:
-    # Python drops what comes in a child process before it has settled: with a handler in place, SIGTERM would be lost
-    # to a child that is terminated right away (multiprocessing). Blocked, it waits for the default.
+    # Python drops signals that a child process gets right after the fork: with a handler in place, a child that is
+    # terminated at once (multiprocessing) would lose SIGTERM. Blocked, the signal waits until the default is restored.
     _masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 
 
@@ -85,8 +86,8 @@ def _after_fork() -> None:
 class Termination:
     """Let SIGTERM stop the kernel's loop instead of killing the process; :meth:`finish` ends it then.
 
-    In a kernel, on the main thread, and only in the place of the default; a handler of somebody else's stays. A second
-    SIGTERM kills, and so does the first one where the kernel's loop does not run.
+    Only in a kernel, on the main thread, and if the default is in place: other handlers stay. A second SIGTERM kills
+    the process, and so does the first one if the kernel's loop does not run.
 
     Parameters
     ----------
@@ -113,10 +114,10 @@ class Termination:
             self.renew()
 
     def renew(self) -> None:
-        """Put the handler in place again where somebody has left the default.
+        """Put the handler in place again if somebody has restored the default.
 
-        ``loop.remove_signal_handler`` does, whatever was there before ``add_signal_handler`` (aiohttp's
-        ``web.run_app``, ``anyio.open_signal_receiver``); SIGTERM would kill without any ``finally`` from then on.
+        ``loop.remove_signal_handler`` does so whatever was there before ``add_signal_handler`` (aiohttp's
+        ``web.run_app``, ``anyio.open_signal_receiver``). From then on SIGTERM would kill without any ``finally``.
         """
         if self._active and on_main_thread() and handler_of(signal.SIGTERM) is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, self._on_sigterm)
@@ -129,7 +130,7 @@ class Termination:
 
     @contextmanager
     def cleaning_up(self) -> Iterator[float]:
-        """Let SIGTERM wait for the end of the block; give the seconds since it came, 0 if it has not."""
+        """Let SIGTERM wait for the end of the block; yield the seconds since it came, 0 if it has not."""
         self._finishing = True
         try:
             yield 0.0 if self._came is None else time.monotonic() - self._came
@@ -137,7 +138,7 @@ class Termination:
             self._finishing = False
 
     def finish(self) -> None:
-        """When all is cleaned up: if SIGTERM came, die of it. A thread that does not end cannot keep the process."""
+        """After the clean-up: if SIGTERM came, end the process by it, so that no thread keeps the process alive."""
         self.restore()
         if self._came is not None:
             self._die()
@@ -153,11 +154,11 @@ class Termination:
         host = self._host()
         first, self._came = self._came is None, self._came or time.monotonic()
         if self._finishing and first:
-            return  # the manager has lost its patience in the middle of the clean-up
+            return  # the manager has sent it during the clean-up, which goes on
         if not first or host is None or not host.is_running():
             self._die()
         else:
-            # A process that is not the kernel's alone, or catches every interrupt, ends all the same.
+            # Ends also a process that does more than run the kernel, or that catches every interrupt.
             watchdog.call_later(self._timeout() + _LEFT, _send_again)
             interrupt_until_idle(host, after=PATIENCE)
             host.call_soon_threadsafe(host.stop)

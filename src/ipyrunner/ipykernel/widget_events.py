@@ -1,4 +1,4 @@
-"""Await what happens to a widget, or to any object with traits: its next change, its next click, all of them.
+"""Await changes and events of a widget, or of any object with traits: the next one, or all of them.
 
 Callbacks come on any thread (ipykernel's subshells have their own) and while the notebook's loop is at rest: all of
 them go to the loop by ``call_soon_threadsafe``. ipywidgets is not needed: an object has traits if it has ``observe``,
@@ -20,7 +20,7 @@ from ..aio.tasks.safe_names import repr_of
 
 __all__ = ["Changes", "comm_closed", "event"]
 
-# What is being watched, for comm_closed(); entered and read on any thread.
+# All watches, for comm_closed(); changed and read on any thread.
 _watches: weakref.WeakSet[_Watch] = weakref.WeakSet()
 _lock = threading.Lock()
 # Members of HasTraits and Widget that are named like events.
@@ -45,7 +45,7 @@ def event(source: Any, name: str | None = None) -> asyncio.Future[Any]:
     def fail(reason: str) -> None:
         if not future.done():
             future.set_exception(RuntimeError(f"{reason}, so its {watch.name!r} will not come: make a new one"))
-            future.exception()  # retrieved: a future that nobody awaits any more is no failure
+            future.exception()  # retrieved: if nobody awaits the future any more, this is no error
 
     watch = _Watch(
         source,
@@ -63,7 +63,7 @@ class Changes:
 
     def __init__(self, source: Any, name: str | None = None, *, latest: bool = False) -> None:
         self._inbox = inbox = _Inbox(latest)
-        # The callbacks hold the inbox and not us: a loop that is left by `break` lets go of us, and watching ends.
+        # The callbacks hold the inbox and not this object: after `break` the object is freed, and watching ends.
         self._watch = _Watch(source, name, happened=inbox.put, closed=inbox.close)
 
     def __repr__(self) -> str:
@@ -74,7 +74,7 @@ class Changes:
         return self
 
     def __anext__(self) -> Coroutine[Any, Any, Any]:
-        # No coroutine of ours: the traceback of an interrupt, which IPython keeps, would keep its frame, and us.
+        # Not a coroutine of this object: IPython keeps the traceback of an interrupt, and so its frame and this object.
         return self._inbox.get()
 
     async def __aenter__(self) -> Changes:
@@ -86,7 +86,7 @@ class Changes:
         self._end()
 
     async def aclose(self) -> None:
-        """Stop watching, and end the iteration that waits; what has not been read is dropped. Idempotent."""
+        """Stop watching, and end an iteration that waits; values that were not read are dropped. Idempotent."""
         self._end()
 
     def _end(self) -> None:
@@ -101,7 +101,7 @@ class Changes:
 
 
 class _Inbox:
-    """Values, put by any thread and read by one task."""
+    """Values, put on any thread and read by one task."""
 
     def __init__(self, latest: bool) -> None:
         self.values: deque[Any] = deque(maxlen=1 if latest else None)
@@ -129,7 +129,7 @@ class _Inbox:
         wake = asyncio.Event()
         self._waiter = asyncio.get_running_loop(), wake
         try:
-            # What is put after the waiter is known wakes it; what was put before is seen here.
+            # A value that is put from now on wakes this task; one that was put before is seen here.
             while not self.values:
                 if self._closed:
                     raise StopAsyncIteration
@@ -152,7 +152,7 @@ class _Watch:
         self._happened = happened
         self._closed = closed
         self._active = True
-        # Of ipywidgets: Widget.close() sets it to None.
+        # ipywidgets: Widget.close() sets ``comm`` to None.
         self._has_comm = _has_trait(source, "comm")
         if self._has_comm and source.comm is None:
             raise RuntimeError(f"this {self.owner} is closed, so nothing can happen to it: make a new one")
@@ -200,7 +200,7 @@ class _Watch:
 
 
 def comm_closed(comm_id: object) -> None:
-    """Tell whoever waits for the widget of this comm that the front end has closed it. On any thread."""
+    """Tell all watches of the widget with this comm that the front end has closed it. On any thread."""
     with _lock:
         watches = list(_watches)
     for watch in watches:
@@ -208,7 +208,7 @@ def comm_closed(comm_id: object) -> None:
 
 
 def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *args: Any) -> None:
-    with suppress(RuntimeError):  # closed by `%arunner restart`: whoever has waited there is gone
+    with suppress(RuntimeError):  # closed by `%arunner restart`, which has ended the tasks that waited
         loop.call_soon_threadsafe(function, *args)
 
 
@@ -221,7 +221,7 @@ def _has_traits(source: Any) -> bool:
 
 
 def _name(source: Any, name: str | None) -> str:
-    """Return what is to be watched; TypeError and ValueError say what there is."""
+    """Return the name of what is to be watched; TypeError and ValueError say what there is to watch."""
     if isinstance(source, type):
         raise TypeError(f"{source.__name__} is a class: pass an instance, the widget that is displayed")
     traits = source.trait_names() if _has_traits(source) else []

@@ -1,4 +1,4 @@
-"""The options of the magics: their help, how they are parsed, what completion has to know; and those of ``%%arun``."""
+"""The options of magics: their help, parsing and completion; and the options of ``%%arun``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class MagicOptions:
 
     def __init__(self, title: str, usage: Sequence[str], *arguments: Any) -> None:
         self.title = title
-        # IPython puts one % in front, and argparse takes two for one.
+        # IPython puts one % in front, and argparse turns %% into %.
         self._usage = "\n  ".join(usage).replace("%", "%%").removeprefix("%%")
         self._arguments = (
             *arguments,
@@ -48,11 +48,11 @@ class MagicOptions:
         return magic_arguments()(kwds(usage=self._usage, formatter_class=formatter)(function))
 
     def parse(self, function: Any, line: str) -> Any:
-        """Return the arguments in the *line* of the magic, which was decorated; UsageError if it is wrong."""
+        """Return the arguments in the *line* of the decorated magic *function*; UsageError if the line is wrong."""
         try:
             return parse_argstring(function, line)
         except (UsageError, ValueError) as exc:  # ValueError of shlex: a quotation that is not closed
-            # Of a cell magic alone IPython says that its cell is empty.
+            # With one %: for a lone `%%arun --help` IPython only says that the cell is empty.
             shown = self.title.replace("%%", "%")
             raise UsageError(f"{self.title} {line}: {exc}. {shown} --help shows the options") from None
 
@@ -68,7 +68,7 @@ class MagicOptions:
         return sorted(names, key=lambda name: not name.startswith("--"))
 
     def values_of(self, option: str) -> list[str] | None:
-        """Return what may follow *option*; nothing is known of a free value, and None is for an option without one."""
+        """Return the values that may follow *option*: none for a free value; None if the option takes no value."""
         for each in self._arguments:
             if option in each.args and option.startswith("-") and each.kwds.get("action") != "store_true":
                 return list(each.kwds.get("choices", ()))
@@ -128,7 +128,7 @@ ARUN = MagicOptions(
 
 @ARUN
 def arun(self: object, line: str, cell: str) -> None:
-    """Stand in for the magic where only its options are read."""
+    """Do nothing: this function is for parsing the options without the magic."""
 
 
 class ArunArguments(NamedTuple):

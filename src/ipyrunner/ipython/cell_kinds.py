@@ -1,4 +1,4 @@
-"""What kind of cell it is: one that needs a running loop, one that begins at once."""
+"""The kinds of cells: those that need a running loop, and those that begin at once."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ class CellKinds:
         arun = read_arun_cell(source)
         if arun is None:
             return names_running_loop(source) or has_awaiting_statement(source)
-        # --background only starts a task, --fresh has a loop of its own, and an %%arun that nobody awaits is a blocking
-        # run like %arun.
+        # --background only starts a task, --fresh has a loop of its own, and an %%arun cell that cannot be awaited is a
+        # blocking run like %arun.
         return awaited and self.arguments(arun).awaits
 
     def is_concurrent(self, arun: ArunCell | None) -> bool:
-        """Return whether a cell that awaits, and begins with this *arun*, is to run beside others."""
+        """Return whether a cell that awaits, and begins with *arun* if that is not None, may run beside others."""
         return self._extension.runner.concurrent or (arun is not None and self.arguments(arun).concurrent)
 
     def at_once(self, content: dict[str, Any], *, queued: bool, stock: Callable[..., bool]) -> bool:
         """Return whether the cell of a request with this *content* begins at once, though another one awaits.
 
-        *queued*: others wait for that one's end. *stock*: IPython's own ``should_run_async``.
-        Not where nobody is to be asked for input: what runs notebooks there runs one cell after the other.
+        *queued*: other cells wait for the end of the one that awaits. *stock*: IPython's own ``should_run_async``.
+        False for clients that allow no input: these run notebooks, one cell after the other.
         """
         self.forget()
         code = content["code"]
@@ -64,7 +64,7 @@ class CellKinds:
             )
         ):
             return False
-        source = self._shell.transform_cell(code)  # raises what is said when the cell runs
+        source = self._shell.transform_cell(code)  # raises what will be shown when the cell runs
         arun = read_arun_cell(source)
         if arun is not None and not self.arguments(arun).awaits:
             return False
@@ -78,12 +78,12 @@ class CellKinds:
             return self._parsed[1]
         line = without_comment(arun.line)
         if "$" in line or "{" in line:
-            with suppress(BaseException):  # the user's code; the magic will say so
-                # By their variables alone, and not by those of our frames: no frame is so deep.
+            with suppress(BaseException):  # the user's code raises; the magic will report it
+                # Only with the user's variables, not with those of our frames: no frame is so deep.
                 line = self._shell.var_expand(line, depth=sys.getrecursionlimit())
         self._parsed = arun, ArunArguments.of(line)
         return self._parsed[1]
 
     def forget(self) -> None:
-        """Before a cell begins: what its options are made of may have changed."""
+        """Before a cell begins: forget its options, since the variables in them may have changed."""
         self._parsed = None, ArunArguments()

@@ -1,12 +1,12 @@
 """The debuggers stop in the user's frames: pdb after an ExceptionGroup, a front end's (debugpy) in steps.
 
 IPython's ``%debug`` stops in the innermost frame of a group's own traceback, which is asyncio's (``TaskGroup``'s
-``__aexit__``). The frames of the task that failed hang on the inner exception, and pdb has no way there.
+``__aexit__``). The frames of the failed task belong to the inner exception, which pdb cannot get to.
 
 ipykernel tells debugpy, when a front end attaches, to leave out every file that was imported when the kernel started.
-Ours, which are imported later, would be shown below the user's frames, and stepped into at the end of each coroutine.
+Ours are imported later: they would be shown below the user's frames, and stepped into at the end of each coroutine.
 
-pdb takes SIGINT over at ``continue``, to stop the program again. A run that begins then takes it over from pdb.
+pdb takes SIGINT over at ``continue``, to stop the program again. A run that begins after that takes it over from pdb.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def install(extension: Installation) -> None:
 
 
 def _from_pdb_too(original: Callable[[object], bool]) -> Callable[[object], bool]:
-    """Return the replacement of what says whether a run that begins takes SIGINT over from a handler."""
+    """Return the replacement of a method of ``Outside`` that says whether SIGINT is taken over from a handler."""
 
     def takes_over(handler: object) -> bool:
         taken = isinstance(getattr(handler, "__self__", None), bdb.Bdb) or original(handler)
@@ -52,10 +52,10 @@ def _from_pdb_too(original: Callable[[object], bool]) -> Callable[[object], bool
 
 
 def _forget_before_pdb() -> None:
-    """Let pdb forget the handler that it has replaced at ``continue``: it would put it back at its next prompt.
+    """Let pdb forget the handler that it has replaced at ``continue``, so that it does not restore it.
 
-    That prompt may be in another cell, which has a handler of its own in place. Private: since Python 3.2; without it
-    an interrupt at the prompt would do nothing after a `continue` in an earlier cell.
+    It would do so at its next prompt, which may be in another cell, with another handler in place. Private: since
+    Python 3.2; without it an interrupt at the prompt would do nothing after a `continue` in an earlier cell.
     """
     debugger = getattr(sys.modules.get("pdb"), "Pdb", None)
     if getattr(debugger, "_previous_sigint_handler", None) is not None:
@@ -63,9 +63,9 @@ def _forget_before_pdb() -> None:
 
 
 def _leave_out_ours(shell: InteractiveShell) -> Callable[[], None]:
-    """Let the front end's debugger step over our code, from the next time it is attached; return what undoes it."""
-    # Stopped at a breakpoint of debugpy. After a KeyboardInterrupt in there neither it nor the kernel answers any more:
-    # measured with a plain cell of the stock kernel. The cell is cancelled when it goes on.
+    """Let the front end's debugger step over our code when it attaches next; return a function that undoes this."""
+    # At a breakpoint of debugpy: after a KeyboardInterrupt in its code neither debugpy nor the kernel answers any more,
+    # as a test with ipykernel's own kernel showed. Instead the cell is cancelled when it goes on.
     leave_alone("pydevd", "_pydevd")
     # Public in newer versions of ipykernel 6, and in 7; 6.17 shows its own frames too. Without debugpy: no debugger.
     kernel_modules = getattr(getattr(getattr(shell, "kernel", None), "debugger", None), "kernel_modules", None)
@@ -116,7 +116,7 @@ def _leaves(exc: BaseException | None) -> Iterator[BaseException]:
 
 @contextmanager
 def _last(exc: BaseException, tb: TracebackType | None) -> Iterator[None]:
-    """For the length of the block *exc* is what ``sys`` has as the last exception: IPython debugs that one."""
+    """For the length of the block make *exc* the last exception in ``sys``, which IPython debugs."""
     names = ("last_type", "last_value", "last_traceback", "last_exc")  # the last one since Python 3.12
     before = {name: getattr(sys, name) for name in names if hasattr(sys, name)}
     values = (type(exc), exc, tb, exc)
@@ -127,5 +127,5 @@ def _last(exc: BaseException, tb: TracebackType | None) -> Iterator[None]:
         yield
     finally:
         for name, value in zip(names, values, strict=True):
-            if name in before and getattr(sys, name, None) is value:  # what was debugged may have left another one
+            if name in before and getattr(sys, name, None) is value:  # debugged code may have set another one
                 setattr(sys, name, before[name])

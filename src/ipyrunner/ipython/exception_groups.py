@@ -1,8 +1,8 @@
-"""An exception as IPython shows it: groups with what is in them, and any exception at all.
+"""Show any exception as IPython does, and the exceptions in a group as well.
 
-IPython prints groups by Python's ``traceback``: with the frames of IPython, asyncio and ours, without ``%xmode`` and
-colours, and without an error message to the front end. Here each exception of a group is formatted as IPython formats
-it by itself. What cannot be formatted so, since its class or IPython raises, is shown more plainly.
+IPython prints groups by Python's ``traceback``: with the frames of IPython, asyncio and this package, without
+``%xmode`` and colours, and without an error message to the front end. Here each exception of a group is formatted as
+IPython formats a single one. If its class or IPython raises meanwhile, the exception is shown more plainly.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 __all__ = ["chain_of", "format_exception", "text_of"]
 
 _ASYNCIO = os.path.dirname(asyncio.__file__) + os.sep
-# As Python's own ``traceback`` does: so many exceptions of a group are shown, and so deep.
+# How many exceptions of a group are shown, and how deep: as many as by Python's own ``traceback``.
 _WIDTH = 15
 _DEPTH = 10
 
 
 def chain_of(exc: BaseException) -> Iterator[BaseException]:
-    """Iterate over *exc* and all that it is raised from, as causes and contexts; not over what is in groups."""
+    """Yield *exc* and its causes and contexts, directly or indirectly; not the exceptions in groups."""
     seen: set[int] = set()
     pending = [exc]
     while pending:
@@ -40,9 +40,9 @@ def chain_of(exc: BaseException) -> Iterator[BaseException]:
 
 
 def text_of(exc: BaseException) -> str:
-    """Return ``str(exc)``, or what takes its place."""
+    """Return ``str(exc)``, or a text that says that it cannot be shown."""
     try:
-        return "".join(str(exc))  # a str, and of no class of the user's
+        return "".join(str(exc))  # a plain str, of no class of the user's
     except BaseException:
         return "(its message cannot be shown)"
 
@@ -60,7 +60,7 @@ def format_exception(
     if len(within) == _DEPTH:
         return lines
     for group in chain_of(exc):
-        # One that it is in already: `except ExceptionGroup as group: raise group.exceptions[0]`
+        # It may be in this group itself: `except ExceptionGroup as group: raise group.exceptions[0]`
         inner = () if any(group is outer for outer in within) else inner_of(group)
         if inner and group is not exc:
             lines += [f"In the {type(group).__name__} above: {text_of(group)}"]
@@ -82,7 +82,7 @@ def _format_one(
     try:
         lines = formatter.structured_traceback(type(exc), exc, tb, tb_offset=tb_offset)
         return ["".join(line) for line in lines]
-    except BaseException:  # its class raises, or IPython does: by Python then
+    except BaseException:  # its class raises, or IPython does: use Python's ``traceback``
         pass
     try:
         return "".join(
@@ -93,7 +93,7 @@ def _format_one(
 
 
 def _without_asyncio(tb: TracebackType | None, *, at_the_end: bool = False) -> TracebackType | None:
-    """Drop asyncio's entries at the beginning, of a task's; or at the end, of a TaskGroup's."""
+    """Drop asyncio's entries at the beginning (for a task), or at the end (for a TaskGroup)."""
     entries: list[TracebackType] = []
     while tb is not None:
         entries.append(tb)

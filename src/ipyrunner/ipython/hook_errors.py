@@ -1,10 +1,10 @@
-"""Code of the user's that the kernel calls around a cell: event hooks, input transformers, user expressions, comms.
+"""Errors in user code that the kernel calls around a cell: event hooks, input transformers, user expressions, comms.
 
-The problem: IPython and ipykernel expect an Exception there. SystemExit, or another BaseException, goes through all of
-them: the cell gets no reply, and the kernel handles no message any more.
+The problem: IPython and ipykernel only catch ``Exception`` there. SystemExit, or another BaseException, passes through
+all of them: the cell gets no reply, and the kernel handles no further messages.
 
-The solution: before the cell's code it ends the cell, as an error of that name; after it, it is shown as IPython shows
-the exceptions of hooks, and the cell has ended as it has.
+The solution: raised before the cell's code, it ends the cell, as an Exception of the same name. Raised after that, it
+is shown as IPython shows exceptions of hooks, and the outcome of the cell stays as it is.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ __all__ = ["Calling", "contained", "namesake"]
 
 
 def namesake(exc: BaseException) -> Exception:
-    """Return an Exception of the same name as *exc*, with its traceback, and a message that can be asked for."""
+    """Return an Exception of the same name as *exc*, with its traceback, and with a message that does not raise."""
     other: Exception = type(type(exc).__name__, (Exception,), {})(text_of(exc))
     set_traceback(other, traceback_of(exc))
     return other
 
 
 class Calling:
-    """The replacements of what *shell* calls such code by."""
+    """The replacements of the methods by which *shell* calls such code."""
 
     def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
-        # Set while a cell that has failed is shown: its hooks have been called.
+        # Set while the failure of a cell is shown: its hooks have been called already.
         self.is_over = False
 
     def trigger(self, original: Callable[..., None]) -> Callable[..., None]:
-        """Return what calls event hooks."""
+        """Return the replacement of the method that calls event hooks."""
 
         def trigger(event: str, *args: Any, **kwargs: Any) -> None:
             before = event.startswith("pre_")
@@ -62,7 +62,7 @@ class Calling:
 
     @staticmethod
     def transform(original: Callable[..., Any]) -> Callable[..., Any]:
-        """Return what calls the transformers of a cell's source, or of its AST."""
+        """Return the replacement of the method that transforms a cell's source, or its AST."""
 
         def transform(*args: Any, **kwargs: Any) -> Any:
             try:
@@ -77,7 +77,7 @@ class Calling:
         return transform
 
     def user_obj_error(self, original: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
-        """Return what describes the error of a user expression, which is being handled."""
+        """Return the replacement of the method that describes the error of a user expression, the present one."""
 
         def user_obj_error() -> dict[str, Any]:
             exc = sys.exc_info()[1]

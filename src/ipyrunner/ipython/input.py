@@ -2,12 +2,12 @@
 
 The builtin ``input`` blocks: in a kernel it waits for the front end's reply, in a terminal for a line; no task runs.
 
-In a kernel the question is sent as the kernel sends its own, and the reply is looked for twenty times a second: the
-file descriptor of a zmq socket tells edges alone, and not every loop can watch one. A question that was cancelled
-cannot be taken back, the protocol has no message for that, and its box stays open in some front ends. A reply that says
-which question it answers (JupyterLab's do) is taken for no other one; what came before a question is dropped.
+In a kernel the question is sent as the kernel sends its own, and the loop looks for the reply twenty times a second:
+the file descriptor of a zmq socket is edge-triggered, and not every loop can watch one. A cancelled question cannot be
+withdrawn, because the protocol has no message for that: its box stays open in some front ends. A reply that says which
+question it answers (JupyterLab's do) is not used for another one; replies that came before a question are dropped.
 
-In a terminal the loop watches stdin. What it cannot watch (a file, Windows' console) is read as ``input`` reads it.
+In a terminal the loop watches stdin. If it cannot (a file, Windows' console), the line is read as ``input`` reads it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Asking:
 
     async def ask(self, prompt: object, *, password: bool) -> str:
         """Return the user's answer; see ``ipyrunner.input``."""
-        text = str(prompt)  # the user's code: before anything is asked
+        text = str(prompt)  # may run user code, and raise: before anything is sent
         loop = asyncio.get_running_loop()
         if self._loop is not loop:  # the questions of another loop are gone with it
             self._loop, self._lock = loop, asyncio.Lock()
@@ -58,7 +58,7 @@ class Asking:
             return await self._ask_front_end(kernel, origin, text, password)
 
     async def _ask_front_end(self, kernel: Any, origin: Origin | None, prompt: str, password: bool) -> str:
-        # Private: what the request of the last cell has allowed, since IPython 1.
+        # Private, since IPython 1: whether the request of the last cell allows input.
         if not kernel._allow_stdin:
             raise StdinNotImplementedError(
                 "ipyrunner.input() was called, but this front end cannot ask the user, as in papermill and nbconvert: "
@@ -68,7 +68,7 @@ class Asking:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         while self._receive(session, socket) is not None:
-            pass  # replies to what nobody asks any more
+            pass  # replies to earlier questions
         question = session.send(
             socket,
             "input_request",
@@ -80,7 +80,7 @@ class Asking:
             reply = self._receive(session, socket)
             if reply is None:
                 await asyncio.sleep(_LOOK)
-                _refuse_ended(origin)  # no answer comes any more, and the next question waits for this one
+                _refuse_ended(origin)  # then no answer will come, and the next question waits for this one
                 continue
             to = reply.get("parent_header", {}).get("msg_id")
             if to is None or to == question["header"]["msg_id"]:
@@ -95,7 +95,7 @@ class Asking:
             try:
                 reply: dict[str, Any] | None = session.recv(socket)[1]  # without waiting
                 return reply
-            except Exception:  # not signed, not JSON: as the kernel itself does
+            except Exception:  # not signed, or not JSON: log it, as the kernel itself does
                 self._shell.log.warning("ipyrunner: an invalid message on the stdin channel", exc_info=True)
 
 
@@ -110,7 +110,7 @@ def _refuse_ended(origin: Origin | None) -> None:
 async def _ask_terminal(loop: asyncio.AbstractEventLoop, origin: Origin | None, prompt: str, password: bool) -> str:
     if password:
         return getpass.getpass(prompt)  # blocks: it takes the terminal over
-    if not sys.stdin.isatty():  # what comes from a pipe may be in Python's buffer already, where no loop can watch it
+    if not sys.stdin.isatty():  # input from a pipe may be in Python's buffer already, which no loop can watch
         return builtins.input(prompt)  # noqa: ASYNC250
     answered = asyncio.Event()
     try:
@@ -123,7 +123,7 @@ async def _ask_terminal(loop: asyncio.AbstractEventLoop, origin: Origin | None, 
         while not answered.is_set():
             with suppress(TimeoutError):
                 await asyncio.wait_for(answered.wait(), _LOOK)
-            _refuse_ended(origin)  # the keys are the prompt's again
+            _refuse_ended(origin)  # then the prompt reads the keys again
     finally:
         loop.remove_reader(fd)
     line = sys.stdin.readline()

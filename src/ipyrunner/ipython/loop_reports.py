@@ -1,7 +1,7 @@
-"""What has happened in the notebook's loop, as the output of the cell that it comes from.
+"""Show what has happened in the notebook's loop, in the output of the cell that it comes from.
 
-A failure is shown on stderr, and not as the error of a cell: the cell has not failed, and what runs notebooks would
-take it for that.
+A failure is shown on stderr, and not as the error of a cell: the cell has not failed, but programs that run notebooks
+would believe so.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["Reports"]
 
 
 class Reports:
-    """Show failures with the shell's traceback formatter, in the present ``%xmode`` and colours; say the rest."""
+    """Show failures with the shell's traceback formatter, in the present ``%xmode`` and colours; print the rest."""
 
     def __init__(self, extension: Installation) -> None:
         self._extension = extension
@@ -75,7 +75,7 @@ class Reports:
         print("\n".join(lines), file=sys.stderr, flush=True)
 
     def _headline(self, report: dict[str, Any], exc: BaseException) -> str:
-        # In the output of another cell: say of which one it is.
+        # If this is shown in the output of another cell, say which cell it comes from.
         origin = origin_of(context_of(report)) if self._extension.audience.is_stray() else None
         of = "" if origin is None else f" of {origin.label}"
         task = report.get("task", report.get("future"))

@@ -1,4 +1,4 @@
-"""What the source of a cell says about how it has to run. Sources are as IPython has transformed them."""
+"""Whether the source of a cell, as IPython has transformed it, needs a running loop."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = [
     "read_arun_cell",
 ]
 
-# What needs a running loop and can be used without await. Stock notebooks name these at the top level of cells.
+# Functions that need a running loop but no await. Existing notebooks use them at the top level of cells.
 _NAMES = frozenset({"get_running_loop", "current_task", "all_tasks"})
 
 
@@ -52,10 +52,10 @@ def names_running_loop(source: str) -> bool:
 
 
 def has_awaiting_statement(source: str) -> bool:
-    """Return whether one of the top-level statements awaits, though the source as a whole may not compile.
+    """Return whether one of the top-level statements awaits, even if the source as a whole does not compile.
 
-    ``return`` at the top level is such a source: IPython, which compiles a statement when its turn comes, takes it for
-    one without ``await`` and then stumbles over the await.
+    A source with ``return`` at the top level does not. IPython, which compiles each statement when its turn comes,
+    treats it as a source without ``await``, and then fails at the ``await``.
     """
     if "await" not in source and "async" not in source:
         return False
@@ -83,8 +83,8 @@ def read_arun_cell(source: str) -> ArunCell | None:
 def is_status_cell(source: str, *, queued: bool) -> bool:
     """Return whether the cell is ``%atasks`` or ``%arunner`` alone, to be answered at once while another one awaits.
 
-    Not what blocks or ends anything that the other one is in; and, if cells are *queued* behind that, only what names a
-    cell: a task may be one that they start.
+    False for actions that block or change the loop. If cells are *queued* behind the one that awaits, ``cancel`` and
+    ``background`` only count for cells (``In[5]``): another name may be that of a task which the queued cells start.
     """
     match _parse(source):
         case ast.Module(
@@ -111,7 +111,7 @@ def is_status_cell(source: str, *, queued: bool) -> bool:
 
 
 def _parse(source: str) -> ast.Module | None:
-    # What is wrong with a source is said when the cell runs.
+    # A wrong source is reported when the cell runs.
     try:
         return ast.parse(source)
     except (SyntaxError, ValueError, MemoryError, RecursionError):

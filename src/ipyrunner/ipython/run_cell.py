@@ -1,8 +1,8 @@
-"""The two methods that every cell goes through, and how ours run it.
+"""The replacements of the two methods that every cell goes through.
 
 ``InteractiveShell.should_run_async`` and ``run_cell_async`` are public, and both ipykernel's ``do_execute`` and
-IPython's ``run_cell`` go through them, in IPython 7.34 as in 9.x. A cell that has to see a running loop is one main
-task of the notebook's loop; any other cell sees none. Inside the kernel's loop the main task is awaited and the kernel
+IPython's ``run_cell`` call them, in IPython 7.34 as in 9.x. A cell that needs a running loop runs in the main task of
+the notebook's loop; for any other cell no loop runs. Inside the kernel's loop the main task is awaited and the kernel
 stays live; elsewhere (terminal, a kernel whose loop is on another thread) the run blocks. A cell that code in the
 notebook's loop awaits is a part of that code, see ``InnerCells``.
 """
@@ -50,7 +50,7 @@ class _Call:
 
     def __init__(self, raw_cell: str, kwargs: dict[str, Any]) -> None:
         self.raw_cell = raw_cell
-        # None: there is nothing to run, IPython only shows what has failed before.
+        # None: there is nothing to run, and IPython only shows an earlier failure.
         self.source: str | None = None if kwargs.get("preprocessing_exc_tuple") else kwargs.get("transformed_cell")
         self.silent = bool(kwargs.get("silent"))
         self.counts = bool(kwargs.get("store_history"))
@@ -97,11 +97,11 @@ class Cells:
             if not self._extension.in_charge() or preprocessing_exc_tuple is not None or transformed_cell is None:
                 return stock
             self.kinds.verdict = transformed_cell, stock
-            # IPython's run_cell asks when it has made the coroutine, and whoever awaits it before.
+            # IPython's run_cell asks after it has made the coroutine, callers that await a cell ask before.
             call, self._last_call = self._last_call, None
             if call is not None and not call.begun and call.raw_cell is raw_cell:
                 call.blocks = True
-            # What is not awaited blocks inside run_cell_async, and needs no loop to run it.
+            # A cell that is not awaited blocks inside run_cell_async, and needs no loop that awaits it.
             awaited = self._can_await(beside=_begins_beside()) or (
                 self._is_in_loop() and not (call is not None and call.blocks)
             )
@@ -127,14 +127,14 @@ class Cells:
 
         async def run(coro: _CellCoroutine, call: _Call) -> ExecutionResult:
             record = present_record()
-            if record is None or record.begun:  # what runs it is no request of the kernel's, or another cell
+            if record is None or record.begun:  # not run by a request of the kernel's, or run by another cell
                 record = CellRecord(record)
             record.begun = call.begun = True
             with recorded(record):
                 return await run_recorded(coro, call, record)
 
         async def run_recorded(coro: _CellCoroutine, call: _Call, record: CellRecord) -> ExecutionResult:
-            inner = self._is_inner(call)  # asked now: the loop may be on its way out when the cell ends
+            inner = self._is_inner(call)  # asked now: the loop may be stopping when the cell ends
             count = self._shell.execution_count
             # ipykernel reads it, and 7.4 sets it neither for a cell that awaits nor before the first traceback.
             vars(self._shell).setdefault("_last_traceback", None)
@@ -146,10 +146,10 @@ class Cells:
                 result = await original("", silent=True, transformed_cell="")
             except BaseException as exc:
                 if inner and is_a(exc, asyncio.CancelledError, KeyboardInterrupt):
-                    raise  # it is the caller's
-                # The cell has no result: its machinery was interrupted, or its main task did not end. Without one the
-                # kernel sends no reply, and the front end waits for ever. One way to an ExecutionResult that all
-                # versions of IPython have is a cell whose preprocessing failed.
+                    raise  # in the calling code
+                # The cell has no result: IPython's code was interrupted, or the main task did not end. Without a result
+                # the kernel sends no reply, and the front end waits for ever. In all versions of IPython one gets an
+                # ExecutionResult by a cell whose preprocessing has failed.
                 if call.counts and self._shell.execution_count == count and record.reserved is None:
                     self._shell.execution_count += 1  # IPython 7 counts at the end of a cell, which did not come
                 failure = (type(exc), exc, traceback_of(exc))
@@ -177,7 +177,7 @@ class Cells:
             return await self._inner.run(self._run_in_context(coro, call, stock))
         if present.in_cell:  # a cell that a cell runs belongs to it
             return await self._run_in_context(coro, call, stock)
-        # In a copy: the kernel's own Context is not ours to change.
+        # In a copy, so that the kernel's own Context is not changed.
         kernel_context = contextvars.copy_context()
         kernel_context.run(self._routing.set_cell)
         origin: Origin = kernel_context.run(begin, f"In[{self._shell.execution_count}]")
@@ -187,7 +187,7 @@ class Cells:
             self._unawaited.begin()
             result = await self._run_in_context(coro, call, stock)
             if result.success and not call.silent:
-                with suppress(Exception):  # stderr may be anything of the user's
+                with suppress(Exception):  # the user may have replaced stderr by anything
                     for note in self._unawaited.notes(self._shell.user_ns):
                         print(note, file=sys.stderr)
             return result
@@ -199,7 +199,7 @@ class Cells:
     async def _run_beside(
         self, coro: _CellCoroutine, call: _Call, record: CellRecord, stock: Callable[..., bool]
     ) -> ExecutionResult:
-        """Run a cell though others run: in a task of its own and in a Context of its own."""
+        """Run a cell beside others, in a task of its own and in a Context of its own."""
         kernel_context = contextvars.copy_context()
         label = f"In[{record.reserved or self._shell.execution_count}]"
         origin: Origin = kernel_context.run(begin, label)
@@ -213,7 +213,7 @@ class Cells:
                     return held.let_through(lambda: context.run(_run_through, counted))
             return await self._run_async(counted, call, call.source, record, context=context)
         finally:
-            if inspect.getcoroutinestate(counted) == inspect.CORO_CLOSED:  # else it goes on, given up or detached
+            if inspect.getcoroutinestate(counted) == inspect.CORO_CLOSED:  # else the cell goes on, given up or detached
                 coro.close()
             origin.over = True
             self._runner.settle()
@@ -243,9 +243,9 @@ class Cells:
         return await self._run_async(coro, call, source, record)
 
     def before_transform(self, original: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """Return what is to be called in the place of ``shell.transform_ast``."""
+        """Return the replacement of ``shell.transform_ast``."""
 
-        # Not as one of its transformers: for the first of them IPython visits all nodes of each cell once more.
+        # Not one of its transformers: if there is any, IPython visits all nodes of each cell once more.
         def transform_ast(node: Any) -> Any:
             self._visit(node)
             return original(node)
@@ -273,7 +273,7 @@ class Cells:
         return True
 
     def _can_await(self, *, beside: bool = False) -> bool:
-        """Return whether this thread runs the kernel's loop, and the cell is not one that another cell runs."""
+        """Return whether this thread runs the kernel's loop, and the cell is not run by another cell."""
         host = kernel_loop(self._shell)
         present = self._runner.present
         if host is None or running_loop() is not host or (present is not None and present.in_cell and not beside):
@@ -282,7 +282,7 @@ class Cells:
         return True
 
     def _is_in_loop(self) -> bool:
-        """Return whether the notebook's loop runs the code that asks."""
+        """Return whether the notebook's loop runs the caller."""
         present = self._runner.present
         return present is not None and running_loop() is present.loop and asyncio.current_task() is not None
 
@@ -296,7 +296,7 @@ class Cells:
         finally:
             self._keep_start()
         if self._runner.is_copy and kernel_loop(self._shell) is not None:
-            # A child process that the cell has forked: the kernel, and its connections, are the parent's.
+            # This is a child process that the cell has forked: the kernel and its connections belong to the parent.
             end_child(_exit_status(result.error_in_exec or result.error_before_exec))
         return result
 
@@ -329,7 +329,7 @@ class Cells:
             detached = True
             raise
         except BaseException:
-            # A cancellation that arrives in the last step makes the task forget the result; the shell has it.
+            # A cancellation that arrives in the last step makes the task lose the result; the shell still has it.
             last = record.result if record.has_ended else self._shell.last_execution_result
             if last is None or last is before or last.info.raw_cell != call.raw_cell:
                 raise
@@ -341,7 +341,7 @@ class Cells:
 
 
 def _begins_beside() -> bool:
-    """Return whether the present Context is that of a cell that is about to begin though others run."""
+    """Return whether the present Context is that of a cell that is about to begin beside others."""
     record = present_record()
     return record is not None and record.beside and not record.begun
 
@@ -357,22 +357,22 @@ def _run_through(coro: _CellCoroutine) -> ExecutionResult:
 
 
 def _exit_status(error: BaseException | None) -> int:
-    if isinstance(error, SystemExit):  # sys.exit() takes anything: a text is an error
+    if isinstance(error, SystemExit):  # sys.exit() takes anything: a string is an error
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     return int(error is not None)
 
 
 def keeps_start(shell: InteractiveShell) -> Callable[[], None]:
-    """Return what is called after a plain cell that runs before the kernel does: a line of ``exec_lines``, say.
+    """Return a function to call after a plain cell that runs before the kernel does: a line of ``exec_lines``, say.
 
-    The kernel starts on what is the thread's current loop at that moment. A plain cell has made the notebook's loop the
-    current one: left so, the kernel would start on it, and no loop could run inside the other.
+    The kernel starts on the thread's current loop. A plain cell has made the notebook's loop the current one: without
+    this the kernel would start on that, and there would not be two loops, one inside the other.
     """
     if getattr(shell, "kernel", None) is None or kernel_loop(shell) is not None:
         return lambda: None
     from tornado.ioloop import IOLoop
 
-    # As the kernel asks for it when it starts; ipykernel 6 has done so already.
+    # The kernel asks for its loop this way when it starts; ipykernel 6 has done so already.
     loop = IOLoop.current().asyncio_loop  # type: ignore[attr-defined]
 
     def keep_start() -> None:

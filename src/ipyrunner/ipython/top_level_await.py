@@ -19,7 +19,7 @@ _SPACE = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, toke
 
 
 class Body(NamedTuple):
-    """Compiled code: statements, a last expression, and whether a semicolon says not to show its value."""
+    """Compiled code: statements, a last expression, and whether a semicolon says that its value is not shown."""
 
     statements: CodeType | None
     expression: CodeType | None
@@ -27,13 +27,13 @@ class Body(NamedTuple):
 
 
 def compile_body(shell: InteractiveShell, first_line: str, source: str) -> Body:
-    """Compile the body of a cell magic as IPython compiles a cell. SyntaxError as there.
+    """Compile the body of a cell magic as IPython compiles a cell. SyntaxError for invalid code.
 
-    The body counts as the second line on, since that is where the user sees it; *first_line* is for tracebacks.
+    The body begins on line 2, since that is where the user sees it; *first_line* is for tracebacks.
     """
     body = shell.transform_cell(source)
     transformed = "\n" + body
-    # By the text of the whole cell: two cells may have the same body, and so a front end's debugger calls the file.
+    # By the text of the whole cell: two cells may have the same body, and a front end's debugger names the file so.
     name = _cache(shell, f"{first_line}\n{body}", f"{first_line}\n{source}")
     module = shell.transform_ast(shell.compile.ast_parse(transformed, filename=name))
     nodes = module.body
@@ -47,12 +47,12 @@ def compile_expression(shell: InteractiveShell, source: str) -> CodeType:
     """Compile one expression. SyntaxError if it is none."""
     source = source.strip()
     name = _cache(shell, source, source)
-    # ast_parse knows no 'eval' mode; without a name of its own the error would point nowhere.
+    # ast_parse has no 'eval' mode; without this name a SyntaxError would show no line.
     return _compile(shell, ast.parse(source, name, "eval"), name, "eval")
 
 
 def is_statement(source: str) -> bool:
-    """Return whether the source is valid Python, but no expression."""
+    """Return whether the source is valid Python but not an expression."""
     try:
         return not isinstance(ast.parse(source).body[0], ast.Expr)
     except (SyntaxError, ValueError, IndexError):

@@ -54,7 +54,7 @@ _MAGIC_MACHINERY = tuple(
     if module is not None and os.path.basename(module.__file__ or "") == "__init__.py"
 )
 
-# What runs cells, and is of no interest to whoever has written them.
+# The files of code that runs cells, whose frames are not shown to the user.
 MACHINERY = (OURS, *_MAGIC_MACHINERY)
 
 _COMPILING = (compile_body.__code__, compile_expression.__code__)
@@ -77,7 +77,7 @@ class Tracebacks:
                 original(exc_tuple, *args, **kwargs)
                 return
             if is_a(exc, asyncio.CancelledError) and self._is_given_up():
-                return  # the cell has ended long ago, as KeyboardInterrupt
+                return  # the cell has ended long ago, with KeyboardInterrupt
             if self._inner.passes_on(exc):
                 return  # the cell that awaits this one shows it
             if is_a(exc, SyntaxError) and _is_of_a_body(traceback_of(exc)):
@@ -94,7 +94,7 @@ class Tracebacks:
                     self._check()
                 except BaseException:
                     # The class of the exception raises. Or IPython's formatting does (7.34: TypeError, where inspect
-                    # finds no frames), and its error would take the place of the user's.
+                    # finds no frames), and that error would be shown instead of the user's.
                     self._show(*failure, tb_offset=kwargs.get("tb_offset"))
             self._print_hidden_notes(exc)
 
@@ -102,10 +102,10 @@ class Tracebacks:
 
     @contextmanager
     def _not_dropped(self, original: object, exc: BaseException) -> Iterator[None]:
-        """Raise the KeyboardInterrupt that IPython's *original* has dropped: it has shown nothing then.
+        """Raise KeyboardInterrupt if IPython's *original* has shown nothing, because it has dropped that exception.
 
-        Ours is forced into its formatting if that takes longer than interrupt_grace: on a machine under load, in the
-        first traceback.
+        It is forced into IPython's formatting if that takes longer than interrupt_grace: for the first traceback, on a
+        machine under load.
         """
         shown = False
 
@@ -123,19 +123,19 @@ class Tracebacks:
             yield
         finally:
             noted.restore()
-        # A usage error is a line on stderr. Whoever has replaced showtraceback shows what they like.
+        # A usage error is only a line on stderr. A user's own showtraceback may show nothing.
         is_ipythons = str(getattr(original, "__module__", "")).startswith("IPython.")
         if is_ipythons and not shown and not is_a(exc, UsageError):
             raise KeyboardInterrupt
 
     def _check(self) -> None:
-        # ipykernel joins it for the reply; `_render_traceback_` of the user's may have returned anything.
+        # ipykernel joins the lines for the reply; a user's `_render_traceback_` may have returned anything.
         lines = getattr(self._shell, "_last_traceback", None)
         if lines is not None:
             "\n".join(lines)
 
     def stored(self, original: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-        """Return the replacement of what formats an exception for IPython's history."""
+        """Return the replacement of the function that formats an exception for IPython's history."""
 
         def format_exception_for_storage(exc: BaseException, *args: Any, **kwargs: Any) -> dict[str, Any]:
             try:
@@ -149,7 +149,7 @@ class Tracebacks:
     def _show(
         self, kind: type[BaseException], exc: BaseException, tb: TracebackType | None, *, tb_offset: int | None
     ) -> None:
-        """As IPython's showtraceback, of whose parts these are: private since IPython 0.11."""
+        """As IPython's showtraceback, by private methods that it calls, since IPython 0.11."""
         shell: Any = self._shell
         shell._get_exc_info((kind, exc, tb))  # tells sys of the last exception
         # The text, and not the exception: ipykernel calls str() of it.
@@ -174,7 +174,7 @@ class Tracebacks:
         _clean(exc)
         if is_a(exc, asyncio.CancelledError) and present is not None and (requests := present.requests):
             add_note(exc, cancelled_note(requests[-1]))
-        with suppress(Exception):  # what its frames hold may be anything
+        with suppress(Exception):  # its frames may hold anything
             if (note := hint(exc, chain_of(exc), self._runner, kernel_loop(self._shell))) is not None:
                 add_note(exc, note)
         return exc
@@ -185,27 +185,27 @@ class Tracebacks:
         return present is not None and task in present.given_up
 
     def _print_hidden_notes(self, exc: BaseException) -> None:
-        # IPython 8.10, say, and all before it, show no notes.
+        # IPython 8.10 and earlier versions show no notes.
         shown = ""
         ours = [note for note in notes_of(exc) if note.startswith("ipyrunner:")]
-        with suppress(Exception):  # the user's code, in a class of their own
+        with suppress(Exception):  # a user's exception class may raise
             shown = "".join(self._shell.InteractiveTB.get_exception_only(type(exc), exc)) if ours else ""
         for note in ours:
             if note not in shown:
                 print(note, file=sys.stderr)
 
     def settle(self, result: ExecutionResult) -> ExecutionResult:
-        """Put the KeyboardInterrupt that was shown in the place of the cancellation that *result* holds."""
+        """Replace the cancellation in *result* by the KeyboardInterrupt that was shown instead."""
         present, record = self._runner.present, present_record()
         error, last = result.error_in_exec, None if present is None else present.interrupts.last
         if record is not None and record.shown is not None and error is record.shown[0]:
             result.error_in_exec = record.shown[1]
         elif error is not None and last is not None and last.claims(error):
-            result.error_in_exec = last.reason()  # a handler of the user's (set_custom_exc) has shown it
+            result.error_in_exec = last.reason()  # a handler of the user's (set_custom_exc) has shown the cancellation
         return result
 
     def harmless(self, result: ExecutionResult) -> ExecutionResult:
-        """Put in the place of an error that raises when it is asked for its message one of the same name."""
+        """Replace an error in *result* whose ``str()`` raises by an Exception of the same name."""
         for name in ("error_before_exec", "error_in_exec"):
             error = getattr(result, name)
             if error is not None:
@@ -217,14 +217,14 @@ class Tracebacks:
 
 
 def name_file(shell: InteractiveShell, filename: str) -> str:
-    """Return what the user calls a file: a cell's has a number."""
-    # Private: by this map IPython names cells in tracebacks, since 8.0; without it a cell has the name of its file.
+    """Return the name of a file for the user: of a cell's file, its number."""
+    # Private, since 8.0: by this map IPython names cells in tracebacks. Without it the name of a cell's file is shown.
     number = getattr(shell.compile, "_filename_map", {}).get(filename)
     return os.path.basename(filename) if number is None else f"In[{number}]"
 
 
 def forced_note(forced: Forced) -> str:
-    """Return what is said of an interrupt that was forced."""
+    """Return the note on a forced interrupt."""
     place = "the cell" if forced.function is None else f"{short(forced.function)}()"
     time = "" if forced.seconds is None else f" for {forced.seconds:.2f} s"
     return (
@@ -237,21 +237,21 @@ def pointing_records(original: Callable[..., Any]) -> Callable[..., Any]:
     """Return the replacement of ``InteractiveTB.get_records``: each points at the line that the traceback names.
 
     IPython formats some frames without stack_data: those of long files (since 8.0), and all of a kernel's cells (9.18).
-    There it takes the line where the frame is now, ``f_lineno``: after a ``finally`` that is the end of the clean-up.
+    There it shows the line where the frame is now, ``f_lineno``: after a ``finally`` that is the end of the clean-up.
     """
 
     def get_records(etb: TracebackType, *args: Any, **kwargs: Any) -> Any:
         records = original(etb, *args, **kwargs)
         tb: TracebackType | None = etb
         for record in records or ():
-            # Private, since IPython 8.0: None if it is not of stack_data, which has the line from the traceback. Before
+            # Private, since IPython 8.0: None for a record without stack_data, which would have the right line. Before
             # 8.0 records are tuples, with the right line.
             if getattr(record, "_sd", record) is None:
                 while tb is not None and tb.tb_frame is not record.frame:
                     tb = tb.tb_next
                 if tb is None:
                     break
-                # What is caught and raised again has several entries of one frame.
+                # An exception that was caught and raised again has several entries of one frame.
                 record.lineno, tb = tb.tb_lineno, tb.tb_next
         return records
 
@@ -259,7 +259,7 @@ def pointing_records(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def without_machinery(exc: BaseException) -> TracebackType | None:
-    """Return the traceback of *exc*, which came out of a task, without asyncio's frames and ours that led to it."""
+    """Return the traceback of *exc*, which came out of a task, without the frames of asyncio and of this package."""
     _clean(exc)
     tb = traceback_of(exc)
     while tb is not None and tb.tb_next is not None and tb.tb_frame.f_code.co_filename.startswith(_ASYNCIO):
@@ -268,7 +268,7 @@ def without_machinery(exc: BaseException) -> TracebackType | None:
 
 
 def _clean(exc: BaseException) -> None:
-    """Take our frames out of the traceback of *exc* and of all that hangs on it: chains may be long."""
+    """Remove our frames from the tracebacks of *exc* and of all its causes, contexts and inner exceptions."""
     seen: set[int] = set()
     pending = [exc]
     while pending:
@@ -287,13 +287,13 @@ def _without_ours(tb: TracebackType | None) -> TracebackType | None:
     while tb is not None:
         filename = tb.tb_frame.f_code.co_filename
         if filename.startswith(OURS):
-            # The first entry is IPython's own: it drops that one itself.
+            # The first entry is IPython's own, which IPython itself drops.
             while len(entries) > 1 and entries[-1].tb_frame.f_code.co_filename.startswith(_MAGIC_MACHINERY):
                 entries.pop()
-            # A cell that begins with %%arun: its body is shown, and not the call that IPython makes of it.
+            # In a cell that begins with %%arun show the body, and not the call that IPython makes of the cell.
             magic_call = len(entries) == 2 and _is_arun_cell(entries[1])
             after_ours = changed = True
-        elif is_await_of_future(tb.tb_frame.f_code):  # in Python where nest-asyncio is: it and what follows say nothing
+        elif is_await_of_future(tb.tb_frame.f_code):  # with nest-asyncio in Python: this and asyncio's next are no help
             after_ours = changed = True
         elif not (after_ours and filename.startswith(_ASYNCIO)):
             after_ours = False
@@ -310,7 +310,7 @@ def _without_ours(tb: TracebackType | None) -> TracebackType | None:
 
 
 def _is_of_a_body(tb: TracebackType | None) -> bool:
-    """Return whether it was raised by compiling the body of ``%%arun``, or the expression of ``%arun``."""
+    """Return whether an error was raised by compiling the body of ``%%arun``, or the expression of ``%arun``."""
     while tb is not None and tb.tb_frame.f_code not in _COMPILING:
         tb = tb.tb_next
     return tb is not None

@@ -1,4 +1,4 @@
-"""ipykernel: the kernel class. The extension does everything else.
+"""The kernel class for ipykernel, and its kernelspec. The extension does everything else.
 
 * :mod:`runner_kernel`: ipykernel's kernel with the extension loaded.
 * :mod:`kernelspec`: ``python -m ipyrunner install`` and ``uninstall``.

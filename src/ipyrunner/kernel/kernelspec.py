@@ -1,7 +1,7 @@
 """The kernelspec, by which front ends find and start the kernel: ``python -m ipyrunner install`` and ``uninstall``.
 
-``pip install`` puts one into the environment already: the folder ``resources``, as it is. The commands are for other
-places, names and settings, and write the path of this Python into it.
+``pip install`` already puts one into the environment: an unchanged copy of the folder ``resources``. The commands are
+for other places, names and settings, and write the path of this Python into the kernelspec.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ RESOURCES = Path(__file__).parent / "resources"
 NAME = "ipyrunner"
 DISPLAY_NAME = "Python 3 (ipyrunner)"
 _KERNEL_CLASS = "--IPKernelApp.kernel_class=ipyrunner.kernel.RunnerKernel"
-# As a front end and the file system take it: a name is the name of a folder, and not of the one above.
+# As front ends and file systems allow it: a name is that of a folder, and must not be "..".
 _VALID_NAME = re.compile(r"[a-z0-9_][a-z0-9._-]*")
-# Signals reach more than messages do (C code that keeps the GIL, child processes without psutil), where there are any.
+# Where there are signals, they reach more than messages do: C code that keeps the GIL, child processes without psutil.
 _INTERRUPT_MODE = "message" if os.name == "nt" else "signal"
 
 
@@ -49,9 +49,9 @@ def install(
 ) -> Path:
     """Install a kernelspec that starts the kernel with this Python; return its folder.
 
-    System-wide, or for the *user*, or below *prefix*. Replaces an earlier one of ipyrunner, but none of another kernel.
-    KernelSpecError for an invalid name, for a *loop_factory* that makes no loop here, and for a place that cannot be
-    written.
+    System-wide, or for the *user*, or below *prefix*. Replaces an earlier kernelspec of ipyrunner, but not one of
+    another kernel. KernelSpecError for an invalid name, for a *loop_factory* that makes no loop here, and for a place
+    that cannot be written.
     """
     folder = _folder(name, user=user, prefix=prefix)
     if os.path.lexists(folder) and not _is_ours(folder):
@@ -65,7 +65,7 @@ def install(
         arguments.append(f"--NotebookRunner.loop_factory={loop_factory}")
     # ipykernel's own: it knows what the front end may expect of the version that is installed (debugger, encryption).
     spec: dict[str, Any] = get_kernel_dict(extra_arguments=arguments)
-    # As with ipykernel's own command: a name of the user's own is what is shown.
+    # As with ipykernel's own command: if the user chooses a name, that is shown.
     spec["display_name"] = display_name or (DISPLAY_NAME if folder.name == NAME else name)
     spec["interrupt_mode"] = interrupt_mode
     try:
@@ -120,7 +120,7 @@ def _folder(name: str, *, user: bool, prefix: str | None) -> Path:
 def _is_ours(folder: Path) -> bool:
     try:
         return _KERNEL_CLASS in json.loads((folder / "kernel.json").read_text(encoding="utf-8"))["argv"]
-    except (OSError, ValueError, LookupError, TypeError):  # none, or a broken one
+    except (OSError, ValueError, LookupError, TypeError):  # there is none, or it is broken
         return False
 
 
@@ -132,18 +132,18 @@ def _where_instead(name: str) -> str:
 
 
 def _elsewhere(*, user: bool, prefix: str | None) -> str:
-    """Return what to try where a place cannot be written: not the same place again."""
+    """Return advice for a place that cannot be written: the other places."""
     places = [("--user", "for yourself", user), ("--sys-prefix", "into this environment", prefix == sys.prefix)]
     others = [f"{text} with {option}" for option, text, tried in places if not tried]
     return f"install {', '.join(others)}, or into another place with --prefix"
 
 
 def _check(loop_factory: str) -> None:
-    """Make a loop by it, as the kernel will."""
+    """Make a loop with *loop_factory*, as the kernel will. KernelSpecError if that fails."""
     try:
         runner = NotebookRunner(loop_factory=loop_factory)
         runner.restart()
-    except Exception as exc:  # the user's code: anything
+    except Exception as exc:  # the user's code may raise anything
         cause = str(exc) if isinstance(exc, TraitError) else f"{type(exc).__name__}: {exc}"
         raise KernelSpecError(
             f"--loop-factory {loop_factory} cannot make an event loop in {sys.executable} ({cause}). Install its "

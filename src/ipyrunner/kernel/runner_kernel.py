@@ -34,7 +34,7 @@ class RunnerKernel(IPythonKernel):
     ``NotebookRunner.shutdown_timeout`` seconds at most.
     """
 
-    # What front ends build on is language_info, which stays IPython's.
+    # Front ends use language_info, which stays IPython's.
     implementation = "ipyrunner"
     implementation_version = __version__
 
@@ -43,12 +43,12 @@ class RunnerKernel(IPythonKernel):
         self.help_links: list[dict[str, str]] = [*self.help_links, _HELP]
         try:
             load_for_kernel(self.shell)
-        except Exception as exc:  # most likely an invalid setting: a kernel that dies of it cannot report it
+        except Exception as exc:  # most likely an invalid setting; the kernel has to live to report it
             self._do_without(exc)
 
     @property
     def banner(self) -> str:
-        """What consoles print first."""
+        """The text that consoles print first."""
         banner: str = super().banner
         if runner_of(self.shell) is None:
             return banner
@@ -57,8 +57,8 @@ class RunnerKernel(IPythonKernel):
     async def interrupt_request(self, stream: Any, ident: Any, parent: Any) -> None:
         """Interrupt what runs. On the control thread.
 
-        An awaiting cell is cancelled without any signal. A plain one, and code that does not yield, need the main
-        thread's signal handler: SIGINT is sent to that thread alone, on Windows it is simulated.
+        SIGINT is sent to the main thread alone, and simulated on Windows: a plain cell, and code that does not yield,
+        can only be interrupted by that thread's signal handler.
         """
         runner = runner_of(self.shell)
         if runner is None:
@@ -66,13 +66,13 @@ class RunnerKernel(IPythonKernel):
             return
         runner.interrupt()
         if os.name == "posix":
-            # As they are when the manager signals the process group. Private: since ipykernel 6.10; psutil is optional
-            # since 7.4, and without it children are left alone.
+            # Child processes get it too, as when the manager signals the process group. Private: since ipykernel 6.10;
+            # psutil is optional since 7.4, and without it they get nothing.
             self._signal_children(signal.SIGINT)
         self.session.send(stream, "interrupt_reply", {"status": "ok"}, parent, ident=ident)
 
     def do_shutdown(self, restart: bool) -> Any:
-        """Interrupt what keeps the kernel's loop from stopping, as often as it takes. On the control thread."""
+        """Interrupt code that keeps the kernel's loop from stopping, until it stops. On the control thread."""
         host = kernel_loop(self.shell)
         if host is not None:
             interrupt_until_idle(host, after=CLEAN_UP)
@@ -87,7 +87,7 @@ class RunnerKernel(IPythonKernel):
         events = self.shell.events
 
         def tell(info: object) -> None:
-            # What is printed before the first cell, front ends show nowhere.
+            # Front ends do not show what is printed before the first cell.
             events.unregister("pre_run_cell", tell)
             print(text, file=sys.stderr)
 

@@ -1,5 +1,5 @@
 """The IPython terminal.
 
 * :mod:`prompt`: the notebook's loop runs while the prompt waits.
-* :mod:`prompt_ctrl_c`: Ctrl-C at a prompt whose thread a background callback holds.
+* :mod:`prompt_ctrl_c`: Ctrl-C at a prompt while a background callback blocks its thread.
 """

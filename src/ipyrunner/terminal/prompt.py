@@ -1,17 +1,16 @@
-"""The prompt of a terminal: the notebook's loop runs while it waits.
+"""The prompt of a terminal: the notebook's loop runs while the prompt waits.
 
-The problem: terminal IPython has no loop of its own. prompt_toolkit runs one for the length of each prompt; outside of
+The problem: terminal IPython has no loop that stays. prompt_toolkit runs one for the length of each prompt; outside of
 the prompt and of cells that await, nothing could run a background task.
 
-The solution: the prompt's loop is a host like a kernel's, see ``Hosting``, from the moment that the prompt waits to the
-moment that it has its line. prompt_toolkit tells when by ``Application.pre_run_callables``, which is public and as old
-as version 2; that it waits in an asyncio loop is since version 3. IPython lets prints appear above the prompt
-(``patch_stdout``) whoever makes them.
+The solution: the prompt's loop is a host like a kernel's, see ``Hosting``, from the moment that the prompt waits until
+it has its line. prompt_toolkit calls ``Application.pre_run_callables`` when it begins to wait: a public name since
+version 2. Since version 3 it waits in an asyncio loop. IPython shows all prints above the prompt (``patch_stdout``).
 
-A user's own GUI hook (``%gui tk``) leads there: see ``Visiting``.
+With a user's GUI hook (``%gui tk``) the host leads: see ``Visiting``.
 
-What still waits: a prompt without prompt_toolkit (``--simple-prompt``, ``input()``) is a blocking call, and a dumb
-terminal's (``TERM=dumb``) does not say when it begins.
+Tasks do not run at a prompt without prompt_toolkit (``--simple-prompt``, ``input()``), which is a blocking call, nor in
+a dumb terminal (``TERM=dumb``), whose prompt does not say when it begins.
 """
 
 from __future__ import annotations
@@ -54,11 +53,11 @@ class Prompting(Outside):
         self._control_c: ControlC | None = None
 
     def rests(self, handler: object) -> bool:
-        """Return whether *handler* stands while no code of the user's runs: the prompt's own."""
+        """Return whether *handler* is in place while no cell runs: the prompt's own, or none."""
         return super().rests(handler) or (self._handler is not None and handler is self._handler)
 
     def keep(self) -> None:
-        """Give a press that a background turn had no use for to the prompt, which has its handler in place again."""
+        """Pass a SIGINT on to the prompt, whose handler is in place again: the loop got it and did nothing."""
         if self._handler is not None:
             signal.raise_signal(signal.SIGINT)
 
@@ -80,7 +79,7 @@ class Prompting(Outside):
         return prompt_for_code
 
     def _keep_loops_apart(self) -> None:
-        # IPython before 8.18 keeps a loop for its prompts, and ``%gui asyncio`` makes it the current one: the
+        # IPython before 8.18 keeps a loop for its prompts. With ``%gui asyncio`` that is the current loop, the
         # notebook's, which `%arunner restart` closes.
         loop = getattr(self._shell, "pt_loop", None)
         if loop is not None and (loop.is_closed() or loop is self._present_loop()):
@@ -95,7 +94,7 @@ class Prompting(Outside):
         if host is None:
             return
         self._handler = handler_of(signal.SIGINT)
-        # Imported here: a kernel needs no prompt_toolkit. With one older than 3.0 we are not in an asyncio loop.
+        # Imported here, since a kernel needs no prompt_toolkit. Before 3.0 there is no asyncio loop here.
         from prompt_toolkit.eventloop.inputhook import InputHookSelector
 
         self._runner.attach(host, host_leads=isinstance(selector_of(host), InputHookSelector), aside=True)

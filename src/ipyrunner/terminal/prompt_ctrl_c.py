@@ -1,11 +1,11 @@
-"""Ctrl-C at a prompt whose thread a background callback holds.
+"""Ctrl-C at a prompt while a background callback blocks its thread.
 
-The problem: at the prompt the terminal is in raw mode, where Ctrl-C is no signal but a key, which prompt_toolkit reads.
-A callback that never yields keeps it from reading, and nothing would stop that callback.
+The problem: at the prompt the terminal is in raw mode, where Ctrl-C is not a signal but a key, which prompt_toolkit
+reads. A callback that never yields prevents that, and nothing would stop the callback.
 
-The solution: a thread watches the terminal as well. If a key is there that is not read within a moment, and the
-notebook's loop has the thread, it turns the terminal's signals on (termios' ISIG) until the prompt answers again: the
-next Ctrl-C is SIGINT. At a prompt that answers nothing is different, and a prompt that nobody types at costs nothing.
+The solution: a thread watches the terminal as well. If a key is not read within a moment, and the notebook's loop has
+the main thread, it turns the terminal's signals on (termios' ISIG) until the prompt answers again: the next Ctrl-C is
+SIGINT. Nothing changes at a prompt that answers, and nothing is done while nobody types.
 
 Not on Windows, whose consoles have no such mode.
 """
@@ -32,24 +32,24 @@ __all__ = ["ControlC"]
 
 # Seconds that a prompt has to answer.
 _PATIENCE = 0.2
-# How often a key that is not read is looked at: the prompt may have laid its input aside, to print something.
+# Seconds between two looks at an unread key: the prompt may have detached its input in order to print something.
 _RETRY = 0.05
-# How often signals are turned off again.
+# How many times signals are turned off again.
 _TIMES = 4
 
 
 class HasFileno(Protocol):
-    """A file, or what stands for one."""
+    """A file, or an object that has a file descriptor."""
 
     def fileno(self) -> int:
         """Return its descriptor."""
 
 
 class ControlC:
-    """From :meth:`start` to :meth:`stop`: signals from *terminal* whenever *host* does not answer for *held*.
+    """From :meth:`start` to :meth:`stop`, turn *terminal*'s signals on while the notebook's loop blocks *host*.
 
-    *terminal* is what the prompt reads from. *held* returns whether it is the notebook's loop that keeps *host*, the
-    prompt's, from answering; it is called in a thread.
+    The prompt reads from *terminal*, in the loop *host*. *held* returns whether the notebook's loop has the thread of
+    *host*; it is called in another thread.
     """
 
     def __init__(self, terminal: HasFileno, host: asyncio.AbstractEventLoop, held: Callable[[], bool]) -> None:
@@ -75,7 +75,7 @@ class ControlC:
                 os.close(wait)
 
     def stop(self) -> None:
-        """Let the thread end, which nobody waits for: the prompt leaves the raw mode by itself. Idempotent."""
+        """Let the thread end, without waiting: the prompt leaves the raw mode by itself. Idempotent."""
         with self._lock:
             if not self._over:
                 self._over = True
@@ -107,20 +107,20 @@ class ControlC:
             return
         while not answered.wait(_PATIENCE) and not self._over:
             pass
-        # Several times: whoever has laid the input aside in between restores what was there before.
+        # Several times: code that has detached the input in between restores the mode that it has found.
         done = 0
         while done < _TIMES:
             done = done + 1 if self._set_signals(on=False) else 0
             time.sleep(_RETRY)
 
     def _set_signals(self, *, on: bool) -> bool:
-        """Turn the terminal's signals on or off; return whether that is done, or nobody's business any more."""
+        """Turn the terminal's signals on or off; return whether that is done, or no longer needed."""
         with self._lock, suppress(termios.error):
             if self._over or (on and not self._held()):
                 return not on
             mode = termios.tcgetattr(self._fd)
             if mode[3] & termios.ICANON:
-                # Not raw: the prompt prints, and will set the mode that it has found before. Look again then.
+                # Not raw: the prompt is printing, and will restore the mode that it had found. Look again then.
                 return False
             mode[3] = mode[3] | termios.ISIG if on else mode[3] & ~termios.ISIG
             termios.tcsetattr(self._fd, termios.TCSANOW, mode)

@@ -24,7 +24,7 @@ def _changes(
 
 
 def carry_back(copy: contextvars.Context) -> None:
-    """Set in the current Context what differs from it in *copy*."""
+    """Set in the current Context the variables whose values differ in *copy*."""
     for var, value in _changes(copy, contextvars.copy_context()):
         var.set(value)
 

@@ -1,4 +1,4 @@
-"""What an exception is, past whatever its class makes of being asked.
+"""The attributes of an exception, read and set without running code of its class.
 
 A class of the user's may forbid attributes (a frozen dataclass), or raise where one is read (``__getattr__``, a
 property ``args``, ``__notes__`` or ``__class__``). Nothing here calls code of the user's, and nothing raises.
@@ -27,7 +27,7 @@ _Kind = TypeVar("_Kind", bound=BaseException)
 
 
 def is_a(exc: object, *kinds: type[_Kind]) -> TypeGuard[_Kind]:
-    """As ``isinstance``, which reads ``__class__`` where the type is another one."""
+    """As ``isinstance``, but without reading ``__class__``."""
     return issubclass(type(exc), kinds)
 
 
@@ -48,17 +48,17 @@ def links_of(exc: BaseException) -> list[BaseException]:
 
 
 def inner_of(exc: BaseException) -> tuple[BaseException, ...]:
-    """Return the exceptions of a group; of any other none."""
+    """Return the exceptions of a group; none for any other exception."""
     return _read(BaseExceptionGroup, "exceptions", exc) if is_a(exc, BaseExceptionGroup) else ()
 
 
 def message_of(exc: BaseException) -> tuple[str, ...]:
-    """Return those of ``args`` that are texts."""
+    """Return those of ``args`` that are strings."""
     return tuple(part for part in _read(BaseException, "args", exc) if type(part) is str)
 
 
 def notes_of(exc: BaseException) -> list[str]:
-    """Return the notes that are in the exception's own ``__dict__``, and are texts."""
+    """Return the notes that are in the exception's own ``__dict__`` and are strings."""
     notes = _read(BaseException, "__dict__", exc).get("__notes__")
     return [note for note in notes if type(note) is str] if type(notes) in (list, tuple) else []
 
@@ -72,7 +72,7 @@ def add_note(exc: BaseException, note: str) -> None:
 
 @contextmanager
 def suppressed() -> Iterator[None]:
-    """Suppress what code of the user's may raise, which is anything; but an interrupt may be meant for us."""
+    """Suppress anything that user code raises except KeyboardInterrupt, which may be meant for us."""
     try:
         yield
     except KeyboardInterrupt:

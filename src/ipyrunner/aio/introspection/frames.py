@@ -1,6 +1,6 @@
 """Where KeyboardInterrupt may be raised: in code of the user's that a loop runs, and nowhere else.
 
-Raised in the loop's own functions it would lose a callback or a timer; in ours, what we do between two of them.
+Raised in the loop's own functions it would lose a callback or a timer; raised in ours, it would leave work half done.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
 _ASYNCIO = os.path.dirname(asyncio.__file__) + os.sep
 # The folder of this package, wherever this module is in it.
 OURS = os.path.dirname(sys.modules[__name__.partition(".")[0]].__file__ or "") + os.sep
-# asyncio keeps its tasks in a WeakSet, whose books must be whole; selectors' are the loop's.
+# asyncio keeps its tasks in a WeakSet, whose state must stay consistent; so must that of the loop's selector.
 _PROTECTED = (OURS, selectors.__file__, _weakrefset.__file__, weakref.__file__)
 _COROUTINE = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
@@ -40,7 +40,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 _OUR_CALLBACKS: set[CodeType] = set()
 _CATCHING: set[CodeType] = set()
 _LEFT_ALONE: set[str] = set()
-# Code of an expression, and not a name that stands for the top level: of a module, or of what runs as one.
+# Names of lambdas and comprehensions. Others in <> stand for the top level of a module, or of code that runs as one.
 _INNER = ("<lambda>", "<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>")
 
 
@@ -51,7 +51,7 @@ def uninterruptible(function: _Function) -> _Function:
 
 
 def catches_interrupts(function: _Function) -> _Function:
-    """Mark a function that calls user code and catches what is raised in it, in uninterruptible ones as well."""
+    """Mark a function that calls user code and catches what it raises: interrupts may be forced into that code."""
     _CATCHING.add(function.__code__)
     return function
 
@@ -62,7 +62,7 @@ def is_ours(filename: str) -> bool:
 
 
 def leave_alone(*modules: str) -> None:
-    """Force no interrupt into modules whose names begin so, nor into what they call."""
+    """Force no interrupt into modules whose names begin with one of *modules*, nor into what they call."""
     _LEFT_ALONE.update(modules)
 
 
@@ -71,7 +71,7 @@ def _is_left_alone(frame: FrameType) -> bool:
 
 
 def is_user_code(frame: FrameType, loop: asyncio.AbstractEventLoop) -> bool:
-    """Return whether KeyboardInterrupt raised in *frame*, which *loop* runs, costs nothing but that code."""
+    """Return whether KeyboardInterrupt raised in *frame*, which *loop* runs, affects nothing but user code."""
     code = frame.f_code
     if is_driver(frame):
         return not isinstance(loop, asyncio.BaseEventLoop)
@@ -83,13 +83,13 @@ def is_user_code(frame: FrameType, loop: asyncio.AbstractEventLoop) -> bool:
             break
         if caller.f_code in _OUR_CALLBACKS or _is_left_alone(caller):
             return False
-        if runs_other_loop(caller, loop):  # the user's, who runs it in a callback of ours
+        if runs_other_loop(caller, loop):  # a loop of the user's, run in a callback of ours
             return True
         caller = caller.f_back
     # "_run_once": nest_asyncio's, which is not in asyncio's folder, runs our loop.
     if code.co_filename.startswith(_PROTECTED) or code.co_name == "_run_once":
         return False
-    # Coroutines of asyncio (sleep, wait_for, gather's callers) are the user's; its functions keep the loop's books.
+    # Coroutines of asyncio (sleep, wait_for, gather's callers) count as the user's; its functions maintain the loop.
     return not code.co_filename.startswith(_ASYNCIO) or bool(code.co_flags & _COROUTINE)
 
 
@@ -101,5 +101,5 @@ def user_frame(frame: FrameType | None, loop: asyncio.AbstractEventLoop) -> Fram
 
 
 def function_name(code: CodeType) -> str | None:
-    """Return what a function is called; None for code at the top level of a module, or of what runs as one."""
+    """Return the name of a function; None for code at the top level of a module, or of code that runs as one."""
     return None if code.co_name.startswith("<") and code.co_name not in _INNER else code.co_qualname

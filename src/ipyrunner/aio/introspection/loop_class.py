@@ -1,9 +1,9 @@
-"""The class of a notebook's loop: asyncio's own, but known by that loop alone, and telling when its state changes.
+"""The class of a notebook's loop: a subclass of asyncio's that no other loop has, and that reports changes of state.
 
-CPython keeps the names of the attributes that the objects of one class have in one place, for about thirty names; in
-asyncio's loops there is room for one more, or two, and each loop of that class that was ever made leaves less. An
-object with a further attribute has a dict: then each iteration of the loop costs a tenth more on Python 3.13. We set
-attributes of the notebook's loop and of the kernel's, which are of one class; so the notebook's has one of its own.
+CPython stores the attribute names of all objects of a class in one place, which has room for about thirty. asyncio's
+loops leave room for one or two more, and each loop of that class ever made leaves less. An object with a further
+attribute needs a dict, and then each iteration of the loop takes a tenth longer on Python 3.13. We set attributes of
+the notebook's loop and of the kernel's, which would be of one class; so the notebook's loop has its own class.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _told: weakref.WeakKeyDictionary[Any, _Changed] = weakref.WeakKeyDictionary()
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
-    """As ``asyncio.new_event_loop``: of a subclass, unless somebody else has a say in that."""
+    """As ``asyncio.new_event_loop``, but of our subclass, unless somebody has changed what makes loops."""
     loop = asyncio.new_event_loop()
     cls: Any = type(loop)
     if not _has_own_policy() or cls.__module__ not in ("asyncio.unix_events", "asyncio.windows_events"):
@@ -32,9 +32,9 @@ def new_loop() -> asyncio.AbstractEventLoop:
 
 
 def when_changed(loop: asyncio.AbstractEventLoop, changed: _Changed | None) -> bool:
-    """Call *changed* when the task factory or the debug mode was set, or the loop was closed; None: no more.
+    """Call *changed* when the task factory or the debug mode was set, or the loop was closed; None: stop doing so.
 
-    False if the loop does not tell.
+    False if the loop does not report changes.
     """
     if not hasattr(type(loop), "_tells_changes"):
         return False
@@ -45,7 +45,7 @@ def when_changed(loop: asyncio.AbstractEventLoop, changed: _Changed | None) -> b
 
 
 class _PassingOn(type):
-    """Whoever patches the class of a loop, as nest_asyncio does, means asyncio's, and all loops of that."""
+    """Pass changes of the class on to asyncio's class: who patches a loop's class (nest_asyncio) means that."""
 
     def __setattr__(cls, name: str, value: Any) -> None:
         setattr(cls.__base__, name, value)
@@ -75,7 +75,7 @@ def _subclass(cls: Any) -> Any:
             if (changed := _told.get(self)) is not None:
                 changed()
 
-    # What shows it means asyncio's.
+    # It is shown under the name of asyncio's class.
     for name in ("__name__", "__qualname__", "__module__"):
         type.__setattr__(NotebookLoop, name, getattr(cls, name))
     return NotebookLoop
@@ -83,7 +83,7 @@ def _subclass(cls: Any) -> Any:
 
 def _has_own_policy() -> bool:
     """Return whether asyncio's own policy makes loops, by asyncio's own function."""
-    # The second, which warns of nothing, since 3.14.
+    # The private function, since 3.14, does not warn.
     policy: Any = getattr(asyncio.events, "_get_event_loop_policy", None) or asyncio.get_event_loop_policy
     makers = (type(policy()), asyncio.new_event_loop)
     return all(

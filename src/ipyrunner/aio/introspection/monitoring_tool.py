@@ -1,7 +1,7 @@
-"""The one tool id of ``sys.monitoring`` that this package takes: shared by all who need it, and only while they do.
+"""The one tool id of ``sys.monitoring`` that this package takes, shared by its users, and only while they need it.
 
-Whoever has it sets local events on code that nobody else here watches, registers callbacks for events that nobody else
-here registers, and takes both back before it gives the id back.
+Each user sets local events on code that no other user watches, registers callbacks for events that no other user
+registers, and removes both before it gives the id back.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _users = 0
 if sys.version_info >= (3, 12):
 
     def take() -> int | None:
-        """Return our tool id, which is taken now if nobody has it yet; None if all that we may take are taken."""
+        """Return our tool id, which is taken now if no user has it yet; None if none is free."""
         global _taken, _users
         if _taken is None or not is_ours(_taken):
             _users = 0
@@ -33,7 +33,7 @@ if sys.version_info >= (3, 12):
         return _taken
 
     def give_back(tool: int) -> None:
-        """Free the id when the last of those who have taken it gives it back."""
+        """Free the id when its last user gives it back."""
         global _taken, _users
         if tool == _taken and is_ours(tool):
             _users -= 1
@@ -42,5 +42,5 @@ if sys.version_info >= (3, 12):
                 sys.monitoring.free_tool_id(tool)
 
     def is_ours(tool: int) -> bool:
-        """Return whether the id is still ours: somebody may have freed it, and have taken it."""
+        """Return whether the id is still ours: others may have freed it, or have taken it after that."""
         return tool == _taken and sys.monitoring.get_tool(tool) == TOOL

@@ -5,18 +5,17 @@ from 3.4 to 3.14: ``_selector`` (its ``fileno`` is public), ``_ready``, ``_sched
 that lacks them (uvloop, Windows' proactor and ``select``) the answer is "cannot tell", and the caller polls. uvloop
 (0.14 to 0.22) has one deque, its queue, which the garbage collector shows.
 
-Of the future of a ``gather``, a ``_GatheringFuture``, ``_children`` and, of these, ``_callbacks``: the closure of
-gather's own says whether it returns exceptions, without it none does. Of ``asyncio.wait`` the local ``fs`` of its
-``tasks._wait``, both from 3.4 to 3.14; of a ``TaskGroup`` that ends ``_tasks``, from 3.11 to 3.14. Without them nothing
-is known to be waited for. ``shield`` has its future ``inner`` in the closure of a done callback, and
-``gather`` its own, ``outer`` (3.4 to 3.15); ``wait_for`` has to 3.11 what it waits for in its local ``fut``: without
-them such waits are not known.
+What a task waits for is found by these names, and is unknown without them: for ``gather``, ``_children`` of its
+``_GatheringFuture``, and in their ``_callbacks`` a closure with its future ``outer`` and ``return_exceptions``; for
+``shield``, ``inner`` in the closure of a done callback; for ``asyncio.wait``, the local ``fs`` of ``tasks._wait`` (all
+from 3.4 to 3.14); for the end of a ``TaskGroup``, ``_tasks`` (3.11 to 3.14); for ``wait_for``, to 3.11, its local
+``fut``.
 
 Of tasks, C and Python ones, from 3.4 to 3.14: ``_fut_waiter``, ``_exception`` and ``_log_traceback``; of handles
 ``_callback`` and ``_loop`` (3.4 to 3.15) and ``_context`` (3.7 to 3.11, public since). Tasks of a user's own factory
-may lack them: they wait for nothing that can be shown, and report their failures themselves. ``asyncio.tasks`` keeps
-its tasks in ``_all_tasks``, since 3.12 in ``_scheduled_tasks`` and ``_eager_tasks``: without them what ``all_tasks``
-says is all.
+may lack them: then what they wait for is not shown, and they report their failures themselves. ``asyncio.tasks`` keeps
+its tasks in ``_all_tasks``, since 3.12 in ``_scheduled_tasks`` and ``_eager_tasks``: without them ``all_tasks()`` has
+to do.
 """
 
 from __future__ import annotations
@@ -80,12 +79,12 @@ _T = TypeVar("_T")
 GATHERING: Any = getattr(asyncio.tasks, "_GatheringFuture", ())
 _GROUP_ENDS = ("__aexit__", "_aexit")  # the second since 3.13
 _WAIT = getattr(getattr(asyncio.tasks, "_wait", None), "__code__", None)
-_WAIT_FOR = asyncio.wait_for.__code__ if sys.version_info < (3, 12) else None  # it awaits what is given since
+_WAIT_FOR = asyncio.wait_for.__code__ if sys.version_info < (3, 12) else None  # since then it awaits its argument
 _ACQUIRE = asyncio.Lock.acquire.__code__
 
 
 def selector_of(loop: asyncio.AbstractEventLoop) -> object:
-    """Return what the loop waits in, or None if there is no telling."""
+    """Return what the loop waits in, or None if that is not known."""
     selector: object = getattr(loop, "_selector", None)
     return selector
 
@@ -113,7 +112,7 @@ def _ready_of(loop: asyncio.AbstractEventLoop) -> Collection[asyncio.Handle]:
 
 
 def ready_callbacks(loop: asyncio.AbstractEventLoop) -> deque[Any] | None:
-    """Return the queue of what the loop calls next; None if there is no telling."""
+    """Return the queue of what the loop calls next; None if that is not known."""
     ready = _ready_of(loop)
     if isinstance(ready, deque):
         return ready
@@ -124,30 +123,30 @@ def ready_callbacks(loop: asyncio.AbstractEventLoop) -> deque[Any] | None:
 
 
 def callback_of(handle: object) -> object:
-    """Return what *handle* calls; None if it was cancelled, or if there is no telling."""
+    """Return what *handle* calls; None if it was cancelled, or if that is not known."""
     return getattr(handle, "_callback", None)
 
 
 def call_in(frame: FrameType) -> tuple[object, object]:
-    """Return the loop, and what it calls, of a frame in which ``Handle._run`` begins."""
+    """Return the loop and the callback, for a frame in which ``Handle._run`` begins."""
     handle = frame.f_locals["self"]
     return handle._loop, handle._callback
 
 
 def scheduled_in(frame: FrameType) -> tuple[object, object, tuple[object, ...]]:
-    """Return the loop, what it is to call, and with which arguments, of a frame in which ``call_soon`` begins."""
+    """Return the loop, the callback and its arguments, for a frame in which ``call_soon`` begins."""
     variables = frame.f_locals
     return variables["self"], variables["callback"], variables["args"]
 
 
-# Whatever the class of the class makes of being asked.
+# Whatever a metaclass makes of ``__name__``.
 name_of_class = vars(type)["__name__"].__get__
 
 
 def stepped_by(callback: Any) -> asyncio.Task[Any] | None:
     """Return the task that takes a step when *callback* is called; None if it is nothing of that kind.
 
-    Private, 3.4 to 3.15: the names of these methods, in C and in Python. Without them no step is told from a callback.
+    Private, 3.4 to 3.15: the names of these methods, in C and in Python. Without them no step is recognised.
     """
     kind = type(callback)
     if kind is FunctionType:  # often, and asked for each callback
@@ -173,7 +172,7 @@ def may_step(task: asyncio.Task[Any]) -> bool:
 
 def step_of(handle: object, ids: Collection[int]) -> bool:
     """Return whether *handle*, of a loop's queue, is a step of a task with one of *ids*: a call of its method."""
-    # Handles of uvloop show what they hold to the garbage collector alone; there may be 100,000.
+    # Only the garbage collector shows what handles of uvloop hold; there may be 100,000 of them.
     own = type(handle) is asyncio.Handle
     held: Iterable[object] = (callback_of(handle),) if own else gc.get_referents(handle)
     # The callback may be anything of the user's.
@@ -186,7 +185,7 @@ def is_pythons(handle: object) -> bool:
 
 
 def has_ready(loop: asyncio.AbstractEventLoop) -> bool:
-    """Return whether callbacks are waiting for the loop's next iteration; False if there is no telling."""
+    """Return whether callbacks are waiting for the loop's next iteration; False if that is not known."""
     return bool(getattr(loop, "_ready", ()))  # not by _ready_of: a kernel asks a dozen times around each cell
 
 
@@ -197,13 +196,13 @@ def cancel_ready(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def next_timer(loop: asyncio.AbstractEventLoop) -> float | None:
-    """Return when the loop's next timer is due, in the loop's time; None without timers, or if there is no telling."""
+    """Return when the loop's next timer is due, in the loop's time; None without timers, or if that is not known."""
     scheduled: list[asyncio.TimerHandle] = getattr(loop, "_scheduled", [])
     return scheduled[0].when() if scheduled else None
 
 
 def is_stopping(loop: asyncio.AbstractEventLoop) -> bool:
-    """Return whether the loop was told to stop in this iteration; False if there is no telling."""
+    """Return whether the loop was told to stop in this iteration; False if that is not known."""
     return bool(getattr(loop, "_stopping", False))
 
 
@@ -213,7 +212,7 @@ def can_watch(loop: asyncio.AbstractEventLoop) -> bool:
 
 
 def tasks_of(loop: asyncio.AbstractEventLoop) -> set[asyncio.Task[Any]]:
-    """As ``asyncio.all_tasks``, whatever the class of one of them says or raises when it is asked for its state."""
+    """As ``asyncio.all_tasks``, also if the class of a task raises when the task is asked for its state."""
     known: list[asyncio.Task[Any]] = []
     # The first to 3.11, the others since 3.12; since 3.14 without those of asyncio's own class.
     kept = [name for name in ("_all_tasks", "_scheduled_tasks", "_eager_tasks") if hasattr(asyncio.tasks, name)]
@@ -242,7 +241,7 @@ def is_task(obj: object) -> TypeGuard[asyncio.Task[Any]]:
 
 
 def is_stepping(task: asyncio.Task[Any] | None) -> bool:
-    """Return whether the task is in a step of its, though it may not be the current one: a loop runs inside it."""
+    """Return whether the task is in one of its steps; not the current task, if a loop runs inside the step."""
     coro = None if task is None else coro_of(task)
     return any(_attribute(coro, name) is True for name in ("cr_running", "gi_running"))
 
@@ -256,7 +255,7 @@ def _attribute(obj: object, name: str) -> Any:
 
 
 def has_begun(task: asyncio.Task[Any]) -> bool:
-    """Return whether the task has begun with its first step; True if there is no telling."""
+    """Return whether the task has begun with its first step; True if that is not known."""
     coro = coro_of(task)
     if type(coro) is not CoroutineType:
         return True
@@ -265,7 +264,7 @@ def has_begun(task: asyncio.Task[Any]) -> bool:
 
 def waits_for(task: asyncio.Task[Any]) -> asyncio.Future[Any] | None:
     """Return the future that the task is suspended on; None if it is about to run, runs, or has ended."""
-    plain = type(task) is asyncio.Task  # where nothing is suppressed, and no interrupt lost
+    plain = type(task) is asyncio.Task  # then nothing has to be suppressed, and no interrupt is lost
     waiter: asyncio.Future[Any] | None = waiter_of(task) if plain else _attribute(task, "_fut_waiter")
     return waiter
 
@@ -277,7 +276,7 @@ waiter_of = attrgetter("_fut_waiter")
 def gathered_by(future: asyncio.Future[Any], *, raising: bool = False) -> list[asyncio.Future[Any]]:
     """Return what the future of an ``asyncio.gather`` waits for; nothing for other futures.
 
-    *raising*: nothing either for one that returns exceptions.
+    *raising*: nothing for a ``gather(return_exceptions=True)`` either.
     """
     if not isinstance(future, GATHERING):
         return []
@@ -286,7 +285,7 @@ def gathered_by(future: asyncio.Future[Any], *, raising: bool = False) -> list[a
 
 
 def returns_exceptions(gathering: object, children: list[asyncio.Future[Any]]) -> bool:
-    """Return whether the future of a ``gather`` waits for all *children*, though one of them fails."""
+    """Return whether the future of a ``gather`` waits for all *children*, even if one of them fails."""
     for callback in (callback for child in children for callback in callbacks_of(child)):
         if variable_of(callback, "outer") is gathering:
             return bool(variable_of(callback, "return_exceptions"))
@@ -310,7 +309,7 @@ def waited_for_by(frames: Iterable[FrameType], *, raising: bool = False) -> list
 class Combined(NamedTuple):
     """Futures that a task waits for together: for *all*, or, if *fails*, until one has failed; or for one of them.
 
-    *timed*: no longer than a time.
+    *timed*: with a timeout.
     """
 
     futures: list[asyncio.Future[Any]]
@@ -320,7 +319,7 @@ class Combined(NamedTuple):
 
 
 def combined_by(frame: FrameType) -> Combined | None:
-    """Return what the innermost frame of a task waits for together; None if it is of no function that does so."""
+    """Return the futures that a task's innermost frame waits for together; None if its function does no such thing."""
     code, found = frame.f_code, frame.f_locals if frame.f_code in (_WAIT, _WAIT_FOR) else {}
     if code is _WAIT:
         until = found.get("return_when")
@@ -338,12 +337,12 @@ def combined_by(frame: FrameType) -> Combined | None:
 
 
 def callbacks_of(future: asyncio.Future[Any]) -> list[Any]:
-    """Return what is called when *future* has ended; raises what its class does, AttributeError if it tells none."""
+    """Return what is called when *future* has ended. Raises what its class raises; AttributeError if it has none."""
     return [callback for callback, _ in future._callbacks or ()]
 
 
 def variable_of(callback: Any, name: str) -> object:
-    """Return what the closure of a function of ``asyncio.tasks`` has by that name; None of others."""
+    """Return the variable *name* of a closure, if *callback* is a function of ``asyncio.tasks``; otherwise None."""
     code = callback.__code__ if type(callback) is FunctionType else None
     if code is None or code.co_filename != asyncio.tasks.__file__ or name not in code.co_freevars:
         return None
@@ -362,13 +361,13 @@ def is_acquire(code: CodeType) -> bool:
 
 
 def exception_of(task: asyncio.Task[Any]) -> BaseException | None:
-    """As ``task.exception()`` of a task that may not have ended; it does not count as somebody's having asked."""
+    """As ``task.exception()``, for a task that may not have ended; the exception does not count as retrieved."""
     exception: BaseException | None = _attribute(task, "_exception")
     return exception
 
 
 def unseen_of(refs: list[_T], tasks: list[asyncio.Task[Any] | None]) -> list[_T]:
-    """As :func:`unseen`, of tasks of asyncio's own class, without a detour; return those *refs* that refer to them."""
+    """As :func:`unseen`, faster for tasks of asyncio's own class; return the *refs* that refer to such tasks."""
     pairs: Any = zip(refs, tasks, strict=True)
     try:
         return [ref for ref, task in pairs if task is not None and task._log_traceback]
@@ -377,24 +376,24 @@ def unseen_of(refs: list[_T], tasks: list[asyncio.Task[Any] | None]) -> list[_T]
 
 
 def unseen(tasks: Iterable[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:
-    """Return those of the tasks that have ended by an exception which nobody has asked for yet."""
+    """Return those of the tasks that have ended with an exception that nobody has retrieved yet."""
     return [task for task in tasks if _attribute(task, "_log_traceback") is True]
 
 
 def task_context(task: asyncio.Future[Any]) -> contextvars.Context | None:
-    """Return the Context that the task runs in; None if there is no telling."""
+    """Return the Context that the task runs in; None if that is not known."""
     context = own_context(task)  # since 3.12
     if type(context) is contextvars.Context:
         return context
     if sys.version_info < (3, 12) and is_task(task):
-        if (own := getattr(task, "_context", None)) is not None:  # of nest_asyncio, which takes tasks of Python
+        if (own := getattr(task, "_context", None)) is not None:  # nest_asyncio uses tasks written in Python
             return own
-        # A C task visits its own Context before those of its callbacks.
+        # The garbage collector shows a C task's own Context before those of its callbacks.
         return next((held for held in gc.get_referents(task) if isinstance(held, contextvars.Context)), None)
     return None
 
 
 def handle_context(handle: asyncio.Handle) -> contextvars.Context | None:
-    """Return the Context that the callback runs in; None if there is no telling."""
+    """Return the Context that the callback runs in; None if that is not known."""
     context: contextvars.Context | None = getattr(handle, "_context", None)
     return context

@@ -1,4 +1,4 @@
-"""The callbacks of a loop that wait for their turn: what cannot wait behind them goes first.
+"""The callbacks of a loop that wait for their turn, and moving urgent ones before them.
 
 The problem: a loop calls what is ready in the order in which it came. Behind forty tasks that each compute for a third
 of a second the wakeup of a cancelled task comes after twelve seconds, and the loop runs to the end of its iteration
@@ -8,8 +8,8 @@ The solution: the queue is a deque, of which an iteration takes as many callback
 one. What has just been put at its end may be moved to the front, and what is left may be set aside, with as many
 cancelled handles in its place; nothing is lost, and the order of the others stays.
 
-uvloop's own callbacks, about connections that are made or closed, must come before what has been scheduled after them:
-measured, a segmentation fault in one cancelled connection of thirty. While there are any nothing goes first.
+uvloop's own callbacks, for connections that are made or closed, must run before what was scheduled after them:
+otherwise one cancelled connection of thirty ended in a segmentation fault. While there are any, nothing goes first.
 
 Where a loop does not show its queue nothing goes first, and nothing is set aside.
 """
@@ -47,16 +47,16 @@ class ReadyQueue:
         return self._queue if all(map(is_pythons, tuple(self._queue))) else None
 
     def call_first(self, callback: Callable[[], object]) -> bool:
-        """Call *callback* before all that waits; return whether that can be done, and nothing otherwise."""
+        """Call *callback* before all that waits; return False, and do nothing, if that cannot be done."""
         if self._movable() is None:
             return False
         self.put_first(lambda: self._loop.call_soon(callback, context=self._context))
         return True
 
     def put_first(self, schedule: Callable[[], object], *, waiting: int | None = None) -> None:
-        """Call *schedule*, and put what that has scheduled before all that waits.
+        """Call *schedule*, and put the callbacks that it schedules before all that wait.
 
-        *waiting*: so many do wait; what is behind them goes first as well.
+        *waiting*: how many callbacks count as waiting; those behind them go first as well.
         """
         queue, before = self._movable(), len(self) if waiting is None else waiting
         schedule()
@@ -83,7 +83,7 @@ class ReadyQueue:
         return len(found)
 
     def take(self, owner: object) -> list[Any]:
-        """Take the calls of *owner*'s methods that wait out of the queue, and return them, for :meth:`give`."""
+        """Remove the waiting calls of *owner*'s methods from the queue, and return them for :meth:`give`."""
         queue, taken = self._movable(), list[Any]()
         if queue:
             filler = self._get_filler()
@@ -96,17 +96,17 @@ class ReadyQueue:
         return taken
 
     def has(self, owner: object) -> bool:
-        """Return whether a call of one of *owner*'s methods waits; False if there is no telling."""
+        """Return whether a call of one of *owner*'s methods waits; False if that is not known."""
         return self._queue is not None and any(step_of(handle, (id(owner),)) for handle in tuple(self._queue))
 
     def give(self, handles: list[Any]) -> None:
         """Put what :meth:`take` has returned at the end of the queue."""
         if handles and self._queue is not None and not self._loop.is_closed():
             self._queue.extend(handles)
-            self._loop.call_soon(_nothing, context=self._context)  # uvloop looks at its queue when told
+            self._loop.call_soon(_nothing, context=self._context)  # makes uvloop look at its queue
 
     def set_aside(self) -> None:
-        """Let the loop call nothing more before :meth:`put_back`. In a callback; whoever runs the loop puts back."""
+        """Let the loop call nothing more before :meth:`put_back`, which the code that runs it calls. In a callback."""
         if self.aside or not self._movable() or self._queue is None:
             return
         filler, popleft = self._get_filler(), self._queue.popleft
@@ -114,12 +114,12 @@ class ReadyQueue:
         self._queue.extendleft([filler] * len(self.aside))
 
     def _get_filler(self) -> Any:
-        # A loop counts what it calls in an iteration: what is taken away has to be replaced, by what does nothing.
+        # An iteration calls a fixed number of handles: for each one that is removed, one that does nothing is put in.
         if self._filler is None and isinstance(self._loop, asyncio.BaseEventLoop):
             self._filler = asyncio.Handle(_nothing, (), self._loop, self._context)
             self._filler.cancel()
         elif self._filler is None and self._queue is not None:
-            self._filler = self._loop.call_soon(_nothing, context=self._context)  # uvloop's are made by it alone
+            self._filler = self._loop.call_soon(_nothing, context=self._context)  # only uvloop can make its handles
             self._filler.cancel()
             self._queue.remove(self._filler)  # other threads may have appended since
         return self._filler
@@ -134,7 +134,7 @@ class ReadyQueue:
             aside, self.aside = self.aside, []
             self._queue.extendleft(reversed(aside))
             if not self._loop.is_closed():
-                self._loop.call_soon(_nothing, context=self._context)  # uvloop looks at its queue when told
+                self._loop.call_soon(_nothing, context=self._context)  # makes uvloop look at its queue
 
 
 def _nothing() -> None:

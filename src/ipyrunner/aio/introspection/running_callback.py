@@ -1,16 +1,16 @@
 """Which callback a loop is in, and for how long: seen from a signal handler or from another thread.
 
-The problem: whoever interrupts, or names, a callback that holds its loop must know that it is *one* callback that does,
-and not many short ones, and the loop must not pay for that.
+The problem: to interrupt or to report a callback that holds its loop, one must know that it is *one* callback and not
+many short ones; and this must not slow the loop down.
 
 The solution: look at the frames of the loop's thread, more than once. On asyncio's own loops each call of a callback
-has a frame, so one frame seen twice is one callback all the time. Other loops (uvloop) have no such frames, and a
-coroutine shows the same one in each of its steps. There the loop is asked as well, when it is seen in a callback for
-the first time: loops keep the order, so its answer comes before the next step of that task, and says that the callback
-has ended. A loop at rest is not asked.
+has a frame, so the same frame seen twice means one callback. Other loops (uvloop) have no such frames, and a coroutine
+shows the same frame in each of its steps. There a question is also put to the loop, when a callback is seen for the
+first time. Loops keep the order, so the answer comes before the next step of that task, and says that the callback has
+ended. A loop at rest is not asked.
 
 A loop that somebody runs inside a callback (nest_asyncio; a greenlet of its own, as sync Playwright has) belongs to
-that callback. In a greenlet the frames of whoever has switched to it cannot be seen; the task is still the current one.
+that callback. From a greenlet the frames of the code that has switched to it cannot be seen; the current task can.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 # Private: events.Handle._run calls each callback (3.4 to 3.15). On the line of that call the callback is running, or
-# has run; on the others it may be lost. Found nowhere, C functions used as callbacks cannot be forced.
+# has run; an exception on another line may lose it. If no line is found, nothing is forced into C callbacks.
 HANDLE_RUN = asyncio.Handle._run.__code__
 _CALLBACK_LINES = {
     i.positions.lineno for i in dis.get_instructions(HANDLE_RUN) if i.argval == "run" and i.positions is not None
@@ -58,15 +58,15 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 def drives_loop(function: _Function) -> _Function:
     """Mark a function that calls ``loop.run_forever``.
 
-    The functions of a loop that is not written in Python (uvloop) have no frames: a C function that such a loop has
-    called shows as the driver's frame. That a forced interrupt is due there says that the loop does not poll.
+    The functions of a loop that is not written in Python (uvloop) have no frames: while such a loop calls a C function,
+    the driver's frame is the innermost. If a forced interrupt is due there, the loop is not polling.
     """
     _DRIVERS.add(function.__code__)
     return function
 
 
 def lends_loop(function: _Function) -> _Function:
-    """Mark a function that calls user code for which a loop counts as running: as a callback of the loop."""
+    """Mark a function that calls user code for which a loop counts as running, as for a callback of that loop."""
     _LENDERS.add(function.__code__)
     return function
 
@@ -95,9 +95,9 @@ def runs_other_loop(frame: FrameType, loop: asyncio.AbstractEventLoop) -> bool:
 
 
 def is_left_running(loop: asyncio.AbstractEventLoop) -> bool:
-    """Return whether *loop*, which counts as running, does not run the code that asks: it is on another stack.
+    """Return whether *loop*, which counts as running, is on another stack, and does not run the caller.
 
-    So is the loop of Playwright's sync API, which has a greenlet of its own, between two calls of that API. False for a
+    Between two calls of Playwright's sync API that is so for its loop, which has a greenlet of its own. False for a
     loop without frames.
     """
     frame: FrameType | None = sys._getframe()
@@ -110,16 +110,16 @@ def is_left_running(loop: asyncio.AbstractEventLoop) -> bool:
 
 
 def is_lent(frame: FrameType | None) -> bool:
-    """Return whether *frame* is in a call that a loop is lent to, which is at rest."""
+    """Return whether *frame* is in a call of a function marked by :func:`lends_loop`."""
     while frame is not None and frame.f_code not in _LENDERS:
         frame = frame.f_back
     return frame is not None
 
 
 def is_from_callback(exc: BaseException, loop: asyncio.AbstractEventLoop) -> bool:
-    """Return whether *exc*, which came out of ``run_forever``, was raised by a callback: else by a signal handler.
+    """Return whether *exc*, which came out of ``run_forever``, was raised by a callback and not by a signal handler.
 
-    True where there is no telling, since the loop has no frames.
+    True for a loop without frames, where this cannot be told.
     """
     if not isinstance(loop, asyncio.BaseEventLoop):
         return True
@@ -131,12 +131,12 @@ def is_from_callback(exc: BaseException, loop: asyncio.AbstractEventLoop) -> boo
 
 def task_of_step(frame: FrameType) -> asyncio.Task[Any] | None:
     """Return the task whose step is called in a frame of :func:`is_callback`; None if it is another callback."""
-    owner = getattr(callback_of(frame.f_locals.get("self")), "__self__", None)  # of a step a method of the task
+    owner = getattr(callback_of(frame.f_locals.get("self")), "__self__", None)  # a step is a method of the task
     return owner if is_task(owner) else None
 
 
 def runs_nested(frame: FrameType | None) -> bool:
-    """Return whether *frame* is in a loop, in one of its callbacks or between two, that another callback runs."""
+    """Return whether a callback runs a loop inside itself, and *frame* is in that: in a callback or between two."""
     is_in_loop = False
     while frame is not None and frame.f_code not in _DRIVERS:
         if is_in_loop and frame.f_code is HANDLE_RUN:
@@ -154,7 +154,7 @@ class CallbackCall:
     __slots__ = ("callback", "last", "since")
 
     def __init__(self, callback: object) -> None:
-        # CallbackCall only while it runs: a frame keeps the variables of its function.
+        # Kept only while it runs: a frame keeps the variables of its function alive.
         self.callback: object | None = callback
         self.since = self.last = time.monotonic()
 
@@ -172,8 +172,8 @@ class Holder:
     """What holds *loop*, recognised from one look to the next. Looks may come from several threads."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, everything: bool = False) -> None:
-        """*everything*: also what the loop is only lent to; and a loop without frames is asked where it shows none,
-        at rest or in a C function.
+        """*everything*: also code that the loop is only lent to; and, on a loop without frames, when it shows none: at
+        rest or in a C function.
         """
         self._loop = loop
         self._has_frames = isinstance(loop, asyncio.BaseEventLoop)
@@ -183,9 +183,9 @@ class Holder:
     def look(self, frame: FrameType | None, *, task: asyncio.Task[Any] | None = None) -> CallbackCall | None:
         """Return the callback that *loop* runs in *frame*, where its thread is; None if it runs none.
 
-        The same object as last time if it is the same call. *task* is in a step of its, if nothing else is found.
+        The same object as last time if it is the same call. *task* counts as running if no frame shows a callback.
         """
-        # The one before and the other after: a thread may wait for the GIL in between, and time is never added.
+        # ``last`` is the time before the look, ``since`` the time after: waiting for the GIL in between adds no time.
         now = time.monotonic()
         callback = self._called(frame) or task
         held = self._held
@@ -201,7 +201,7 @@ class Holder:
         return self._held
 
     def forget(self) -> None:
-        """Let go of what was seen."""
+        """Forget the callback that was seen."""
         self._held = None
 
     def _called(self, frame: FrameType | None) -> object | None:

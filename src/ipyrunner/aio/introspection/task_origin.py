@@ -1,4 +1,4 @@
-"""What started a task: a ContextVar that tasks and callbacks inherit says it."""
+"""What started a task, kept in a ContextVar that tasks and callbacks inherit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _origin: contextvars.ContextVar[Origin | None] = contextvars.ContextVar("ipyrunn
 
 
 def begin(label: str) -> Origin:
-    """Make what the current Context starts from now on the work of a new origin."""
+    """Set a new origin for everything that is started in the current Context from now on."""
     origin = Origin(label)
     _origin.set(origin)
     return origin
@@ -37,7 +37,7 @@ def origin_of(context: contextvars.Context | None) -> Origin | None:
 
 
 def context_of(report: dict[str, Any]) -> contextvars.Context | None:
-    """Return the Context of what a report to a loop's exception handler is about; None if there is no telling."""
+    """Return the Context of what a report to a loop's exception handler is about; None if it is not known."""
     for key in ("task", "future"):
         future = report.get(key)
         if asyncio.isfuture(future) and (context := task_context(future)) is not None:

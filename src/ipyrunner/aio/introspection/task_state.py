@@ -1,7 +1,7 @@
-"""What a task or future is, past what its class makes of being asked: a task factory of the user's may make anything.
+"""The state of a task or future of any class: a task factory of the user's may make anything.
 
-A class that is derived from asyncio's is asked by asyncio's own methods, which run no code of the user's. Any other is
-asked as it is, and what it raises counts as "cannot tell". Nothing here raises but an interrupt.
+A class derived from asyncio's is asked by asyncio's own methods, which run no user code. Any other is asked by its own
+methods; if one raises, the answer is "cannot tell". Nothing here raises, but :func:`cancel` lets an interrupt through.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = [
 # Where asyncio's own classes are, the C and the Python ones.
 _ASYNCIO = ("_asyncio", "asyncio.tasks", "asyncio.futures")
 
-# Classes that nobody has derived from: asked without a search, since every new task is asked.
+# asyncio's classes themselves: asked directly, since every new task is asked.
 _PLAIN = (asyncio.Task, asyncio.Future)
 
 # Python 3.12.0 to 3.12.4 crash if get_coro() is asked of an eager task that has ended (gh-122332). Private, there:
@@ -51,7 +51,7 @@ def _as_it_is(answer: Any) -> Any:
 
 
 def is_done(future: Any) -> bool:
-    """Return whether it has ended; True if there is no telling: nobody can wait for it then."""
+    """Return whether it has ended; True if that is not known: nobody can wait for it then."""
     return future.done() if type(future) in _PLAIN else _ask(future, "done", bool, default=True)
 
 
@@ -78,18 +78,18 @@ def cancel(task: asyncio.Task[Any], *message: str) -> BaseException | None:
 
 
 def cancelling(task: Any) -> int:
-    """Return how often it was asked to be cancelled; 0 of a future, which does not count."""
+    """Return how often it was asked to be cancelled; 0 for a future, which does not count."""
     return task.cancelling() if type(task) is _PLAIN[0] else _ask(task, "cancelling", int, 0)
 
 
 def retrieve(future: object) -> BaseException | None:
-    """Return the exception that it has ended by, if it has; from now on it counts as seen."""
+    """Return the exception that it has ended with, or None; from now on the exception counts as retrieved."""
     exception = _ask(future, "exception", _as_it_is, None)
     return exception if issubclass(type(exception), BaseException) else None
 
 
 def coro_of(task: Any) -> Any:
-    """Return the coroutine that it runs; None if there is no telling."""
+    """Return the coroutine that it runs; None if that is not known."""
     if _CRASHES and issubclass(type(task), _PLAIN[0]):
         return vars(_PLAIN[0])["_coro"].__get__(task)
     return task.get_coro() if type(task) is _PLAIN[0] else _ask(task, "get_coro", _as_it_is, None)

@@ -43,14 +43,14 @@ __all__ = [
 ]
 
 _ASYNCIO = os.path.dirname(asyncio.__file__) + os.sep
-# Its functions that only pass on what another one waits for.
+# asyncio's functions that only wait for another function.
 _PASSING = ("_ContextManagerMixin.__aenter__", "wait_for", "_wait", "wait", "TaskGroup.__aexit__", "TaskGroup._aexit")
 # What is installed is not the user's; the user's own packages, installed editable, are elsewhere.
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
-# A circle of coroutines cannot be, but what pretends to be one can.
+# Coroutines cannot await each other in a circle, but objects that imitate them can.
 _LONGEST = 1000
 _KINDS = (("cr_frame", "cr_await"), ("gi_frame", "gi_yieldfrom"), ("ag_frame", "ag_await"))
-# What is awaited of an asynchronous generator.
+# The awaitables of an asynchronous generator.
 _STEPS = ("async_generator_asend", "async_generator_athrow")
 
 
@@ -63,7 +63,7 @@ class Step(NamedTuple):
 
     @property
     def source(self) -> str:
-        """The line's text; nothing if there is none, or if the file's name is one that no file can have."""
+        """The line's text; empty if there is none, or if no file can have that name."""
         try:
             return linecache.getline(self.filename, self.line).strip()
         except Exception:  # ValueError of Python 3.11; a loader of the user's own may raise anything
@@ -73,8 +73,7 @@ class Step(NamedTuple):
 class Wait(NamedTuple):
     """What a suspended task waits for: *all* of the tasks or one of them, and *others*, futures that are no tasks.
 
-    Or a *lock* of asyncio's. *fails*: for all, or until one of them has failed. *timed*: no longer than a time that is
-    set.
+    Or a *lock* of asyncio's. *fails*: for all, or until one of them has failed. *timed*: with a timeout.
     """
 
     tasks: list[asyncio.Task[Any]]
@@ -86,16 +85,16 @@ class Wait(NamedTuple):
 
 
 class Call(NamedTuple):
-    """A function of asyncio's, ``Queue.get``, say, and its ``self``; of ``sleep`` the delay."""
+    """A function of asyncio's, say ``Queue.get``, and its ``self``; for ``sleep`` the delay."""
 
     function: str
     subject: Any
 
 
 def awaited(tasks: Iterable[asyncio.Task[Any]], *, raising: bool = False) -> Iterator[asyncio.Future[Any]]:
-    """Give the futures that *tasks* wait for, also by ``gather`` and ``asyncio.wait``.
+    """Yield the futures that *tasks* wait for, also by ``gather`` and ``asyncio.wait``.
 
-    *raising*: those alone whose exception is raised in the task. Between two of them the loop may run.
+    *raising*: only those whose exception is raised in the task. The loop may run between two of them.
     """
     found: set[asyncio.Future[Any]] = set()  # of gather: they may be gathered themselves, and hold what they gather
     for task in tasks:
@@ -111,9 +110,9 @@ def awaited(tasks: Iterable[asyncio.Task[Any]], *, raising: bool = False) -> Ite
 
 
 def depends_on(task: asyncio.Task[Any], other: asyncio.Task[Any], *, raising: bool = False) -> bool:
-    """Return whether *task* is *other*, or waits for it, also by other tasks and by a ``TaskGroup``.
+    """Return whether *task* is *other*, or waits for it, also through other tasks and a ``TaskGroup``.
 
-    *raising*: so that the exception of *other* is raised in it.
+    *raising*: only if the exception of *other* would be raised in *task*.
     """
     seen: set[asyncio.Task[Any]] = set()
     pending = {task}
@@ -138,7 +137,7 @@ def wait_of(
 ) -> Wait | None:
     """Return what *task* waits for; None if it is about to go on, or waits for nothing that is known.
 
-    At most *most* tasks of a ``gather``, say, are looked at. *known*: what those who wait for the same future wait for.
+    At most *most* tasks, of a ``gather``, say, are looked at. *known* is a cache, by the ids of futures.
     """
     future = waits_for(task)
     if future is None or is_done(future):
@@ -165,7 +164,7 @@ def wait_of(
 
 
 def _all_of(combined: Combined, most: int) -> Wait | None:
-    """Return the tasks among its futures, and those that a ``gather`` or ``shield`` waits for, that have not ended."""
+    """Return the pending tasks among its futures, including those that a ``gather`` or ``shield`` waits for."""
     found: list[asyncio.Task[Any]] = []
     seen: set[int] = set()
     others, fails = False, combined.fails
@@ -189,7 +188,7 @@ def _all_of(combined: Combined, most: int) -> Wait | None:
 
 
 def calls_asyncio(task: asyncio.Task[Any]) -> Call | None:
-    """Return the function of asyncio's in which *task* waits, and that the code of others has called; else None."""
+    """Return the function of asyncio's that *task* waits in, and that other code has called; None if there is none."""
     call: Call | None = None
     for _, frame in reversed(list(chain_of(coro_of(task)))):
         code = frame.f_code
@@ -197,7 +196,7 @@ def calls_asyncio(task: asyncio.Task[Any]) -> Call | None:
             break
         if code.co_qualname not in _PASSING:
             call = Call(code.co_qualname, frame.f_locals.get("delay" if code.co_name == "sleep" else "self"))
-        if is_acquire(code):  # by Condition.wait, say, which has it when it goes on
+        if is_acquire(code):  # called by Condition.wait, say, which has to acquire the lock before it goes on
             break
     return call
 
@@ -218,7 +217,7 @@ def awaits(task: asyncio.Task[Any]) -> list[Step]:
 
 
 def chain_of(awaited: Any) -> Iterator[tuple[Any, FrameType]]:
-    """Give *awaited*, a coroutine, and what it awaits in its turn, each with its frame. Empty if it has ended."""
+    """Yield *awaited*, a coroutine, and what it awaits in turn, each with its frame. Empty if it has ended."""
     for _ in range(_LONGEST):
         if type(awaited) is CoroutineType and awaited.cr_frame is not None:  # nearly always, and fastest
             yield awaited, awaited.cr_frame

@@ -1,10 +1,10 @@
-"""Two loops on one thread, and the beginning and the end of one.
+"""Two loops on one thread; starting tasks while no loop runs; closing a loop.
 
-* :mod:`guest_leads`: a loop inside another, which rests meanwhile.
-* :mod:`host_leads`: the same where the outer one has to keep the thread.
+* :mod:`guest_leads`: run a loop (the guest) inside another one (the host), which is at rest meanwhile.
+* :mod:`host_leads`: the same where the host has to keep the thread.
 * :mod:`blocking_run`: run a loop until something in it has ended.
-* :mod:`doorbell`: learn of what is scheduled on a loop at rest.
-* :mod:`create_task`: ``asyncio.create_task`` where no loop runs.
-* :mod:`threadsafe_call`: give a call to a loop's thread, and take it back if it does not come to it.
+* :mod:`doorbell`: notice what is scheduled on a loop at rest.
+* :mod:`create_task`: ``asyncio.create_task`` while no loop runs.
+* :mod:`threadsafe_call`: run a call on a loop's thread, or withdraw it if the loop does not get to it.
 * :mod:`shutdown`: cancel what is left, report its errors, finalize, close.
 """

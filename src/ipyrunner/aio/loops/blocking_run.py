@@ -1,4 +1,4 @@
-"""Run a loop until something in it has ended, and block: whatever comes out of the loop meanwhile."""
+"""Run a loop until something in it has ended, and block, whatever exceptions come out of the loop meanwhile."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ..sigint.main_task import MainTask
 
 __all__ = ["Faults", "drive"]
 
-# A loop that raises so often without having run a callback in between cannot run.
+# A loop that raises this many times without running a callback in between is broken.
 _MOST_FAULTS = 5
 # Seconds: how often a run that has ended looks whether the loop still runs inside itself.
 _PAUSE = 0.02
 
 
 class Faults:
-    """Count what comes out of ``loop.run_forever``; once the loop has made progress, from the beginning."""
+    """Count the exceptions that come out of ``loop.run_forever``; from zero again once the loop has made progress."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -51,10 +51,10 @@ def drive(
     escaped: Callable[[BaseException], None],
     left: Callable[[], None],
 ) -> None:
-    """Run *loop* until *end* is done, or *interrupt* gives up what it ends.
+    """Run *loop* until *end* is done, or *interrupt* gives the run up.
 
-    *stop* stops the loop, in one of its callbacks. *escaped* is called with what comes out of it; what a loop that
-    cannot run raises is raised here. *left* is called after each time that it has run.
+    *stop* stops the loop, in one of its callbacks. *escaped* is called with each exception that comes out of the loop;
+    if the loop cannot run any more, the exception is raised here. *left* is called whenever the loop has stopped.
     """
     finished, faults = False, Faults(loop)
 
@@ -63,7 +63,7 @@ def drive(
         nonlocal finished
         if finished:  # uvloop keeps a second stop() for its next run
             return
-        if runs_nested(sys._getframe()):  # stop() would end that run, with an error: it is waited for
+        if runs_nested(sys._getframe()):  # stop() would end the nested run with an error: wait for it
             loop.call_later(_PAUSE, finish, context=contextvars.Context())
             return
         finished = True

@@ -1,11 +1,10 @@
-"""``asyncio.create_task`` where no loop runs: the call gets the loop that is at rest.
+"""``asyncio.create_task`` while no loop runs: the call gets the notebook's loop, which is at rest.
 
 Old notebooks call ``asyncio.create_task(...)`` in plain cells, often deep in a library. ``Lender`` makes that work for
 the length of a block and patches nothing: on Python 3.12 and later a ``sys.monitoring`` CALL event on ``create_task``'s
 own code object sees it ask for the running loop. The loop is lent for that one call of ``get_running_loop`` and taken
-back at C_RETURN, so that no way out of ``create_task`` can keep it. The event is local: no other code pays anything.
-Nor does ``create_task`` itself while a loop of asyncio's runs: its first call there turns the events off, until that
-loop has ended.
+back at C_RETURN, however ``create_task`` ends. The event is local: other code does not get slower. Neither does
+``create_task`` while a loop of asyncio's runs: its first call there turns the events off until that loop has ended.
 
 Python 3.11 has no ``sys.monitoring``. There, and only for the length of the block, the function runs other code: a
 wrapper put in its place would not reach ``from asyncio import create_task``.
@@ -29,8 +28,8 @@ __all__ = ["Lender"]
 
 _create_task: Any = asyncio.create_task
 _RUN_FOREVER = asyncio.BaseEventLoop.run_forever
-# Private: what runs at the end of run_forever, and says that no loop runs; _run_forever_cleanup since 3.13.0. Without
-# it the events stay on.
+# Private: the code at the end of run_forever that unsets the running loop; _run_forever_cleanup since 3.13.0. If it
+# calls no _set_running_loop, the events stay off.
 _CLEANUP: Any = getattr(asyncio.BaseEventLoop, "_run_forever_cleanup", asyncio.BaseEventLoop.run_forever)
 _SAYS_ENDED = "_set_running_loop"
 
@@ -64,7 +63,7 @@ class Lender:
                 self._end()
 
     def loop(self) -> asyncio.AbstractEventLoop | None:
-        """Return the loop to lend: None where one runs the code that asks, and on other threads."""
+        """Return the loop to lend; None if a loop runs the caller, and on other threads."""
         running = running_loop()
         if threading.get_ident() != self._thread or (running is not None and not is_left_running(running)):
             return None
@@ -137,8 +136,8 @@ class Lender:
 
 
 def _tells_end(loop: asyncio.AbstractEventLoop | None) -> bool:
-    # Not those of nest_asyncio, nor uvloop. One on a stack of its own (sync Playwright) is left running when it gives
-    # way, and has not ended.
+    # Not nest_asyncio's loops, nor uvloop's. A loop on a stack of its own (sync Playwright) still counts as running
+    # after it has switched away, though it has not ended: there the events have to stay on.
     greenlet = sys.modules.get("greenlet")
     return getattr(type(loop), "run_forever", None) is _RUN_FOREVER and (
         greenlet is None or greenlet.getcurrent().parent is None
@@ -150,8 +149,8 @@ _current_tasks: Any = ()
 
 
 def _create_task_lent(coro: Any, *, name: Any = None, context: Any = None) -> Any:
-    # Runs with the globals of asyncio.tasks, in place of create_task's own code on Python 3.11. Private, there: which
-    # tasks loops are in (3.7 to 3.13). A loop that is in one runs the code that asks.
+    # Runs with the globals of asyncio.tasks, in place of create_task's own code on Python 3.11. Private, there:
+    # _current_tasks, the task that each loop is in (3.7 to 3.13). A loop that is in a task runs the caller.
     loop: Any
     try:
         loop = events.get_running_loop()

@@ -1,4 +1,4 @@
-"""Know when somebody gives work to a loop that is at rest, without waking it: that makes no fd readable."""
+"""Notice calls that schedule something on a loop at rest without waking it: they make no fd readable."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["Doorbell"]
 class Doorbell:
     """From :meth:`hang` to :meth:`take`, call *ring* before a callback or a timer is put on *loop*.
 
-    On the thread that has hung it. What another thread puts there, which asyncio does not allow, wakes *loop*: when
-    ipykernel 7 is told to shut down, its control thread puts a timer on the kernel's loop.
+    Only on the thread that has called :meth:`hang`. What another thread schedules, which asyncio does not allow, wakes
+    *loop* instead: at shutdown ipykernel 7's control thread puts a timer on the kernel's loop.
 
-    It hangs and is taken many times in each cell: where nobody has replaced the methods, without an ``Override``.
+    Both are called many times in each cell: they do without an ``Override`` unless somebody has replaced the methods.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], None]) -> None:
@@ -28,13 +28,13 @@ class Doorbell:
         self._thread = 0
         self._overrides: list[Override] = []
         cls = type(loop)
-        # For each name the function of the class, and what rings and calls it.
+        # For each name the function of the class, and the method that rings and calls it.
         self._bells = [
             (name, getattr(cls, name), self._ringing(getattr(loop, name))) for name in ("call_soon", "call_at")
         ]
 
     def hang(self) -> None:
-        """Begin to ring."""
+        """Begin to call *ring*."""
         self._thread = threading.get_ident()
         loop, self._is_hung = self._loop, True
         for name, function, bell in self._bells:
@@ -44,7 +44,7 @@ class Doorbell:
                 self._overrides.append(Override(loop, name, self._ringing))
 
     def take(self) -> None:
-        """Ring no more. Idempotent."""
+        """Stop calling *ring*. Idempotent."""
         if not self._is_hung:
             return
         loop, self._is_hung = self._loop, False
@@ -69,4 +69,4 @@ class Doorbell:
 
 
 def _nothing() -> None:
-    """Be a callback whose only use is that the loop comes to run it."""
+    """Do nothing: this callback is scheduled to wake the loop."""

@@ -8,8 +8,8 @@ the guest watches the host's selector fd (an epoll or kqueue fd is itself pollab
 timer, and gives way the moment one of them fires. The host then runs one iteration, and the guest leads again. The
 guest needs nothing but the public API for that, so uvloop is as good a guest as asyncio's own.
 
-What somebody schedules on the resting host while the guest leads (``host.call_soon``) makes no fd readable. Two
-instance attributes that exist only for that time ring a doorbell.
+A call of ``host.call_soon`` on the resting host while the guest leads makes no fd readable. Two instance attributes,
+which exist only for that time, notice it (``Doorbell``).
 
 A host without a pollable fd, or a guest that cannot watch one (both on Windows): the guest leads in short slices, which
 grow while the host has nothing to do.
@@ -39,7 +39,7 @@ __all__ = ["Hosting"]
 _SHORTEST_SLICE = 0.001
 _LONGEST_SLICE = 0.02
 _LONGEST_IDLE_SLICE = 0.05
-# A host that has callbacks ready goes first, for so many of its iterations: a kernel request takes about ten.
+# A host that has callbacks ready goes first, for up to this many iterations: a kernel request takes about ten.
 _PASSES = 10
 
 
@@ -51,9 +51,9 @@ class Hosting:
     that cannot run any more is left alone.
     *stop* stops the guest, in one of its callbacks.
     *between* makes a context manager for each turn; *left* is called before and after each turn.
-    *ended* is called when the host is told to stop, before it does: while the interpreter is still whole (from 3.12 on
-    one that exits starts no threads). *poll* leaves the fds alone and takes turns in slices. *aside*: the host puts off
-    what it does until its queue is empty, as prompt_toolkit its drawing; stay out of it while there is something in it.
+    *ended* is called when the host is told to stop, before it stops, while threads can still be started (since 3.12
+    not at exit). *poll*: watch no fds, take turns in slices. *aside*: the host postpones work until its queue is empty,
+    as prompt_toolkit does with drawing; put nothing into the queue while there is something in it.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Hosting:
         self._left = left
         self._ended = ended
         self._aside = aside
-        # An empty one: in that of whoever starts us, the guest's error reports would go to the cell of then for ever.
+        # Empty: in the Context of the caller, the guest's error reports would always go to the cell that starts us.
         self._context = contextvars.Context()
         self._fd = None if poll or not can_watch(guest) else selector_fd(host)
         self._doorbell = Doorbell(host, self._give_way)
@@ -100,7 +100,7 @@ class Hosting:
 
     @property
     def polls(self) -> bool:
-        """Whether the loops take turns in slices for want of a pollable fd."""
+        """Whether the loops take turns in slices, since there is no fd to watch."""
         return self._fd is None
 
     def start(self) -> None:
@@ -135,10 +135,10 @@ class Hosting:
                 self.guest.remove_reader(self._fd)  # type: ignore[arg-type]
 
     async def wait(self, end: asyncio.Future[Any], interrupt: MainTask) -> None:
-        """In the host: wait until the guest's *end* has run its done callbacks, or what it ends was given up.
+        """In the host: wait until the guest's *end* has run its done callbacks, or the run was given up.
 
-        Cancelling the wait cancels the task, as SIGINT does, and goes on waiting for it: before our handler is in
-        place, ipykernel's own answers SIGINT this way.
+        If the wait is cancelled, it cancels the main task, as SIGINT does, and goes on waiting: ipykernel's handler
+        cancels the wait if SIGINT comes before our handler is in place.
         """
         done = self.host.create_future()
 
@@ -149,7 +149,7 @@ class Hosting:
 
         def release_now() -> None:
             release()
-            if self._in_turn:  # what would end the turn may have been set aside
+            if self._in_turn:  # the callback that would end the turn may have been set aside
                 self._give_way()
 
         end.add_done_callback(release)
@@ -170,7 +170,7 @@ class Hosting:
             return
         self._left()  # does not come back in a child process
         if self._passed < _PASSES and not self._aside and has_ready(self.host):
-            # By far the commonest, and as short as can be: around each request there are ten of these.
+            # By far the most common case, and so the shortest: each request leads to about ten of these.
             self._passed += 1
             self._slice = _SHORTEST_SLICE
             self.host.call_soon(self._lead, context=self._context)
@@ -198,7 +198,7 @@ class Hosting:
         end: asyncio.Handle | None = None
         self._gives_way = False
         try:
-            # Before the doorbell hangs: a signal handler may ring it at once, and this turn is what has to end then.
+            # Before the doorbell hangs: a signal handler may ring it at once, which has to end this turn.
             self._in_turn = True
             if seconds == 0:
                 end = guest.call_soon(self._give_way)  # one iteration, without waiting
@@ -257,7 +257,7 @@ class Hosting:
             # A callback has run the guest inside itself (nest_asyncio): stop() would end that run, with an error. The
             # host waits for it, as for any callback that blocks.
             self.pause()
-            # Not in ours, which is entered while the guest leads.
+            # Not in our Context, which is entered while the guest leads.
             self.guest.call_later(_LONGEST_IDLE_SLICE, self._give_way, context=contextvars.Context())
             return
         self._gives_way = True

@@ -1,11 +1,11 @@
-"""One loop (the guest) inside another (the host) that has to keep the thread: the other way round than ``Hosting``.
+"""One loop (the guest) inside another (the host) that has to keep the thread: the reverse of ``Hosting``.
 
 The problem: a host whose selector runs something else while it waits, as prompt_toolkit's does with a GUI's event loop
 (an input hook), never comes to rest. A guest that leads would keep that from running.
 
 The solution: the host leads. It watches the guest's selector fd and holds a timer for the guest's next timer; when one
-of them fires, the guest runs until it has nothing ready, or for 5 ms. What somebody schedules on the guest meanwhile
-makes no fd readable, and rings a doorbell.
+of them fires, the guest runs until it has nothing ready, or for 5 ms. A callback that is scheduled on the guest
+meanwhile makes no fd readable: a ``Doorbell`` notices it.
 
 A guest without a pollable fd (uvloop) is visited every 50 ms, for 5 ms.
 """
@@ -21,7 +21,7 @@ from .guest_leads import Hosting
 
 __all__ = ["Visiting"]
 
-# Seconds. How long the host waits while the guest has more to do; between two visits to a guest that cannot be watched.
+# Seconds: the longest visit while the guest has more to do; the pause before visiting a guest that cannot be watched.
 _VISIT = 0.005
 _PAUSE = 0.05
 
@@ -36,7 +36,7 @@ class Visiting(Hosting):
         self._next: asyncio.Handle | None = None
 
     def pause(self) -> None:
-        """Let somebody else run the guest: watch it no more until the next visit."""
+        """Let somebody else run the guest: stop watching it until the next visit."""
         self._guests_doorbell.take()
         if self._next is not None:
             self._next.cancel()

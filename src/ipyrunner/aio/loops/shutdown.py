@@ -24,7 +24,7 @@ _INTERRUPTED = "ipyrunner has interrupted a clean-up that did not yield, or took
 _NOT_JOINED = "The executor did not finishing joining its threads"
 _Tasks = set[asyncio.Task[Any]]
 
-# When the step has to be over, as a share of the time for all of them: whatever the tasks do, some is left.
+# When each step has to be over, as a share of the whole time: whatever the tasks do, the later steps have some left.
 _TASKS, _GENERATORS, _CANCELLED = 0.8, 0.9, 0.95
 
 
@@ -34,15 +34,15 @@ async def wind_up(timeout: float, late: _Tasks) -> None:
 
     Tasks that are being cancelled already, and those that clean-up starts, are cancelled only if they have not ended
     when half of their time is over. Tasks have four fifths of the seconds, the generators what is left of nine tenths,
-    the executor the rest. What has not ended by then is left behind, and said by a RuntimeWarning; tasks are put into
-    *late*. Cancelling this ends the waiting at once; generators and executor are left as they are.
+    the executor the rest. What has not ended by then is left behind: tasks are put into *late*, the others cause a
+    RuntimeWarning. Cancelling this coroutine ends the waiting at once; generators and executor are left as they are.
     """
     loop = asyncio.get_running_loop()
     begin = loop.time()
     tasks = _others()
     seen = set(tasks)
     try:
-        # Managers interrupt before they shut down: a cell that cleans up since then is not to be torn out of that.
+        # Kernel managers interrupt before they shut down: let a cell that has been cleaning up since then go on.
         cancelled = {task for task in tasks if cancelling(task)}
         _cancel(tasks - cancelled)
         pending = await _wait(seen, late, begin + timeout * _TASKS / 2)
@@ -88,7 +88,7 @@ async def _wait(seen: _Tasks, late: _Tasks, until: float) -> _Tasks:
 
 
 async def _wait_for_all(tasks: _Tasks, timeout: float) -> None:
-    """As ``asyncio.wait``, which raises if the class of one of them does when it is asked for its state."""
+    """As ``asyncio.wait``, which would raise if the class of a task raises when it is asked for its state."""
     loop = asyncio.get_running_loop()
     ended, left = loop.create_future(), len(tasks)
 
@@ -122,8 +122,8 @@ async def _shutdown_executor(loop: asyncio.AbstractEventLoop, limit: float) -> N
     if is_asyncios and isinstance(loop, asyncio.BaseEventLoop):
         await (shutdown(limit) if sys.version_info >= (3, 13) else _join_executor(loop, limit))
         return
-    # A user's own may have no limit. uvloop's counts from when the threads have ended; cancelled, it waits for them in
-    # a blocking call, so long.
+    # A user's own method may take no timeout. uvloop's timeout begins only when the threads have ended; if cancelled,
+    # it waits for them that long in a blocking call.
     its_limit = limit if isinstance(loop, asyncio.BaseEventLoop) else 0.01
     arguments = [its_limit] if "timeout" in inspect.signature(shutdown).parameters else []
     try:

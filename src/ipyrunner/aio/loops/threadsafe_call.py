@@ -1,4 +1,4 @@
-"""Give a call to a loop's thread, and take it back if the loop does not come to it."""
+"""Run a call on a loop's thread, or withdraw it if the loop does not get to it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["hand_over"]
 
 
 def hand_over(loop: asyncio.AbstractEventLoop, call: Callable[[], object], *, patience: float) -> bool:
-    """Have *loop* call, in a copy of the present Context, and wait for the end of it. From another thread.
+    """Run *call* on *loop*, in a copy of the present Context, and wait until it has ended. From another thread.
 
-    False if the loop is closed or has not begun with it within *patience* seconds; then it never will. What the call
-    raises is the loop's affair, as with any callback.
+    False if the loop is closed or has not begun the call within *patience* seconds; then the call never runs. The loop
+    handles what *call* raises, as it does for any callback.
     """
     claim = threading.Lock()  # never released: whoever gets it calls
     begun, ended = threading.Event(), threading.Event()

@@ -1,8 +1,8 @@
-"""Hold SIGINT back for a few instructions that must not be torn apart.
+"""Hold SIGINT back during a few instructions that must not be interrupted.
 
 The kernel has Python's default handler in place around a plain cell: KeyboardInterrupt may be raised between any two
-instructions. Between those that put the thread's running loop aside and those that put it back, that would leave the
-kernel without its loop.
+instructions. Raised after the thread's running loop was put aside and before it is put back, it would leave the kernel
+without its loop.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from .handlers import handler_of, on_main_thread
 
 __all__ = ["Held"]
 
-# Not signal's functions of the same names: Python 3.11's call repr() of the handler that is there, which may be one of
-# asyncio.run() that holds a task, its exception, and so code of the user's. ``_signal``: since Python 3.3.
+# Not signal's functions of the same names: in Python 3.11 they call repr() of the present handler. That of
+# asyncio.run() holds a task and its exception, so repr() may run user code. ``_signal``: since Python 3.3.
 
 _T = TypeVar("_T")
 
 
 class Held:
-    """Hold SIGINT back inside the block, except inside :meth:`let_through`; on the main thread alone.
+    """Hold SIGINT back inside the block, except inside :meth:`let_through`; on the main thread only.
 
-    A signal held before ``let_through`` is raised as KeyboardInterrupt there. One held after it came for something
-    that has ended, and is dropped; *then_raise*: it is raised when the block has ended.
+    A SIGINT held before ``let_through`` is raised as KeyboardInterrupt there. One held after it is dropped, because
+    what it was meant for has ended; with *then_raise* it is raised at the end of the block.
     """
 
     def __init__(self, *, then_raise: bool = False) -> None:
@@ -38,7 +38,7 @@ class Held:
     def __enter__(self) -> Held:
         if on_main_thread():
             previous = handler_of(signal.SIGINT)
-            # Only a handler that raises can tear anything apart: not ours, not "ignore".
+            # Only a handler that raises anywhere does harm: not ours, not SIG_IGN.
             if previous is signal.default_int_handler:
                 _signal.signal(signal.SIGINT, self._hold)
                 self._previous = previous
@@ -51,7 +51,7 @@ class Held:
                 raise KeyboardInterrupt
 
     def let_through(self, function: Callable[[], _T]) -> _T:
-        """Call *function* with the handler that was there; keep the handler that it leaves."""
+        """Call *function* with the previous handler in place; keep the handler that it leaves."""
         if self._previous is None:
             return function()
         if self._signalled:

@@ -13,9 +13,9 @@ __all__ = ["call_at_next_line", "when_dropped"]
 
 
 def when_dropped(exc: BaseException, call: Callable[[], None]) -> Callable[[], None]:
-    """Call *call*, and print nothing, if Python drops *exc*; return what ends that, and may be called again.
+    """If Python drops *exc*, call *call* and print nothing; return a function that ends this, idempotent.
 
-    By ``sys.unraisablehook``, until then.
+    Replaces ``sys.unraisablehook`` until then.
     """
 
     def make(previous: Callable[[sys.UnraisableHookArgs], object]) -> Callable[[sys.UnraisableHookArgs], None]:
@@ -31,9 +31,9 @@ def when_dropped(exc: BaseException, call: Callable[[], None]) -> Callable[[], N
 
 
 def call_at_next_line(frame: FrameType | None, call: Callable[[FrameType], None]) -> None:
-    """Call *call* at the next line that *frame*, which runs, or its caller comes to: what it raises is raised there.
+    """Call *call* at the next line of *frame*, which runs, or of its caller: what *call* raises is raised there.
 
-    Nothing where a debugger traces already, or without a frame.
+    Does nothing where a debugger traces already, or without a frame.
     """
     if frame is None or sys.gettrace() is not None:
         return

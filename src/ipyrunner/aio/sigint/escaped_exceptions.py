@@ -1,4 +1,4 @@
-"""What comes out of ``run_forever``: whose it is, and who is told."""
+"""Exceptions that come out of ``run_forever``: where they come from, and who gets them."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def settle_escaped(
     peers: Iterable[MainTask],
     holder_of: Callable[[BaseException], asyncio.Task[object] | None],
 ) -> None:
-    """Do what has to be done about *exc*, which has come out of *loop*, during *run*, if that is not None, and *peers*.
+    """Handle *exc*, which has come out of *loop* during *run* (None: there is none) and *peers*.
 
-    *holder_of* returns the task that has ended by an exception. Raises nothing.
+    *holder_of* returns the task that has ended with an exception. Raises nothing.
     """
     if is_forced(exc):
         for interrupt in (*([] if run is None else [run]), *peers):
@@ -32,17 +32,17 @@ def settle_escaped(
     elif not is_from_callback(exc, loop):
         settle_signal(exc, loop, run)
     elif is_a(exc, KeyboardInterrupt):
-        # Raised by a task, which holds it. Or by a handler that the user has put in our place.
+        # Raised by a task, which keeps it; or by a SIGINT handler that the user has put in the place of ours.
         if run is not None and not run.handles_signals:
             run.fail(exc)
     elif not is_a(exc, SystemExit):
-        settle_signal(exc, loop, run)  # callbacks keep all others
+        settle_signal(exc, loop, run)  # no other exception of a callback comes out of the loop
     elif holder_of(exc) is None:  # else it is reported as any other failure of a task
         _report("SystemExit in a callback of the notebook's loop is ignored: it does not end the kernel", exc, loop)
 
 
 def settle_signal(exc: BaseException, loop: asyncio.AbstractEventLoop, run: Interrupt | None) -> None:
-    """A signal handler of the user's has raised *exc* in the loop's own code, or in ours: the cell gets it."""
+    """Raise *exc* in the cell that runs: a signal handler of the user's has raised it in the loop's code or in ours."""
     if run is not None and run.task is not None and not run.is_done:
         run.fail(exc)
     elif not is_a(exc, KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""A KeyboardInterrupt that was forced, and what it was forced into."""
+"""A KeyboardInterrupt that is forced into code that does not yield, and that code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MARK = "_forced_by_ipyrunner"
 
 
 def forced_interrupt() -> KeyboardInterrupt:
-    """Return what is raised in code that does not yield."""
+    """Return the exception to raise in code that does not yield."""
     forced = KeyboardInterrupt()
     vars(forced)[_MARK] = True
     return forced
@@ -27,7 +27,7 @@ def is_forced(exc: BaseException | None) -> bool:
 
 
 class Forced(NamedTuple):
-    """The function that did not return to the loop, the line that it was at, its Context, and how long, if known.
+    """The function that did not return to the loop, the line that it was at, its Context, and for how long, if known.
 
     A cell has no function.
     """

@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 
-# Each cell asks dozens of times: threading and signal take several calls for each.
+# Asked dozens of times in each cell: threading and signal would take several calls each time.
 _main_thread = threading.main_thread().ident
 _NAMED = {int(signal.SIG_DFL): signal.SIG_DFL, int(signal.SIG_IGN): signal.SIG_IGN}
 
@@ -45,7 +45,7 @@ def on_main_thread() -> bool:
 
 
 def handler_of(signum: int) -> Any:
-    """As ``signal.getsignal``, whose Python 3.11 asks the handler for its repr: that may be code of the user's."""
+    """As ``signal.getsignal``, which in Python 3.11 calls repr() of the handler, and so perhaps user code."""
     handler = _signal.getsignal(signum)  # since Python 3.3
     return _NAMED.get(handler, handler) if type(handler) is int else handler
 
@@ -58,7 +58,7 @@ def is_default_handler(handler: object) -> bool:
 def signal_main_thread() -> None:
     """Send SIGINT to the main thread: it ends a system call there, and runs the handler. From any thread.
 
-    On Windows it is simulated: of system calls it ends that of a loop alone.
+    On Windows it is simulated: the only system call that it ends is that of a loop.
     """
     if hasattr(signal, "pthread_kill"):
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
@@ -80,7 +80,7 @@ def _wake_main_thread() -> None:
 
 
 def take_blocked() -> bool:
-    """Return whether SIGINT has come and is blocked (``pthread_sigmask``), and take it. On the main thread."""
+    """Take a SIGINT that is pending because it is blocked; return whether there was one. On the main thread."""
     if not hasattr(signal, "sigpending") or signal.SIGINT not in signal.sigpending():
         return False
     signal.sigwait([signal.SIGINT])
@@ -99,22 +99,22 @@ class Outside:
     """Who handles SIGINT while no run does: here Python's default handler, in a kernel the guard of its requests."""
 
     def replaces(self, handler: object) -> bool:
-        """Return whether a run takes SIGINT over from *handler*: asked when it does."""
+        """Return whether a run that begins takes SIGINT over from *handler*, the present one."""
         return is_default_handler(handler)
 
     def rests(self, handler: object) -> bool:
-        """Return whether *handler* stands while no code of the user's runs. A stuck background callback is ended."""
+        """Return whether SIGINT is taken over from *handler* while no cell runs, to end a stuck background callback."""
         return handler is signal.SIG_IGN
 
     def begin_peers(self, press: Callable[[], None]) -> None:
-        """Call *press* at SIGINT from now on while nobody else handles it: runs go on that nobody else waits for."""
+        """From now on call *press* on each SIGINT that nobody else handles: concurrent runs have begun."""
 
     def end_peers(self) -> None:
-        """Call it no more."""
+        """Stop calling *press*."""
 
     def keep(self) -> None:
-        """Keep a press for the cell that is about to begin: a background turn got it, and had no use for it."""
+        """Keep a SIGINT for the cell that is about to begin: the loop got it between two runs, and did nothing."""
 
     def take(self) -> bool:
-        """Return, once, whether a press came before the run that begins."""
+        """Return, once, whether a SIGINT came before the run that begins."""
         return False

@@ -1,8 +1,9 @@
-"""Runs inside runs: what runs the loop inside itself, and is in the way of the end of what was interrupted.
+"""Nested runs: code that runs the loop inside itself, and keeps interrupted code from ending.
 
-They end in the reverse order of their beginning: nobody outside goes on before the innermost has ended, though the loop
-goes on in there. So to an interrupt it is as a callback that does not yield: it has some seconds, then
-KeyboardInterrupt comes out of it, through all who do not catch it. Its clean-up is left alone until the next one.
+Nested runs end in the reverse order of their beginning: code outside cannot go on before the innermost one has ended,
+though the loop goes on in there. So an interrupt treats that run as a callback that does not yield: it has some
+seconds, then KeyboardInterrupt comes out of it, through all code that does not catch it. Clean-up in the run is left
+alone until the next interrupt.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _LOOK = 0.05
 
 
 class InnerRun(NamedTuple):
-    """A task, or another callback's handle, that runs the loop; what it waits for in there, and where it stands."""
+    """A task, or another callback's handle, that runs the loop; the future that it waits for; its user code."""
 
     owner: Any
     future: Any
@@ -38,7 +39,7 @@ class InnerRun(NamedTuple):
 
 
 def inner_runs(frame: FrameType | None) -> list[InnerRun]:
-    """Return the runs inside runs from *frame*, which a callback of the innermost one is in, innermost first."""
+    """Return the nested runs, innermost first; *frame* is in a callback of the innermost one."""
     found: list[InnerRun] = []
     begun, future = False, None
     place: FrameType | None = None
@@ -63,7 +64,7 @@ def inner_runs(frame: FrameType | None) -> list[InnerRun]:
 class Unwinding:
     """End inner runs of *loop* that are in the way for *seconds*, from :meth:`begin` to :meth:`close`.
 
-    *is_in_way* is called with the runs there are; where the innermost is none that is in the way, *go_on* is.
+    *is_in_way* is called with the nested runs; if the innermost one is not in the way, *go_on* is called with them.
     """
 
     def __init__(
@@ -80,12 +81,12 @@ class Unwinding:
         self._go_on = go_on
         self._context = contextvars.Context()
         self._looks = self._over = False
-        # What the innermost run waits for, since when; whether it has had its KeyboardInterrupt for the last press.
+        # The future that the innermost run waits for; since when; whether it had KeyboardInterrupt for the last press.
         self._future: object = None
         self._since = 0.0
         self._is_spared = False
         self._unhook: Callable[[], None] = lambda: None
-        # The runs that KeyboardInterrupt has come out of, perhaps: the first of each time certainly.
+        # The runs that KeyboardInterrupt may have come out of, and whether it certainly has: out of the innermost.
         self._ended: list[tuple[bool, InnerRun]] = []
 
     @property
@@ -95,7 +96,7 @@ class Unwinding:
 
     @property
     def ended(self) -> list[Forced]:
-        """What was ended, as far as it is known."""
+        """The code of the nested runs that were ended, as far as that is known."""
         return [
             run.place
             for certain, run in self._ended
@@ -136,12 +137,12 @@ class Unwinding:
         self._ended += [(run is runs[0], run) for run in runs]
         forced = forced_interrupt()
         self._unhook()
-        self._unhook = when_dropped(forced, lambda: None)  # in __del__: we look again
+        self._unhook = when_dropped(forced, lambda: None)  # dropped in __del__: the next look raises again
         raise forced
 
 
 def _is_cancelled(future: object) -> bool:
-    """Return whether *future* is a task that was cancelled, and cleans up."""
+    """Return whether *future* is a task that was cancelled, and may be cleaning up."""
     with suppress(Exception):  # of the user's, which may be anything
         return is_task(future) and future.cancelling() > 0
     return False

@@ -1,31 +1,31 @@
-"""SIGINT for one main task of a loop that stays: cancel, ask whether the loop lives, force what does not yield.
+"""SIGINT for one main task of a loop that stays: cancel, ask whether the loop responds, force what does not yield.
 
-The problem: ``asyncio.Runner`` can let a KeyboardInterrupt fly out of anywhere, because its loop is closed right after.
-A loop that stays must not lose a callback, a timer or a task to it; and headless clients interrupt once. The solution:
+The problem: ``asyncio.Runner`` may raise KeyboardInterrupt anywhere, because its loop is closed right after. A loop
+that stays must not lose a callback, a timer or a task to it; and headless clients interrupt only once. The solution:
 
-* *Cancel.* The signal handler cancels the main task, as ``asyncio.Runner``'s does: behind a queue of busy tasks the
-  request would wait for all of them. Only while a task is in a step of its (the main task, or one that the cancellation
-  would be passed on to) it waits for the end of that step, for which it goes to the front of the loop's queue: a step
-  that does not end gets a KeyboardInterrupt instead, and one interrupt has one effect.
-* *Ask.* ``call_soon_threadsafe`` puts a question to the loop. A loop that has answered lives, and nothing in it is
-  forced any more: a cell that does its asynchronous clean-up is not cut short.
+* *Cancel.* The signal handler itself cancels the main task, as ``asyncio.Runner``'s does; a callback would have to wait
+  for all busy tasks in the queue. Only while a task is in one of its steps (it may be the main task, or one that the
+  cancellation is passed on to), a callback at the front of the queue cancels when that step has ended. A step that does
+  not end gets a KeyboardInterrupt instead, so that one interrupt has one effect.
+* *Ask.* ``call_soon_threadsafe`` puts a question to the loop. Once the loop has answered, nothing in it is forced any
+  more: a cell that does its asynchronous clean-up is not cut short.
 * *Force.* The watchdog's thread looks every 10 ms which callback the loop is in (``Holder``). One that has itself held
-  the loop for *grace* seconds since the interrupt does not yield: SIGINT is sent again, until the handler finds user
-  code, which is where raising costs the loop nothing, and raises KeyboardInterrupt there.
+  the loop for *grace* seconds since the interrupt does not yield. SIGINT is then sent again until the handler finds
+  user code, where an exception does not damage the loop, and raises KeyboardInterrupt there.
 
-A second SIGINT cancels once more; what the main task depends on has a tenth of a second then, and a main task that is
-not done a tenth of a second after the loop has answered is given up: it stays in the loop, the cell ends.
+A second SIGINT cancels once more. Tasks that the main task depends on may then hold the loop for a tenth of a second
+only; a main task that is not done a tenth of a second after the loop has answered stays in the loop, and the cell ends.
 
-A forced KeyboardInterrupt may be caught: whoever catches it may save what it has, or await its clean-up, and is left
-alone until the next SIGINT, which counts as a first one. If it comes out of a task, and is not raised in the main task
-by what that awaits (``gather(return_exceptions=True)``, ``asyncio.wait``), the main task is cancelled. Raised where
-Python drops exceptions (``__del__``, a weakref's callback, a generator that is collected), it is raised again.
+A forced KeyboardInterrupt may be caught: code that catches it may save its results, or await its clean-up, and is left
+alone until the next SIGINT, which counts as a first one. If it comes out of a task whose exception the main task will
+not get (``gather(return_exceptions=True)``, ``asyncio.wait``), the main task is cancelled. Raised where Python drops
+exceptions (``__del__``, a weakref's callback, a generator that is collected), it is raised again.
 
 Where the main task runs a loop inside itself (nest_asyncio), the callback that should cancel raises KeyboardInterrupt
 instead, which comes out of the inner run.
 
-What still fails: a callback that catches KeyboardInterrupt and goes on keeps the loop until the next SIGINT. A call
-into C that never looks at signals cannot be interrupted. On a loop that hides its queue one more callback may run.
+What still fails: a callback that catches KeyboardInterrupt and goes on holds the loop until the next SIGINT. A call
+into C that never checks for signals cannot be interrupted. On a loop that hides its queue one more callback may run.
 """
 
 from __future__ import annotations
@@ -63,17 +63,17 @@ class _Question:
 class Interrupt(MainTask):
     """Take SIGINT over for one main task; a context manager, entered before the task is made.
 
-    On the main thread alone, if *replaces* says so of the handler that is there; handed back if it still is ours. The
-    handler raises nothing but what it forces.
+    Only on the main thread, and if *replaces* is true of the present handler. That handler is restored at the end
+    unless somebody has replaced ours. Our handler raises forced interrupts only.
 
     Parameters
     ----------
     loop : the main task's loop.
     grace : seconds that a callback may hold the loop after the first SIGINT.
     replaces : called with the present handler.
-    queue : the loop's queue; whoever runs the loop puts back what is set aside. Without it nothing goes first.
+    queue : the loop's queue; the code that runs the loop puts back what is set aside. Without it nothing goes first.
     peers : returns the main tasks that are interrupted together with this one, and have no handler of their own.
-    press_peers : presses these, in the handler.
+    press_peers : interrupts these; called in the handler.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Interrupt(MainTask):
     ) -> None:
         super().__init__(loop, queue, grace)
         self._peers, self._press_peers = peers, press_peers
-        # Of how many presses the peers know: one that comes when this is almost over is only counted.
+        # How many presses were passed on to the peers: one that comes when this is almost over is only counted.
         self.told = 0
         self._grace = grace
         self._replaces = replaces
@@ -97,11 +97,11 @@ class Interrupt(MainTask):
         self._lock = threading.Lock()
         self._thread = threading.get_ident()
         self._holder = Holder(loop, everything=True)
-        # Whether the next SIGINT is one that the watchdog has sent; whether one has come that could not be handled, and
-        # whether one is being handled.
+        # Whether the next SIGINT was sent by the watchdog; whether a SIGINT has come that could not be handled; whether
+        # a SIGINT is being handled.
         self._sent = self._missed = self._handling = False
         self._put = watchdog.put
-        # Whether the effect of a press waits for the end of a step, and for which one's.
+        # Whether the effect of a press waits for the end of a step, and of which step.
         self._waits = False
         self._behind: CallbackCall | None = None
         # The last question, and whether it has still to be put.
@@ -155,7 +155,7 @@ class Interrupt(MainTask):
         return self.presses > self._spent and not self._cancels
 
     def after_fork(self) -> None:
-        """In a child process: SIGINT is Python's again; the loop and its watchers are the parent's."""
+        """In a child process: restore Python's handler for SIGINT; the loop and its watchers are the parent's."""
         self._over = True
         if self.handles_signals:
             signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -163,7 +163,7 @@ class Interrupt(MainTask):
     # -- SIGINT
 
     def press(self, *, alone: bool = False) -> None:
-        """Do what SIGINT does, *alone*: to this main task alone. On the main thread, also in a signal handler."""
+        """Do what SIGINT does; *alone*: to this main task only. On the main thread, also in a signal handler."""
         self.told += 1
         if not alone:
             self._press_peers()
@@ -182,13 +182,13 @@ class Interrupt(MainTask):
             self._watched = True
 
     def watch_over(self, seconds: float) -> None:
-        """Until this is over: interrupt what holds the loop for half of *seconds*; when they are up, for two looks."""
+        """Until this ends, force what holds the loop for half of *seconds*; after these, what holds it for 10 ms."""
         self._within, self._until = seconds / 2, time.monotonic() + seconds
         self._be_watched()
 
     def on_sigint(self, signum: int, frame: FrameType | None) -> None:
         """Handle SIGINT."""
-        if self._over:  # about to be handed back; one that the watchdog has not sent counts
+        if self._over:  # about to be handed back; a SIGINT counts unless the watchdog has sent it
             self.presses += not self._sent
             self._sent = False
             return
@@ -197,7 +197,7 @@ class Interrupt(MainTask):
             self._sent = False
         else:
             self._missed = True
-        if self._handling:  # the one before, which takes its time on a machine under load: when that is done
+        if self._handling:  # the previous one, still, on a machine under load: this SIGINT is handled after it
             self._be_watched()
             return
         missed, self._missed = self._missed, False
@@ -207,7 +207,7 @@ class Interrupt(MainTask):
                 self.press()
                 missed = False
             forced = self._take_step(frame)
-        except RecursionError:  # the code that is interrupted is deep in a recursion: again when it is not
+        except RecursionError:  # the interrupted code is deep in a recursion: try again later
             if missed:
                 self._missed, self.presses = True, presses
             if not self._watched:  # _be_watched() would be another frame
@@ -299,7 +299,7 @@ class Interrupt(MainTask):
             held.since = since
             self._forced = [other for other in self._forced if other is not running]
             self._due = self._due or is_taken
-            # What collects one object after the other is always in the middle of that when the watchdog looks.
+            # Code that frees one object after another is in a __del__ whenever the watchdog looks.
             call_at_next_line(user_frame(sys._getframe(), self._loop), self._raise)
 
         self._unhook()

@@ -18,5 +18,5 @@ def interruption(seen: object = None) -> KeyboardInterrupt:
 
 
 def take_seen(exc: BaseException) -> Any:
-    """Return what was seen before the interrupt that *exc* is, once; None of any other exception."""
+    """Return, once, what was seen before the interrupt that raised *exc*; None for any other exception."""
     return vars(exc).pop(_MARK, None) if type(exc) is KeyboardInterrupt else None

@@ -1,7 +1,7 @@
-"""The main task of a run: on whose behalf it was cancelled, and that nobody waits for it longer than need be.
+"""The main task of a run: who has cancelled it, and how it ends without delay after an interrupt.
 
-An interrupted cell is to end now, whatever else is ready. What its cancellation has scheduled is put before all others,
-and what that has scheduled in its turn, until the task is done, or waits for something again: its clean-up.
+An interrupted cell has to end at once, whatever else is ready. The callbacks that its cancellation schedules go before
+all others, and so do those that they schedule in turn, until the task is done or waits again, in its clean-up.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from .interruption import interruption
 
 __all__ = ["LAST_CHANCE", "MainTask"]
 
-# Seconds: what a second SIGINT leaves.
+# Seconds that the main task has left after a second SIGINT.
 LAST_CHANCE = 0.1
-# So often what a cancellation has led to goes first.
+# For how many rounds the callbacks that a cancellation leads to go first.
 _STEPS = 100
 
 
@@ -48,28 +48,28 @@ def _waits_for(future: Any, owner: Any) -> bool:
 
 
 class MainTask:
-    """Cancel :attr:`task` on behalf of an interrupt, and know that cancellation again when it comes out.
+    """Cancel :attr:`task` on behalf of an interrupt, and recognise that cancellation when it comes out.
 
-    *queue* is that of *loop*; whoever runs the loop puts back what is set aside. Without it nothing goes first.
+    *queue* is that of *loop*; the code that runs the loop puts back what is set aside. Without it nothing goes first.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, queue: ReadyQueue | None, grace: float) -> None:
         self.task: asyncio.Task[Any] | None = None
-        # Done when what it is about is: the task itself, or one coroutine of a task that goes on.
+        # Done when the run is: the task itself, or the end of one coroutine in a task that goes on.
         self.end: asyncio.Future[Any] | None = None
         self.abandoned = False
-        # What others know it by, and the Context that it runs in.
+        # The name of the run, and the Context that it runs in.
         self.name: str | None = None
         self.context: contextvars.Context | None = None
-        # What a KeyboardInterrupt was forced into, last.
+        # The code that a KeyboardInterrupt was forced into last.
         self.forced: Forced | None = None
         # Whether nobody is to wait for it any more, though it goes on.
         self.is_detached = False
         # Called when nobody is to wait for the task any longer: it is given up, or it is done.
         self.on_release: Callable[[], None] = lambda: None
-        # Called with the task before an interrupt cancels it; what that returns is a fact of the KeyboardInterrupt.
+        # Called with the task before an interrupt cancels it; the KeyboardInterrupt carries what this returns.
         self.look_before: Callable[[asyncio.Task[Any]], object] = lambda task: None
-        # Returns whether whoever runs the loop stops when it is done: what waits its turn does not keep it then.
+        # Returns whether the loop stops when the run is done; ready callbacks are set aside then, not to delay that.
         self.is_last: Callable[[], bool] = lambda: True
         self._loop = loop
         self._queue = queue
@@ -82,12 +82,12 @@ class MainTask:
         self._seen: object = None
         self._looked = False
         self._reason: BaseException | None = None
-        # What was ready when the task was cancelled, and how many steps what has come of that has taken.
+        # How many callbacks were ready when the task was cancelled, and for how many rounds others have gone first.
         self._waiting = 0
         self._steps = 0
         self._released = False
-        # How often SIGINT has come for it, and how many of these forced interrupts have answered; what these were
-        # forced into, and the one that the task will not get by itself.
+        # How many SIGINTs have come, and how many of these were answered by force; the tasks and callbacks that got the
+        # last forced interrupts, and the exception that the main task will not get by itself.
         self.presses = 0
         self._spent = 0
         self._forced: list[object] = []
@@ -95,14 +95,14 @@ class MainTask:
         self._unhook: Callable[[], None] = lambda: None
 
     def attach(self, task: asyncio.Task[Any], end: asyncio.Future[Any] | None = None) -> None:
-        """Name the main task, and its *end*, if that is another. If SIGINT came before it was made, it is cancelled."""
+        """Set the main task, and its *end* if that is another future. Cancel the task if SIGINT has come already."""
         self.task, self.end = task, task if end is None else end
         if self.presses:
             self._due = False
             self.cancel()
 
     def press(self, *, alone: bool = False) -> None:
-        """Do what SIGINT does, *alone*: to this main task alone. On the main thread, also in a signal handler."""
+        """Do what SIGINT does; *alone*: to this main task only. On the main thread, also in a signal handler."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -110,26 +110,26 @@ class MainTask:
         self._over = True
         self._inner.close()
         self._unhook()
-        self._unhook = lambda: None  # the other one has the exception, and a task
+        self._unhook = lambda: None  # the old function keeps the exception and a task alive
         self._forced.clear()
 
     def queue_up(self) -> None:
-        """Put nothing first any more, and nothing aside: somebody else is about to run the loop."""
+        """From now on leave the queue as it is: somebody else is about to run the loop."""
         self._queue = None
 
     def let_go(self) -> None:
-        """Keep nothing of the task."""
+        """Drop all references to the task."""
         self.task = self.end = self._seen = None
 
     @property
     def is_done(self) -> bool:
-        """Whether what the main task was to do is done; not before there is one."""
+        """Whether the run is done; False before there is a main task."""
         return self.end is not None and self.end.done()
 
     def cancel(self) -> None:
-        """Cancel the task. What that schedules goes before all that is ready."""
+        """Cancel the task. The callbacks that this schedules go before all that are ready."""
         assert self.task is not None
-        if self.presses and not self._looked:  # the second press finds nothing as it was
+        if self.presses and not self._looked:  # at a second press the state is no longer as it was
             self._looked = True
             self._seen = self.look_before(self.task)
         if self._queue is None:
@@ -147,7 +147,7 @@ class MainTask:
         self._waiting = waiting - first
 
     def _cancel_task(self) -> None:
-        # A task that stays (``Main``) tells interrupts from others, who may have cancelled what runs before.
+        # The task of ``Main`` distinguishes interrupts from other cancellations, which may have come before.
         cancel: Callable[[], bool] = getattr(self.task, "interrupt", None) or getattr(self.task, "cancel")  # noqa: B009
         if cancel():
             self._cancels += 1
@@ -167,8 +167,8 @@ class MainTask:
     def _release_if_done(self) -> bool:
         if self._over or self._queue is None or not self.is_done:
             return False
-        # Not if something had to be forced: what is behind it may not yield either, and this press is for all of
-        # them. Nor in an inner run: whoever waits for that cannot put back.
+        # Not after a forced interrupt: the next callbacks may not yield either, and this press is for them as well.
+        # Nor in a nested run: the code that waits for it cannot put the callbacks back.
         if not self._released and not self._has_forced() and not runs_nested(sys._getframe()):
             self._released = True  # once: nobody would put back a second time
             if self.is_last():
@@ -188,14 +188,14 @@ class MainTask:
             self.on_release()
 
     def detach(self) -> None:
-        """Let nobody wait for it any more: it goes on. In the loop, or at rest; nothing if it is to end."""
+        """Release whoever waits for the run, which goes on. Does nothing if it is to end. In the loop, or at rest."""
         if not (self._over or self._due or self.task is None or self.is_done):
             self.is_detached = True
             self.on_release()
 
     @property
     def unwound(self) -> list[Forced]:
-        """The inner runs that were in the way, and were ended."""
+        """The nested runs that were in the way and were ended."""
         return self._inner.ended
 
     def _is_dependent(self, running: Any, *, raising: bool = False) -> bool:
@@ -207,7 +207,7 @@ class MainTask:
             return False
 
     def _is_own(self, runs: list[InnerRun]) -> tuple[bool, bool]:
-        """Return whether the innermost of the inner runs is part of what the main task does, and whether any is."""
+        """Return whether the innermost nested run is part of what the main task does, and whether any of them is."""
         own = some = False
         outer: InnerRun | None = None
         for run in reversed(runs):
@@ -216,25 +216,25 @@ class MainTask:
         return own, some
 
     def _is_in_way(self, runs: list[InnerRun]) -> bool:
-        """Return whether the innermost of the inner runs keeps what is interrupted, or has ended, from going on."""
+        """Return whether the innermost nested run keeps code that was interrupted, or has ended, from going on."""
         if self.task is None or self.is_done or self.abandoned:
             return True
         return self._due and not self._is_own(runs)[0]
 
     def _go_on(self, runs: list[InnerRun]) -> None:
         if self._due and self._inner.has_raised and not self._is_own(runs)[1]:
-            self._due = False  # what came out of the run that was in the way has come out of theirs, too
+            self._due = False  # the KeyboardInterrupt has come out of the main task's nested runs, too
         self._take_effect()
 
     @uninterruptible
     def _take_effect(self) -> None:
-        """Cancel if that is due. In a run inside what is interrupted raise instead, if that is the innermost one."""
+        """Cancel if that is due. If the innermost nested run is the main task's, raise KeyboardInterrupt instead."""
         if not self._due or self._over or self.task is None or self.is_done:
             return
         runs = inner_runs(sys._getframe())
         own, some = self._is_own(runs)
         self._due = some and not own
-        if self._due:  # somebody else's run lies over it, and has to end first
+        if self._due:  # somebody else's nested run is inside it, and has to end first
             return
         if own:
             self._spent, self._forced = self.presses, [runs[0].owner]
@@ -252,9 +252,9 @@ class MainTask:
         self._loop.call_soon_threadsafe(self._take_effect, context=self._context)
 
     def _cancel_due(self) -> None:
-        """In the handler. What cannot be cancelled here, the loop's answer decides about; so it does in an inner run.
+        """In the handler. If cancelling fails, and in a nested run, it is left to the loop when it answers.
 
-        There no task counts as running, between two callbacks, though those that run the loop are in a step of theirs.
+        Between two callbacks of a nested run no task counts as running, though those that run the loop are in a step.
         """
         if self.task is not None and not self.is_done and not runs_nested(sys._getframe()):
             with suppress(Exception):  # a circle of tasks (RecursionError), a task or a future of the user's
@@ -262,7 +262,7 @@ class MainTask:
                 self._due = False
 
     def _answered(self) -> None:
-        """In the loop, at each press: it lives."""
+        """In the loop, after each press: it responds."""
         self._inner.begin()
         if self._over or self.task is None or self.is_done:
             return
@@ -273,7 +273,7 @@ class MainTask:
     # -- forced interrupts
 
     def _make_forced(self, dependent: object) -> KeyboardInterrupt:
-        """Return what is raised in *dependent*, a task that the main task waits for, or in something else (None)."""
+        """Return the exception to raise in *dependent*, a task that the main task waits for; None: in anything else."""
         forced = forced_interrupt()
         self._withhold(forced, dependent)
         return forced
@@ -283,7 +283,7 @@ class MainTask:
             self._withheld = forced
 
     def take_forced(self, forced: BaseException, running: object) -> Callable[[], None] | None:
-        """Say that *forced* is raised in *running*; return what takes that back, None if it is nothing to this task."""
+        """Note that *forced* is raised in *running*; return what undoes this, None if this task is not affected."""
         if self.is_done or not self._is_dependent(running):
             return None
         due, spent, before = self._due, self._spent, self._forced
@@ -296,19 +296,19 @@ class MainTask:
         return undo
 
     def came_out(self, exc: BaseException) -> None:
-        """Say that *exc*, which is forced, has come out of what it was forced into."""
+        """Note that *exc*, a forced interrupt, has come out of the code that it was raised in."""
         if exc is self._withheld:
             self._withheld = None
             self.fail(exc)
 
     def fail(self, exc: BaseException) -> None:
-        """Cancel the main task because of *exc*, which is to come out in the place of KeyboardInterrupt."""
+        """Cancel the main task because of *exc*, which comes out in place of KeyboardInterrupt."""
         if self.task is not None and not self.is_done:
             self._reason = exc
             self.cancel()
 
     def reason(self) -> BaseException:
-        """Return what takes the place of a cancellation that :meth:`claims` has claimed."""
+        """Return the exception that replaces a cancellation which :meth:`claims` has claimed."""
         reason, self._reason = self._reason, None
         return self.interruption() if reason is None else reason
 
@@ -318,9 +318,9 @@ class MainTask:
         return interruption(seen)
 
     def claims(self, exc: BaseException | None) -> bool:
-        """Return whether *exc* is the cancellation that SIGINT asked for, and nobody else did.
+        """Return whether *exc* is the cancellation that SIGINT has requested, and that nothing else has requested.
 
-        It is answered once: the cancellation counts as handled from then on (``Task.uncancel``).
+        True once only: from then on the cancellation counts as handled (``Task.uncancel``).
         """
         if not is_a(exc, asyncio.CancelledError) or not self._cancels or self.task is None:
             return False

@@ -1,4 +1,4 @@
-"""A main task beside another one: interrupted by the same SIGINT, which somebody else handles."""
+"""A concurrent main task: the same SIGINT interrupts it, but the handler belongs to another run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Peer"]
 
 
 class Peer(MainTask):
-    """As ``Interrupt``, whose handler tells it of each SIGINT, and forces what does not yield."""
+    """As ``Interrupt``, whose handler calls :meth:`press` at each SIGINT, and forces what does not yield."""
 
     def press(self, *, alone: bool = False) -> None:
         """Do what SIGINT does. On the main thread, also in a signal handler."""
@@ -20,7 +20,7 @@ class Peer(MainTask):
             return
         self.presses += 1
         self._due = self.task is not None
-        # Wakes the loop, and comes also where nothing goes first.
+        # This wakes the loop, and is also called where nothing can go first.
         self._loop.call_soon_threadsafe(self._answer, context=self._context)
         if asyncio.current_task(self._loop) is None and not is_stepping(self.task):
             self._cancel_due()

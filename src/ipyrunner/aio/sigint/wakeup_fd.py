@@ -21,19 +21,19 @@ from .handlers import on_main_thread
 
 __all__ = ["Wakeup"]
 
-# So many are remembered.
+# How many signals are remembered.
 _SIGNALS = 1000
 
 
 class Wakeup:
-    """A socket that *loop* watches, until :meth:`close`; where it cannot, its own (Windows' proactor has one)."""
+    """A socket that *loop* watches, until :meth:`close`; if it cannot, its own socket (Windows' proactor has one)."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._forward = -1
         # Whether, in the present block or the last one, SIGINT has gone to another loop, too.
         self.passed_on = False
-        # What the loop has read in it.
+        # The signals that the loop has read in that block.
         self._drained = b""
         self._sockets: tuple[socket.socket, socket.socket] | None = None
         if can_watch(loop):
@@ -46,16 +46,16 @@ class Wakeup:
     def on_signals(self) -> Iterator[None]:
         """Wake the loop on signals for the length of the block. Does nothing on threads other than the main one.
 
-        A wakeup fd that somebody sets meanwhile (``loop.add_signal_handler`` does) stays; one that was there before
-        gets what comes.
+        A wakeup fd that somebody sets meanwhile (``loop.add_signal_handler`` does) stays; the signals are passed on to
+        one that was there before.
         """
-        # A proactor takes the wakeup fd once, when it is made; the next one to be closed leaves none.
+        # A proactor sets the wakeup fd once, when it is made; the next proactor that is closed unsets it.
         ours = signal_fd(self._loop) if self._sockets is None else self._sockets[1].fileno()
         if ours is None or not on_main_thread():
             yield
             return
         before = signal.set_wakeup_fd(ours, warn_on_full_buffer=False)
-        if before == ours:  # a run inside a run, or at the end of the process after one that does not end
+        if before == ours:  # a nested run, or the end of the process while another run has not ended
             yield
             return
         self._forward, self.passed_on, self._drained = before, False, b""
@@ -74,7 +74,7 @@ class Wakeup:
         return number in signals or number in self._drained
 
     def forget(self, number: signal.Signals) -> None:
-        """Drop what has come of this signal and was not looked at."""
+        """Forget this signal if it has come and was not read yet."""
         self._pass_on(self._read().replace(bytes([number]), b""))
 
     def close(self) -> None:
@@ -97,8 +97,8 @@ class Wakeup:
         self._pass_on(signals)
 
     def _pass_on(self, signals: bytes) -> None:
-        # To whom the wakeup fd was before: another loop with signal handlers (a prompt's). And to those of our loop,
-        # whose wakeup fd may have been replaced since (by that prompt's).
+        # To the previous wakeup fd: another loop with signal handlers (a prompt's). And to our loop's own signal
+        # handlers, whose wakeup fd may have been replaced since (by that prompt's).
         for fd in {self._forward, signal_fd(self._loop)}:
             if signals and fd not in (-1, None):
                 with suppress(OSError):

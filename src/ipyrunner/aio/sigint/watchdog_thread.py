@@ -1,4 +1,4 @@
-"""A thread that calls functions when their time has come: what signal handlers need to have done later.
+"""A thread that calls functions when their time has come: it does what signal handlers cannot do.
 
 The problem: a signal handler can neither wait nor, at any moment, start a thread. Starting one fails where a container
 limits their number, and an exception in a handler is raised in whatever code it has interrupted.
@@ -42,7 +42,7 @@ class Watchdog:
             if self._thread is not None and self._thread.is_alive():
                 return True
             thread = threading.Thread(target=_watch, args=(self._requests,), name="ipyrunner: watchdog", daemon=True)
-            # A front end's debugger stops all other threads at a breakpoint; ipykernel says this of its own.
+            # A front end's debugger stops all other threads at a breakpoint; ipykernel marks its own threads like this.
             thread.pydev_do_not_trace = thread.is_pydev_daemon_thread = True  # type: ignore[attr-defined]
             try:
                 thread.start()
@@ -52,16 +52,16 @@ class Watchdog:
             return True
 
     def call_later(self, seconds: float, call: Call) -> None:
-        """Have *call* called in *seconds*, and again as it says. From any thread and from signal handlers."""
+        """Call *call* in *seconds*, and again after the seconds it returns. From any thread and signal handlers."""
         self._requests.put((time.monotonic() + seconds, call))
 
     @property
     def put(self) -> Callable[[_Request], None]:
-        """As :meth:`call_later`, for a time of ``time.monotonic``: a C function, which takes no frame of the stack."""
+        """As :meth:`call_later`, for a time of ``time.monotonic``. A C function: it needs no Python frame."""
         return self._requests.put
 
     def stop(self) -> None:
-        """Let the thread end; what is due is forgotten. Idempotent; :meth:`start` begins anew."""
+        """Let the thread end; calls that are due are dropped. Idempotent; :meth:`start` starts a new thread."""
         with self._lock:
             if self._thread is not None:
                 self._thread = None
@@ -69,7 +69,7 @@ class Watchdog:
                 self._requests = queue.SimpleQueue()
 
     def after_fork(self) -> None:
-        """In a child process: the thread, and who waits for it, are the parent's."""
+        """In a child process: forget the thread, which only the parent has."""
         self._thread, self._lock, self._requests = None, threading.Lock(), queue.SimpleQueue()
 
 

@@ -1,13 +1,12 @@
-"""What may end a wait before its time: something in the task's own chain, or somebody who waits for the task.
+"""What may end a wait early: something in the task's own chain, or another task that waits for it.
 
-A deadline may be in any context manager, and such a manager may release a lock that the block around it holds. So each
-one that is entered must be of a class that is known to do neither; and each part of the chain, down to the future at
-its end, must show what it has entered.
+Any context manager may set a deadline, or release a lock that the block around it holds. So each entered manager must
+be of a class that is known to do neither; and each part of the chain, down to the future at its end, must show which
+managers it has entered.
 
-Who waits for a task passes on a cancellation of his own. The callbacks of the task say who that is.
+If a task that waits for another one is cancelled, it cancels that one. The callbacks of a task show who waits for it.
 
-Private: ``_tasks`` and ``_parent_task`` of a ``TaskGroup`` (3.11 to 3.15). Without them nothing is
-certain of its tasks.
+Private: ``_tasks`` and ``_parent_task`` of a ``TaskGroup`` (3.11 to 3.15). Without them its tasks count as free.
 """
 
 from __future__ import annotations
@@ -42,9 +41,9 @@ _HARMLESS = frozenset(
         contextlib.redirect_stderr,
     )
 )
-# Their functions around the code of a cell.
+# Packages whose functions are around the code of a cell.
 _HOSTS = ("IPython", "ipykernel", "ipyrunner")
-# What asyncio calls from these when a future has ended passes on nothing.
+# Callbacks of asyncio's from these files pass on no cancellation.
 _ENDINGS = (asyncio.tasks.__file__, asyncio.base_events.__file__)
 _LIBRARY = f"{os.sep}site-packages{os.sep}", os.path.dirname(os.__file__) + os.sep
 _STDLIB = frozenset(sys.stdlib_module_names)
@@ -52,9 +51,9 @@ _BUILTIN = (BuiltinMethodType, MethodDescriptorType)
 
 
 class Cancellers(NamedTuple):
-    """Who passes a cancellation of his own on to a future: tasks that await it, futures of ``gather``, and groups.
+    """What passes its own cancellation on to a future: tasks that await it, futures of ``gather``, and groups.
 
-    *others*: a library may do so as well.
+    *others*: whether a library may do so as well.
     """
 
     futures: list[asyncio.Future[Any]]
@@ -63,9 +62,9 @@ class Cancellers(NamedTuple):
 
 
 def cancellers_of(future: asyncio.Future[Any]) -> Cancellers:
-    """Return who passes a cancellation on to *future*; raises what its class does.
+    """Return what passes a cancellation on to *future*. Raises what the future's class raises.
 
-    ``shield`` and ``asyncio.wait`` pass on none. What a function of the user's does when it has ended is his own.
+    ``shield`` and ``asyncio.wait`` pass on none. A done callback of the user's is taken to pass on none.
     """
     found, groups, others = list[asyncio.Future[Any]](), list[asyncio.TaskGroup](), False
     for callback in callbacks_of(future):
@@ -83,12 +82,12 @@ def cancellers_of(future: asyncio.Future[Any]) -> Cancellers:
 
 
 def members_of(group: asyncio.TaskGroup) -> list[asyncio.Task[Any]]:
-    """Return the tasks of *group*, and the one that is in it: if one of them fails, the others are cancelled."""
+    """Return the tasks of *group*, and the one that is in its block: if one of them fails, the others are cancelled."""
     return [*group._tasks, group._parent_task]  # type: ignore[attr-defined]
 
 
 def groups_around(task: asyncio.Task[Any]) -> list[asyncio.TaskGroup] | None:
-    """Return the groups in whose blocks *task* waits; None if it may go on by itself, or if there is no telling."""
+    """Return the groups in whose blocks *task* waits; None if it may go on by itself, or if that is not known."""
     groups: list[asyncio.TaskGroup] = []
     end: object = None
     for awaited, frame in chain_of(coro_of(task)):
@@ -123,7 +122,7 @@ def _is_contextlibs(frame: FrameType) -> bool:
 
 def _is_harmless(context: Any, *, asyncios: bool) -> bool:
     kind = type(context)
-    if kind is asyncio.Timeout:  # of the user's: may be given a deadline later
+    if kind is asyncio.Timeout:  # one of the user's may be given a deadline later
         return asyncios and bool(context.when() is None)
     # A file, say, or a lock of threading.
     return kind in _HARMLESS or (
@@ -136,7 +135,7 @@ def _method(kind: type, name: str) -> object:
 
 
 def _is_of_future(last: Any) -> bool:
-    """Return whether the innermost of a chain awaits a future: nothing is between them."""
+    """Return whether *last*, the innermost of a chain, awaits a future with nothing in between."""
     if type(last) is GeneratorType:  # a future that is written in Python, or @types.coroutine
         return last.gi_yieldfrom is None or name_of_class(type(last.gi_yieldfrom)) == "FutureIter"
     inner = getattr(last, "cr_await", None) or getattr(last, "ag_await", None)

@@ -2,22 +2,22 @@
 
 The problem: asyncio knows which task waits for which, but not who holds a lock. And a wait may end by itself.
 
-The solution: what a task waits for is looked at link by link (``wait_graph``): ``await task``, ``gather``, ``shield``,
-``asyncio.wait``, the end of a ``TaskGroup``, and a ``Lock`` that somebody holds. Only what is certain counts:
+The solution: follow what tasks wait for, link by link (``wait_graph``): ``await task``, ``gather``, ``shield``,
+``asyncio.wait``, the end of a ``TaskGroup``, and a ``Lock`` that a task holds. Only what is certain counts:
 
-* A task holds a lock that is locked if it is in an ``async with`` of it, or of the ``Condition`` of it
-  (``entered_contexts``). Not while it is in ``Condition.wait``, which has given the lock back; not if code of its chain
-  names ``release``; nor if a second task is in such a block: somebody has released what others hold. (Who does that and
-  takes the lock by ``acquire()`` is not seen: the end of the block will release that one's lock.) Who has called
-  ``acquire()`` is not known, and holds nothing. Semaphores, events and queues have no owner: any task may be the one
-  that releases, sets or puts.
-* A task that may go on by itself is in no circle: one in a block that may have a deadline, or in ``wait_for`` or
-  ``asyncio.wait`` with a timeout (``certain_waits``). Nor is one whom somebody waits for who may be cancelled by
-  such a deadline, and passes that on; nor one of a ``TaskGroup`` in which anybody may go on, and fail.
+* A task holds a locked lock if it is in an ``async with`` block of that lock, or of its ``Condition``
+  (``entered_contexts``). Exceptions: the task is in ``Condition.wait``, which has released the lock; code in its chain
+  names ``release``; a second task is in such a block, so that somebody has released a lock that another task held.
+  (Code that releases a lock of others and then calls ``acquire()`` goes unnoticed.) A task that has called
+  ``acquire()`` counts as holding nothing, because asyncio does not record it. Semaphores, events and queues have no
+  owner: any task may release, set or put.
+* A task that may go on by itself is in no circle: it is in a block that may have a deadline, or in ``wait_for`` or
+  ``asyncio.wait`` with a timeout (``certain_waits``). The same holds for a task that may be cancelled because a task
+  that waits for it has such a deadline, and for a task of a ``TaskGroup`` in which any task may go on, and fail.
 * ``asyncio.wait`` for the first of several, or until one fails, ``gather`` without ``return_exceptions`` and
-  ``TaskGroup`` are stuck only if all that they wait for is.
+  ``TaskGroup`` are stuck only if all tasks that they wait for are.
 
-At most *most* tasks are looked at; those that are not count as being able to go on.
+At most *most* tasks are looked at; all others count as able to go on.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from .entered_contexts import entered
 
 __all__ = ["Deadlock", "Link", "Waits", "deadlock_of"]
 
-# So many tasks are looked at for an interrupt, which is not to come later because of that.
+# How many tasks are looked at before an interrupt, which must not be delayed.
 _MOST = 1000
 _CONDITION_WAIT = asyncio.Condition.wait.__code__
 
@@ -59,7 +59,7 @@ Deadlock = tuple[Link, ...]
 class Waits:
     """What *tasks*, and those that they wait for, wait for at this moment.
 
-    *others* returns who else may hold a lock.
+    *others* returns further tasks that may hold a lock.
     """
 
     def __init__(
@@ -88,12 +88,12 @@ class Waits:
         return self._waits.get(id(task))
 
     def holder(self, lock: asyncio.Lock) -> asyncio.Task[Any] | None:
-        """Return the task that holds *lock*, as far as that is certain; if any lock is waited for."""
+        """Return the task that holds *lock*, if that is certain. None if no task waits for any lock."""
         return self._holders.get(id(lock))
 
     def _follow(self, tasks: Iterable[asyncio.Task[Any] | None]) -> None:
         pending = deque(tasks)
-        followed: set[int] = set()  # that of a gather is the same for all who await it
+        followed: set[int] = set()  # all that await a gather share one Wait
         while pending and len(self.tasks) < self._most:
             task = pending.popleft()
             if task is None or id(task) in self.tasks:
@@ -111,7 +111,7 @@ class Waits:
         for task in tasks:
             locks, certain = _held_by(task)
             for lock in locks:
-                # A second one contradicts the first: neither is known to hold it.
+                # A second holder contradicts the first: then neither is known to hold the lock.
                 known = certain and self._holders.get(id(lock), task) is task
                 self._holders[id(lock)] = task if known else None
 
@@ -150,8 +150,8 @@ class Waits:
         return tuple(self._link(each, stuck[each]) for each in ids[ids.index(at) :]) if at in path else None
 
     def _stuck(self) -> dict[int, int]:
-        """Return the tasks that cannot go on by themselves, each with one that it waits for, which cannot either."""
-        # Whose wait cannot end; that of a gather is the same for all who await it. See _Free for the keys.
+        """Return the tasks that cannot go on by themselves, each with one that it waits for and that cannot either."""
+        # All that await a gather share one Wait. See _Free for the keys.
         free, needs = _Free(), dict[int, list[int]]()
         for task, wait in self._waits.items():
             if id(wait) not in needs:
@@ -176,9 +176,9 @@ class Waits:
         return list(dict.fromkeys(map(id, wait.tasks)))
 
     def _add_cancellations(self, free: _Free, stuck: list[int]) -> None:
-        """Set those of *stuck* free that may be cancelled: they, or who waits for them, directly or through others."""
+        """Set those of *stuck* free that may be cancelled, themselves or through a task that waits for them."""
         tasks = frozenset(stuck)
-        seen: dict[int, object] = {}  # which keeps them, and so their ids
+        seen: dict[int, object] = {}  # keeps the objects alive, so that their ids stay theirs
         pending = deque[Any](self.tasks[task] for task in stuck)
         while pending:
             future = pending.popleft()
@@ -215,9 +215,9 @@ class Waits:
 
 
 class _Free:
-    """What can go on, by :attr:`keys`, and what can because of that.
+    """What can go on, in :attr:`keys`, and what can go on because of that.
 
-    The key of a task, a wait and a group is its id; ``~id`` is that a task or a ``gather`` may be cancelled.
+    The key of a task, a wait or a group is its id; the key ``~id`` says that a task or a ``gather`` may be cancelled.
     """
 
     def __init__(self) -> None:
@@ -226,7 +226,7 @@ class _Free:
         self._left: dict[int, int] = {}
 
     def after(self, key: int, others: list[int], *, all: bool = False) -> None:
-        """Let *key* be free when one of *others* is, or when *all* are."""
+        """Set *key* free when one of *others* is; *all*: when all of them are."""
         for other in others:
             self._then.setdefault(other, []).append(key)
         self._left[key] = len(others) if all else 1
@@ -235,7 +235,7 @@ class _Free:
                 self._count(key)
 
     def add(self, keys: Iterable[int]) -> None:
-        """Let *keys* be free, and all that is because of that."""
+        """Set *keys* free, and all that depend on them."""
         pending = [key for key in dict.fromkeys(keys) if key not in self.keys]
         self.keys.update(pending)
         while pending:
@@ -252,10 +252,10 @@ class _Free:
 
 
 def deadlock_of(task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> Deadlock | None:
-    """Return the circle that *task* of *loop* is in, or waits for, if that is seen quickly. Also in signal handlers."""
+    """Return the circle that *task* of *loop* is in, or waits for, if it is found quickly. Also in signal handlers."""
     try:
         return Waits((task,), others=lambda: asyncio.all_tasks(loop), most=_MOST).deadlock_of(task)
-    except BaseException:  # RecursionError: deep in what the handler has interrupted
+    except BaseException:  # RecursionError, if the interrupted code is deep in a recursion
         return None
 
 
@@ -264,7 +264,7 @@ def _held_by(task: asyncio.Task[Any]) -> tuple[list[asyncio.Lock], bool]:
     held: list[asyncio.Lock] = []
     certain = True
     with suppressed():
-        # What is behind the coroutine that is in the block may have given the lock back.
+        # Coroutines further down the chain than the block may have released the lock.
         for awaited, frame in chain_of(coro_of(task)):
             if frame.f_code is _CONDITION_WAIT:
                 lock = _lock_of(frame.f_locals.get("self"))

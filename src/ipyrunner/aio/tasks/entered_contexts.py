@@ -3,19 +3,18 @@
 The problem: asyncio does not record who holds a lock, and the frame of a coroutine does not say what it has entered.
 
 The solution: between the beginning and the end of such a block the manager's exit method is on the coroutine's stack,
-which the garbage collector visits: to 3.13 bound, since 3.14 the function and behind it the manager. It is there
-already while the manager is being entered; and a variable or an argument may hold the like. So two more things are
-asked:
+which the garbage collector visits: to 3.13 the bound method, since 3.14 the function followed by the manager. But it is
+there already while the manager is being entered, and a variable or an argument may hold such a method. So there are two
+more conditions:
 
-* The exception table of the code says which handlers the present instruction has. A block that was entered, and not
-  one that is being entered or left, has one that begins with ``PUSH_EXC_INFO``, ``WITH_EXCEPT_START`` (3.11 to 3.15).
-  The number of these is the number of exit methods that count, at most.
-* Code that itself names an exit method tells nothing; nor do exit methods that a variable holds, and one of a manager
-  whose ``__aenter__`` or ``__aexit__`` is what the coroutine awaits.
+* The exception table of the code says which handlers the present instruction has. A block that was entered, and is not
+  being entered or left, has one that begins with ``PUSH_EXC_INFO``, ``WITH_EXCEPT_START`` (3.11 to 3.15). There must
+  not be more exit methods than such handlers.
+* Exit methods do not count if the code itself names an exit method, if a variable holds them, or if the coroutine
+  awaits ``__aenter__`` or ``__aexit__`` of their manager.
 
-Where any of this is not so, nothing is known to be entered. ``all_entered`` says whether all is known: as many are
-found as there are blocks, and the code calls no such method itself. All of it was measured on CPython 3.11, 3.13, 3.14,
-3.15.
+If a condition fails, nothing is known to be entered. ``all_entered`` says whether everything is known: as many managers
+are found as there are blocks, and the code calls no such method itself. Checked on CPython 3.11, 3.13, 3.14 and 3.15.
 """
 
 from __future__ import annotations
@@ -42,11 +41,11 @@ __all__ = ["MADE", "all_entered", "entered"]
 _EXITS = frozenset(("__exit__", "__aexit__"))
 _METHODS = frozenset((MethodType, FunctionType, BuiltinMethodType, MethodDescriptorType))
 _HALF_WAY = ("__aenter__", "__aexit__")
-# Code with these names may enter what no block of its own leaves.
+# Code with these names may enter a manager without a block.
 _BY_HAND = frozenset((*_EXITS, "__enter__", "__aenter__", "enter_context", "enter_async_context"))
 _BEGINS = bytes((opmap.get("PUSH_EXC_INFO", 0), opmap.get("WITH_EXCEPT_START", 0)))
-# What @contextmanager and @asynccontextmanager make: private names since 3.6 and 3.7; without them what a function so
-# decorated has entered is not known.
+# The classes that @contextmanager and @asynccontextmanager use: private names since 3.6 and 3.7. Without them it is not
+# known what a function decorated so has entered.
 MADE = tuple(
     getattr(contextlib, name)
     for name in ("_GeneratorContextManager", "_AsyncGeneratorContextManager")
@@ -59,13 +58,13 @@ _DEEPEST = 100
 def entered(suspended: object) -> list[object]:
     """Return the context managers that the coroutine or generator is in, outermost first; none if it runs.
 
-    Also those that a function with ``@contextmanager`` or ``@asynccontextmanager`` is in, for one that is in it.
+    If one is made by ``@contextmanager`` or ``@asynccontextmanager``, also those that its function is in.
     """
     return _with_those_inside(suspended)[0]
 
 
 def all_entered(suspended: object) -> list[object] | None:
-    """As :func:`entered`, if these are all that it is in; None if there is no telling."""
+    """As :func:`entered`, if these are certainly all that it is in; otherwise None."""
     found, is_all = _with_those_inside(suspended)
     return found if is_all else None
 
@@ -83,7 +82,7 @@ def _with_those_inside(suspended: object, depth: int = 0) -> tuple[list[object],
 
 
 def _own(suspended: Any) -> tuple[list[object], bool]:
-    """Return what it is in by blocks of its own, and whether this is all."""
+    """Return the managers that it is in by blocks of its own, and whether these are all."""
     frame, inner = _at_rest(suspended)
     if frame is None:
         return [], False
@@ -110,12 +109,12 @@ def _own(suspended: Any) -> tuple[list[object], bool]:
 
 
 def _at_rest(suspended: Any) -> tuple[FrameType | None, object]:
-    """Return the frame of what is suspended, and what it awaits; no frame if it runs, has not begun or has ended."""
+    """Return the frame of *suspended*, and what it awaits; no frame if it runs, has not begun or has ended."""
     kind = type(suspended)
     if kind is CoroutineType:
         return (suspended.cr_frame, suspended.cr_await) if suspended.cr_suspended else (None, None)
     if kind is AsyncGeneratorType:
-        # It counts as running while what it awaits does not go on.
+        # It counts as running also while it is suspended at an await.
         resting = suspended.ag_await is not None or not suspended.ag_running
         return (suspended.ag_frame, suspended.ag_await) if resting else (None, None)
     if kind is GeneratorType:
@@ -124,7 +123,7 @@ def _at_rest(suspended: Any) -> tuple[FrameType | None, object]:
 
 
 def _exits(held: list[Any]) -> Iterator[tuple[object, object]]:
-    """Give the exit methods among what a coroutine holds, in its order, with the object that each is of."""
+    """Yield the exit methods among what a coroutine holds, in its order, each with its manager."""
     if _METHODS.isdisjoint(map(type, held)):  # nearly always, and fastest
         return
     for i, each in enumerate(held):
@@ -144,7 +143,7 @@ def _blocks_around(code: CodeType, offset: int) -> int:
     """Return how many blocks of ``with`` and ``async with`` were entered, and not left, at the instruction."""
     handlers, instructions, found = list(_handlers(code)), code.co_code, 0
     for _ in range(_DEEPEST):
-        # What an exception at the handler would lead to is the handler around it.
+        # The handler for an exception in this handler is the next one outwards.
         target = next((target for start, end, target in handlers if start <= offset < end), None)
         if target is None:
             break
@@ -154,7 +153,7 @@ def _blocks_around(code: CodeType, offset: int) -> int:
 
 
 def _handlers(code: CodeType) -> Iterator[tuple[int, int, int]]:
-    """Give beginning, end and target of each entry of the exception table, whose format CPython describes, in bytes."""
+    """Yield beginning, end and target of each entry of the exception table, in bytes. CPython documents its format."""
     table = iter(code.co_exceptiontable)
 
     def number() -> int:

@@ -1,9 +1,9 @@
-"""What goes wrong in a loop, shown where it was started.
+"""A loop's error reports, shown in the cell that has started the failed task or callback.
 
-A loop reports to its exception handler. A handler of the user's stays in charge; this is what is there without one, and
-what a user's handler reaches by ``loop.default_exception_handler``: an instance attribute, since
-``set_exception_handler`` is theirs. Reports are kept until the loop's next iteration, since many come at once: a
-hundred tasks that fail at the same line are one traceback and a number.
+A loop reports errors to its exception handler. A handler of the user's stays in charge; without one, and when that
+calls ``loop.default_exception_handler``, this module is called. It replaces that method on the loop, and leaves
+``set_exception_handler`` to the user. Reports are kept until the loop's next iteration, since many come at once: a
+hundred tasks that fail at the same line are shown as one traceback and a number.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ class Failure(NamedTuple):
     context: contextvars.Context
 
 
-# What uvloop (0.14 to 0.22) says of an exception of a signal handler, which it calls in a callback of its own. With
-# other words it is reported as what a callback has raised.
+# uvloop's message (0.14 to 0.22) for an exception of a signal handler, which it calls in a callback of its own. With
+# another message such an exception is reported as one of a callback.
 _UVLOOP_SIGNALS = "Exception in callback Loop._read_from_self"
 
 
 class Failures:
-    """Show by *show*, in the Context of what has failed, what *loop* reports, until :meth:`close`.
+    """Call *show* with each error that *loop* reports, in the Context of what has failed, until :meth:`close`.
 
-    *raised* is called with what signal handlers raise in the loop's own code, where a loop (uvloop) reports that;
-    *failed* with each task whose failure is reported.
+    *raised* is called with exceptions of signal handlers in the loop's own code, which uvloop reports; *failed* with
+    each task whose failure is reported.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Failures:
         self._handler.restore()
 
     def flush(self) -> None:
-        """Show what has been reported since the last time."""
+        """Show the errors reported since the last call."""
         reports, self._reports = self._reports, []
         grouped: dict[object, Failure] = {}
         for report, context in reports:

@@ -1,18 +1,18 @@
 """The tasks of one loop: which are there, since when, and which have ended lately.
 
-The problem: asyncio keeps weak references to tasks, and one that nobody holds may vanish in the middle of what it does.
-To hold a task until it is found to have ended would keep what it returns.
+The problem: asyncio keeps weak references to tasks, and a task that nobody holds may be collected before it has ended.
+But holding a task until we notice that it has ended would keep its result alive.
 
-The solution: a task that has ended is nobody's to keep. ``loop.create_task``, as an instance attribute, notes it among
-the young ones (``YoungTasks``). One that is still there a moment later is watched: the future that it waits for is
-held, and that holds the task. So nothing is held when it ends, and what it returns is gone at once. Right after it was
-woken it is looked at again; one that waits often is held itself from then on, with a done callback that lets it go in
-the next iteration.
+The solution: keep no task that has ended. ``loop.create_task``, replaced on the loop, adds each new task to the young
+ones (``YoungTasks``). A task that is still there a moment later is watched: we hold the future that it waits for, and
+that holds the task. So nothing holds the task when it ends, and its result is freed at once. Right after each wakeup we
+look at it again; a task that waits often is held directly from then on, and a done callback lets it go in the iteration
+after its end.
 
 So a task that soon ends costs a weak reference, and 100,000 that sleep cost nothing until they end.
 
-Not by a task factory: that is the user's to set, and with one Python 3.13.0 names tasks "None". It may make anything:
-what cannot be kept is handed on as it is. A cell's own task is none that the user starts, and not made by it.
+A task factory is not used for this: it is for the user to set, and with one Python 3.13.0 names tasks "None". A user's
+factory may make anything: what cannot be kept is returned as it is. A cell's own task is not made by it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ from .young_tasks import FEW, YoungTasks
 
 __all__ = ["Tasks"]
 
-# So often a task is kept by what it waits for, a callback each time; then by itself, and a callback at its end.
+# How many times a task is kept by the future that it waits for, with a callback each time; then it is held directly,
+# with one callback at its end.
 _WAITS = 8
 
 _T = TypeVar("_T")
@@ -75,7 +76,7 @@ class _Look:
     def __call__(self, _: object) -> None:
         try:
             self.entry.books._look_at(self.entry, self.task)
-        except BaseException:  # a signal handler's, which is not ours; nobody else would look again
+        except BaseException:  # raised by a user's signal handler; nobody else would look again
             self.entry.books._look_at(self.entry, self.task)
             raise
 
@@ -84,10 +85,10 @@ class Tasks:
     """Keep the pending tasks of *loop*, from now until :meth:`close`. On the loop's thread."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, torn: Callable[[BaseException], None]) -> None:
-        """*torn* is called with what a signal handler raises in the middle of our books."""
+        """*torn* is called with what a signal handler raises while our records are being changed."""
         self._loop = loop
         self._young = YoungTasks(loop, hand_on=self._watch, failed=self._suspect)
-        # Those that are watched, and have not ended.
+        # The tasks that are watched and have not ended.
         self._live: dict[weakref.ref[asyncio.Task[Any]], _Entry] = {}
         self._unretrieved = Unretrieved(loop, pending=self._pending, torn=torn)
         self._mains: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
@@ -95,7 +96,7 @@ class Tasks:
         self._running: Started | None = None
         self._past: deque[Ended] = deque(maxlen=HISTORY)
         self._context = contextvars.Context()
-        # Called with each new task, in the Context that starts it: only while somebody wants to know.
+        # Called with each new task, in the Context that starts it.
         self._watchers: list[Watcher] = []
         self._is_over = False
         # Called when the way to make a task may have changed.
@@ -132,7 +133,7 @@ class Tasks:
         return sorted([each for each in found.values() if not is_done(each.task)], key=attrgetter("number"))
 
     def ended(self) -> list[Ended]:
-        """Return the last tasks that have ended, in the order of ending. Not those that have vanished at once."""
+        """Return the last tasks that have ended, in the order of ending, without those that were freed at once."""
         with Held(then_raise=True):
             self._young.settle(HISTORY)
         for task, number, at in self._watched():
@@ -141,12 +142,12 @@ class Tasks:
         return list(self._past)
 
     def main_begins(self, task: asyncio.Task[Any]) -> None:
-        """Say that *task*, which others hold, begins with something new: until :meth:`main_ends` it is a task."""
+        """Note that *task*, which others hold, begins a new run: until :meth:`main_ends` it is listed as a task."""
         with Held(then_raise=True):
             self._running = Started(task, self._young.next_number(), time.monotonic())
 
     def main_ends(self, *, given_up: bool = False) -> None:
-        """Say that the main task has ended what it was at; *given_up*: it has not, and is a task like any other."""
+        """Note that the main task's run has ended; *given_up*: it has not, and the task is now one like any other."""
         if given_up and self._running is not None:
             self._mains.add(self._running.task)
             self._watch(*self._running)
@@ -157,13 +158,13 @@ class Tasks:
         return [*running, *(task for task, _, _ in self._alive())]
 
     def settle(self) -> None:
-        """At the end of a cell: report what it can no longer look at."""
+        """At the end of a cell: report the failures that it can no longer look at."""
         with Held(then_raise=True):
             self._young.settle()
             self._unretrieved.look()
 
     def holder_of(self, exc: BaseException) -> asyncio.Task[Any] | None:
-        """Return the task that has ended by *exc*."""
+        """Return the task that has ended with *exc*."""
         refs: list[Callable[[], asyncio.Task[Any] | None]] = [
             *self._young.refs(),
             *self._live,
@@ -178,11 +179,11 @@ class Tasks:
             self._young.rest()
 
     def resume(self) -> None:
-        """After it."""
+        """After a cell without await."""
         self._young.resume()
 
     def watch(self, watcher: Watcher) -> Callable[[], None]:
-        """Call *watcher* with each task that is started from now on; return what ends that."""
+        """Call *watcher* with each task that is started from now on; return a function that ends this."""
         self._watchers.append(watcher)
         self._choose()
 
@@ -202,7 +203,7 @@ class Tasks:
         context: contextvars.Context | None = None,
         main: bool = False,
     ) -> asyncio.Task[_T]:
-        """Start *coro*, a cell, without the user's task factory. A *main* one is of no interest when it has ended."""
+        """Start *coro*, a cell, without the user's task factory. *main*: forget the task when it has ended."""
         if not self._young.new:
             self._young.begin()
         task: asyncio.Task[_T] = asyncio.tasks.Task(coro, loop=self._loop, name=name, context=context)
@@ -235,7 +236,7 @@ class Tasks:
             else:
                 self._take_in(task)
             created = getattr(task, "_source_traceback", None)
-            # Private, 3.4 to 3.15: in debug mode where the task was created, without the frames of what creates it.
+            # Private, 3.4 to 3.15: in debug mode, where the task was created. The frames of this module are removed.
             if created:
                 created[:] = [frame for frame in created if frame.filename != __file__]
             if watchers and asyncio.isfuture(task):
@@ -248,8 +249,8 @@ class Tasks:
             return make_task
         is_plain = False
 
-        # What asyncio's own does without a factory and out of debug mode, and without another call: tasks are made in
-        # great numbers, and what is done for each of them shows.
+        # What asyncio's own does without a factory and debug mode, without another function call: tasks are made in
+        # great numbers, and each bit of work for one adds up.
         if not make.__func__.__code__.co_flags & inspect.CO_VARKEYWORDS:  # since 3.13.3 there are other options
 
             def create_task(coro: Any, *, name: Any = None, context: Any = None) -> asyncio.Task[Any]:
@@ -257,7 +258,7 @@ class Tasks:
                     return make_task(coro, name=name, context=context)
                 if not 0 < size() < FEW:
                     begin()
-                if name is None and context is None:  # to parse what is not given takes longer
+                if name is None and context is None:  # parsing arguments that are None takes longer
                     task = module.Task(coro, loop=loop)
                 else:
                     task = module.Task(coro, loop=loop, name=name, context=context)
@@ -291,7 +292,7 @@ class Tasks:
         return create_task
 
     def _take_in(self, task: asyncio.Task[Any]) -> None:
-        """Keep what a factory of the user's has made, which may be anything, as far as it can be kept."""
+        """Keep what a user's factory has made, if it can be kept: it may be anything."""
         with suppress(Exception):
             if is_done(task):  # eager
                 self._unretrieved.add(task)
@@ -316,18 +317,18 @@ class Tasks:
         """Watch the task until it has ended."""
         ref = weakref.ref(task)
         if ref in self._live:
-            return  # an interrupt has come before it was taken from the young ones
+            return  # an interrupt came before the task was removed from the young ones
         if is_done(task):
             self._let_go(task, number, at)
             return
         entry = _Entry(self, ref, number, at)
         self._keep(entry, task)
-        # Last: an interrupt may come between any two of these, and until then the task is still a young one.
+        # Last: if an interrupt comes before this, the task is still a young one.
         self._live[ref] = entry
 
     def _keep(self, entry: _Entry, task: asyncio.Task[Any]) -> None:
         """Keep the task until it is woken, and later on until it has ended."""
-        entry.anchor = task  # whatever raises in what follows
+        entry.anchor = task  # in case the following raises
         waiter = waits_for(task) if entry.waits < _WAITS else None
         entry.waits += 1
         # Others may wait for a task, and be woken between its end and our look.
@@ -341,14 +342,14 @@ class Tasks:
     def _look_at(self, entry: _Entry, task: asyncio.Task[Any]) -> None:
         """Let the task go if it has ended; else keep it."""
         if self._live.get(entry.ref) is not entry:
-            return  # torn apart when it was made; there is another one
+            return  # an exception came while this entry was made; there is another one
         if is_done(task):
             self._let_go(task, entry.number, entry.at)
         else:
             self._keep(entry, task)
 
     def _let_go(self, task: asyncio.Task[Any], number: int, at: float | None) -> None:
-        # First, and once more if an interrupt comes before the rest: a failure that is suspected twice is told once.
+        # First; and again if an interrupt comes before the rest is done: a failure added twice is reported once.
         self._unretrieved.add(task)
         self._live.pop(weakref.ref(task), None)
         if task not in self._mains:

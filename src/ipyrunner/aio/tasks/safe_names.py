@@ -1,6 +1,6 @@
-"""Words for what the user has made: tasks, their functions, exceptions. On one line, short, and for any object.
+"""Names of tasks, their functions and exceptions: on one line, short, and safe for any object of the user's.
 
-Names, messages and ``repr`` may be ten megabytes, hold what a terminal would act on, or be code that raises.
+Names, messages and ``repr`` may be ten megabytes long, contain control characters, or raise.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ def _text(make: Callable[[], Any]) -> str | None:
     """Return what *make* returns, as a text; None if it returns nothing, or raises."""
     try:
         value = make()
-        return None if value is None else "".join((str(value),))  # of no class of the user's
+        return None if value is None else "".join((str(value),))  # a plain str, of no class of the user's
     except BaseException:
         return None
 
 
 def name_of(task: Any) -> str:
-    """Return the name of a task, its first 1,000 characters; of what has none that of its class."""
+    """Return the first 1,000 characters of the name of a task, or of the name of its class if it has none."""
     name = task.get_name() if type(task) is _TASK else None
-    if type(name) is str:  # by far the commonest, and ten thousand tasks may end at once
+    if type(name) is str:  # nearly always; and ten thousand tasks may end at once
         return name[:_LONGEST]
     name = _text(lambda: task.get_name())
     if name is None and (name := _text(lambda: own_name(task))) is None:
@@ -65,13 +65,13 @@ def function_of(task: Any) -> str:
 
 
 def repr_of(obj: object, width: int = 300) -> str:
-    """Return ``repr(obj)``, as far as it goes."""
+    """Return ``repr(obj)``, at most *width* characters."""
     text = _text(lambda: repr(obj))
     return f"a {short(type(obj).__name__)} (its repr raises)" if text is None else short(text, width)
 
 
 def describe(exc: BaseException) -> str:
-    """Return type and message of an exception, the first line of it."""
+    """Return the type of an exception and the first line of its message."""
     text = _text(lambda: str(exc))
     if text is None:
         text = "(its message cannot be shown)"

@@ -1,15 +1,15 @@
-"""Which callbacks hold a loop for long, so that nothing else runs: seen from a thread, shown where they belong.
+"""Which callbacks hold a loop for long, so that nothing else runs: noticed by a thread, shown where they belong.
 
-The problem: asyncio's debug mode measures each callback, which costs every one of them, names the callback and not the
-line that it was at, and logs. uvloop's does no more.
+The problem: asyncio's debug mode measures each callback, which slows all of them down; it names the callback but not
+the line, and only logs. uvloop's does no more.
 
-The solution: a thread looks at the frames of the loop's thread, four times in each *limit*, and the loop pays nothing.
-That it is one callback all the time, and not many, ``Holder`` says.
+The solution: a thread looks at the frames of the loop's thread, four times in each *limit*, and the loop does not get
+slower. ``Holder`` says that it is one callback all the time, and not many.
 
-What holds the loop for less than *limit* is never told, what holds it for one and a quarter of that always is, except:
-C code that keeps the GIL keeps the thread from looking, and what does nothing else is not seen; a C function that is a
-callback itself has no frame to show; a process that is stopped (SIGSTOP), and a prompt of pdb, count as held. A front
-end's debugger (debugpy) stops this thread too: its stops do not count.
+A callback that holds the loop for less than *limit* is never reported, one that holds it for 1.25 times *limit* always
+is, except: C code that keeps the GIL keeps the thread from looking, so a callback that does nothing else goes
+unnoticed; a callback that is itself a C function has no frame to show. A process that is stopped (SIGSTOP) and a prompt
+of pdb count as holding the loop. A front end's debugger (debugpy) stops this thread too, so its stops do not count.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _Place = tuple[CodeType, int]
 
 
 class Slow(NamedTuple):
-    """A callback that has held the loop for *seconds*, where it was most of the time, and the limit."""
+    """A callback that has held the loop for *seconds*, the place where it was most of the time, and the limit."""
 
     function: str | None
     filename: str
@@ -52,11 +52,11 @@ class Slow(NamedTuple):
 
 
 class SlowCallbacks:
-    """Call *show* with what holds *loop* for *limit* seconds or more, once for each function, until :meth:`stop`.
+    """Call *show* with each callback that holds *loop* for *limit* seconds or more, until :meth:`stop`.
 
-    In the Context of the callback, and by the loop, when the callback has ended. Only where a function that
-    ``drives_loop`` runs the loop. Made on the loop's thread; the looking ends also when the loop is closed, and goes on
-    in no child process.
+    Once for each function; by the loop, in the Context of the callback, when the callback has ended. Only where the
+    loop is run by a function marked by ``drives_loop``. To be made on the loop's thread. The looking ends also when the
+    loop is closed, and does not go on in child processes.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, limit: float, show: Callable[[Slow], object]) -> None:
@@ -65,7 +65,7 @@ class SlowCallbacks:
         self._show = show
         self._ident = threading.get_ident()
         self._holder = Holder(loop)
-        # The callback of the last look: where it was seen, and whether it is told of.
+        # The callback of the last look; where it was seen; whether it was reported.
         self._held: CallbackCall | None = None
         self._places: Counter[_Place] = Counter()
         self._is_told = False
@@ -78,7 +78,7 @@ class SlowCallbacks:
             threading.Thread(target=self._watch, name="ipyrunner: slow callbacks", daemon=True).start()
 
     def stop(self) -> None:
-        """End the looking, and tell of nothing any more. Idempotent."""
+        """Stop looking and reporting. Idempotent."""
         if not self._over:
             self._over = True
             self._gate.release()
@@ -130,7 +130,7 @@ class SlowCallbacks:
 
 
 def place_of(frame: FrameType | None) -> _Place | None:
-    """Return where the callback is that is run in *frame*, if that says something."""
+    """Return where the callback that runs in *frame* is; None if no frame of its code can be seen."""
     innermost, ours = frame, False
     while frame is not None and not is_driver(frame):
         filename = frame.f_code.co_filename
@@ -138,7 +138,7 @@ def place_of(frame: FrameType | None) -> _Place | None:
             return frame.f_code, frame.f_lineno
         ours = ours or filename.startswith(OURS)
         frame = frame.f_back
-    # What we do in the loop, or around a cell, is nothing of the user's; nor is the frame around a C function.
+    # Our own work in the loop or around a cell does not count; nor does the frame around a C function.
     if innermost is None or ours or frame is innermost or is_callback(innermost):
         return None
     return innermost.f_code, innermost.f_lineno

@@ -12,7 +12,7 @@ from .safe_names import describe, function_of, name_of
 
 __all__ = ["HISTORY", "Ended", "Started", "remember", "state_of"]
 
-# So many of the tasks that have ended are remembered.
+# How many tasks that have ended are remembered.
 HISTORY = 200
 
 
@@ -46,7 +46,7 @@ def state_of(task: asyncio.Task[Any]) -> str:
 
 
 def remember(task: asyncio.Task[Any], number: int, at: float | None, now: float) -> Ended:
-    """Return what is remembered of *task*, which has ended *now*."""
+    """Return what is remembered of *task*, which has ended at the time *now*."""
     origin = origin_of(task_context(task))
     error = exception_of(task)
     return Ended(

@@ -1,7 +1,7 @@
-"""The tasks that a piece of code starts, directly and through others; and a scope that none of them outlives.
+"""The tasks that a piece of code starts, directly or indirectly; and a scope that none of them outlives.
 
-``asyncio.TaskGroup`` knows the tasks that are started through it. Here it is those that ``create_task`` starts anywhere
-in what the code calls, which a ContextVar tells: tasks copy the Context of whoever starts them.
+``asyncio.TaskGroup`` knows the tasks that are started through it. This module knows all those that ``create_task``
+starts anywhere in the code or in what it calls, by a ContextVar: a task copies the Context of the code that starts it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from .exception_handler import report
 
 __all__ = ["Brood", "Scope", "leave"]
 
-# Iterations of the loop that those who wait for a task take to look at its exception: wait_for and asyncio.wait do it
-# one after they are woken.
+# How many iterations of the loop code that waits for a task has to retrieve its exception: wait_for and asyncio.wait
+# need one after they are woken.
 _LOOKS = 3
 # Seconds until the next look at a task that somebody gathers.
 _AGAIN = 0.05
@@ -30,14 +30,14 @@ _broods: contextvars.ContextVar[tuple[Brood, ...]] = contextvars.ContextVar("ipy
 
 
 def leave(context: contextvars.Context) -> None:
-    """Let *context*, a copy of one in which a block has not ended, start tasks of its own."""
+    """Take *context*, a copy of one in which a block has not ended, out of that block."""
     context.run(_broods.set, ())
 
 
 class Brood:
-    """The tasks that the code in a ``with`` block starts: how many *run*, are *done* and have *failed*.
+    """The tasks that the code in a ``with`` block starts: those :attr:`running`; how many are done, and have failed.
 
-    *ended* is called with each that ends. In loops that tell (``Tasks.watch``): RuntimeError on others.
+    *watch* is ``Tasks.watch`` of the loop; *ended* is called with each task that ends.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Brood:
         _broods.reset(self._token)
 
     def is_here(self) -> bool:
-        """Return whether the code that runs is that of the block, or was started by it."""
+        """Return whether the caller is in the block, or was started by code in it."""
         return self in _broods.get()
 
     def _on_started(self, task: asyncio.Task[Any], context: contextvars.Context | None) -> None:
@@ -77,10 +77,10 @@ class Brood:
 
 
 class Scope:
-    """An asynchronous context manager: its end waits for all tasks that the block has started, and theirs.
+    """An asynchronous context manager: its end waits for all tasks that the block has started, directly or indirectly.
 
-    The first exception, of the block or of a task whose exception nobody else has looked at, cancels all others; when
-    all have ended the exceptions are raised as an ExceptionGroup, as ``asyncio.TaskGroup`` does it. KeyboardInterrupt
+    The first exception, of the block or of a task whose exception nobody else has retrieved, cancels all other tasks.
+    When all have ended, the exceptions are raised as an ExceptionGroup, as by ``asyncio.TaskGroup``. KeyboardInterrupt
     and SystemExit are raised as they are. Cancelling the block cancels the tasks, and waits for them.
     """
 
@@ -93,9 +93,9 @@ class Scope:
         self._inside = False
         self._cancelled_parent = False
         self._changed = asyncio.Event()
-        # Tasks that have failed, and that somebody may still look at.
+        # How many tasks have failed whose exception somebody may still retrieve.
         self._undecided = 0
-        # Of these, those that had their iterations. One look at what is awaited serves all of them.
+        # Of these, the ones whose iterations are over. One look at what is awaited serves all of them.
         self._doubted: list[asyncio.Task[Any]] = []
 
     async def __aenter__(self) -> Scope:
@@ -112,7 +112,7 @@ class Scope:
         parent = self._parent
         assert parent is not None
         self._inside = False
-        # The cancellation that comes from outside, and the one that we have asked for.
+        # A cancellation from outside; not the one that we have asked for.
         cancelled: asyncio.CancelledError | None = None
 
         def take(exc: asyncio.CancelledError) -> None:
@@ -141,7 +141,7 @@ class Scope:
         if fatal is not None:
             raise fatal
         if cancelled is not None:
-            # An interrupt stays one, and a timeout; what went wrong in the clean-up is told beside it.
+            # An interrupt or a timeout is raised as such; errors in the clean-up are reported besides.
             for error in self._errors:
                 report(self._loop, {"message": "an error while a scope was cancelled", "exception": error})
             raise cancelled
@@ -169,7 +169,7 @@ class Scope:
         looked_at = set(awaited({*self._brood.running, *self._blocks()})) if unseen(doubted) else set()
         for task in doubted:
             if unseen([task]) and task in looked_at:
-                self._doubted.append(task)  # gathered: looked at when all have ended
+                self._doubted.append(task)  # gathered: its exception is retrieved when all have ended
             else:
                 self._settle(task)
         if self._doubted:

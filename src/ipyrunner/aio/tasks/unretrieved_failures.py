@@ -1,13 +1,13 @@
-"""Tasks that have failed, and whose exception nobody has retrieved yet: reported when nobody can be expected to.
+"""Tasks that have failed, and whose exception nobody has retrieved: they are reported when nobody is likely to do so.
 
-The problem: asyncio reports the exception of a task when the task is collected. Somebody's variable holds it: in a
-notebook that is never.
+The problem: asyncio reports the exception of a task when the task is collected. In a notebook a variable may hold the
+task, and then that is never.
 
-The solution: if nobody holds the task, nobody can ever look, and asyncio itself reports at once; suspects are therefore
-held weakly. If somebody does, they have a moment to look, and while the cell that started the task still runs, a
-second, since it may come to an ``await task`` further down. Who gathers tasks has until all of them have ended: whether
-anybody does is found by a survey of what all tasks wait for, a few hundred at a time, so that many tasks that sleep do
-not keep the loop.
+The solution: if nobody holds the task, nobody can retrieve its exception, and asyncio itself reports it at once; so
+suspects are held weakly. Code that holds the task has a moment to retrieve it; while the cell that started the task
+still runs, it has a second, since it may come to an ``await task`` further down. Code that gathers tasks has until all
+of them have ended. Whether a task is gathered is found by a survey of what all tasks wait for, a few hundred at a time,
+so that many sleeping tasks do not hold the loop.
 
 A failure is reported by ``loop.call_exception_handler``, in asyncio's words.
 """
@@ -32,18 +32,18 @@ from .exception_handler import report
 
 __all__ = ["Unretrieved"]
 
-# Seconds until the first look at a failure, and between two steps of a survey; what somebody who holds the task has.
+# Seconds until the first look at a failure, and between two steps of a survey; that code which holds the task has.
 _LOOK = 0.02
 _MOMENT = 0.16
 _LOOKS = 2
 # Seconds that the cell which has started a task, and still runs, has to look at its exception.
 _PATIENCE = 1.0
-# So many futures are looked through in one step.
+# How many futures are looked at in one step.
 _STEP = 500
 
 
 class _Suspect:
-    """A task that has failed, and nobody has looked yet."""
+    """A task that has failed, and whose exception nobody has retrieved yet."""
 
     __slots__ = ("looks", "since", "task")
 
@@ -56,8 +56,8 @@ class _Suspect:
 class Unretrieved:
     """Report the failures among the tasks of *loop* that are given to :meth:`add`, until :meth:`close`.
 
-    *pending* returns the tasks that may wait for them. *torn* is called with what a signal handler of the user's raises
-    in the middle of a look.
+    *pending* returns the tasks that may wait for these. *torn* is called with what a user's signal handler raises in
+    the middle of a look.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Unretrieved:
         self._pending = pending
         self._torn = torn
         self._suspects: list[_Suspect] = []
-        # The survey that goes on: what it finds to be waited for, the suspects that it is about, what it has found.
+        # The survey that goes on; the suspects that it is about; which of these it has found to be waited for.
         self._survey: Iterator[asyncio.Future[Any]] | None = None
         self._doubted: dict[int, _Suspect] = {}
         self._waited_for: set[int] = set()
@@ -82,7 +82,7 @@ class Unretrieved:
         """Suspect *task*, which has ended, if it has failed."""
         if unseen([task]):
             if is_forced(exception_of(task)):
-                retrieve(task)  # whoever has forced it has told
+                retrieve(task)  # the forced interrupt is reported already
             else:
                 self._suspects.append(_Suspect(task))
                 self._arm(_LOOK)
@@ -101,7 +101,7 @@ class Unretrieved:
         self._suspects.clear()
 
     def look(self) -> None:
-        """Report the failures that nobody has looked at in time."""
+        """Report the failures that nobody has retrieved in time."""
         self._suspects = [suspect for suspect in self._suspects if self._is_unseen(suspect)]
         now = time.monotonic()
         for suspect in self._suspects:
@@ -135,7 +135,7 @@ class Unretrieved:
     def _arm(self, seconds: float) -> None:
         if self._loop.is_closed():  # behind our back; it is replaced in the next cell
             return
-        # An earlier one stays: put off again and again, at the end of each cell, it would never come.
+        # An earlier timer stays: if the end of each cell postponed it, it would never fire.
         due = self._loop.time() + seconds
         if self._timer is None or self._timer.cancelled() or self._timer.when() > due:
             if self._timer is not None:
@@ -147,7 +147,7 @@ class Unretrieved:
         self._timer = None
         try:
             self.look()
-        except Exception as exc:  # a signal handler of the user's has raised in the middle: that is not ours to keep
+        except Exception as exc:  # a user's signal handler has raised in the middle: pass its exception on
             self._survey = None
             self._arm(_LOOK)
             self._torn(exc)
@@ -161,12 +161,12 @@ class Unretrieved:
         task = suspect.task()
         if task is None or not unseen([task]):
             return
-        exception = retrieve(task)  # seen from now on
+        exception = retrieve(task)  # counts as retrieved from now on
         report(self._loop, {"message": "Task exception was never retrieved", "exception": exception, "task": task})
 
 
 def _is_late(suspect: _Suspect, now: float) -> bool:
-    """Return whether whoever holds the task has had the time to look."""
+    """Return whether code that holds the task has had the time to retrieve its exception."""
     task = suspect.task()
     if task is None or suspect.looks <= _LOOKS or now - suspect.since < _MOMENT:
         return False

@@ -1,17 +1,17 @@
-"""Tasks that have started a moment ago: nothing but a weak reference each, and safe from the garbage collector.
+"""Tasks that have started a moment ago: each costs one weak reference, and is safe from the garbage collector.
 
-The problem: asyncio keeps weak references to tasks. One that nobody holds may vanish in the middle of what it does. To
-hold all of them would keep what they return, and whatever is done at the end of each makes a short task much dearer.
+The problem: asyncio keeps weak references to tasks, and a task that nobody holds may be collected before it has ended.
+Holding all tasks would keep their results, and any work at the end of each makes a short task much slower.
 
-The solution: who starts a task notes a weak reference, and that is all for a task that soon ends. As long as it has not
-ended, only the garbage collector can take it away: it and the future that it waits for hold each other. When a
-collection begins (``gc.callbacks``) the tasks that it looks at are held, until it ends: those of its generation and of
-the younger ones, which are known by their numbers. From time to time, while there are any, the new ones are sorted, and
-a few of the oldest that have not ended are handed on, to those that are watched to their end: so few that it does not
-show, however many there are. When a task was started is known as exactly as that. The watchdog's thread says when to
-look: each iteration of a loop costs more while there is a timer.
+The solution: ``create_task`` stores a weak reference, and for a task that soon ends this is all. A task that has not
+ended and the future that it waits for hold each other, so only the garbage collector can free them. When a collection
+begins (``gc.callbacks``), the tasks that it looks at are held until it ends: those of its generation and of the younger
+ones, which are known by their numbers. From time to time, while there are any, the new tasks are sorted, and a few of
+the oldest that have not ended are handed on, to be watched to their end: so few that it takes no noticeable time,
+however many there are. The start of a task is known only as exactly as this. The watchdog's thread says when to look,
+because each iteration of a loop takes longer while there is a timer.
 
-A task may end, and vanish, before anybody has looked at it. asyncio itself reports its failure then.
+A task may end, and be freed, before anybody has looked at it. Then asyncio itself reports its failure.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ __all__ = ["FEW", "YoungTasks"]
 # Seconds until the first look, and between two of them at most, when many follow one another.
 _PAUSE = 0.02
 _LONGEST_PAUSE = 0.16
-# So many tasks are handed on in a second, and of very many in each look one of so many.
+# How many tasks are handed on in a second; if there are very many, one of _PART in each look.
 _HANDED_ON = 5000
 _PART = 200
-# So many new ones at most wait to be sorted: references to tasks that have vanished cost memory that is not in the
-# processor's cache, and collections.
+# How many new tasks may wait to be sorted. More dead references would leave the processor's cache, and cause garbage
+# collections.
 FEW = 128
-# So many times as many are not looked at again until the last of them has vanished.
+# How many sorted batches are not checked again until their last task is gone.
 _UNCHECKED = 20
-# So many that have ended are remembered at each look.
+# How many tasks that have ended are remembered at each look.
 _RECENT = 50
-# So many that have vanished are passed over at once.
+# How many references are looked at in one go, to pass over those that are gone.
 _STRIDE = 100
-# Where one task is searched for: so many of the newest.
+# Among how many of the newest tasks one is searched for.
 _SEARCHED = 500
 # Python 3.14.0 to 3.14.4 collect all generations a little at a time.
 _IS_INCREMENTAL = sys.version_info[:2] == (3, 14) and gc.get_threshold()[2] == 0
@@ -60,7 +60,10 @@ _Ref = Callable[[], "asyncio.Task[Any] | None"]
 
 
 class _Batch:
-    """Tasks that have been started one after the other: weakly, from *begin* on; the number of the first one."""
+    """Weak references to tasks started one after the other, of which those before *begin* were handed on.
+
+    *number* is that of the first one, *at* when it was started (``time.monotonic``), about.
+    """
 
     __slots__ = ("at", "begin", "number", "refs")
 
@@ -69,19 +72,19 @@ class _Batch:
         self.begin = 0
 
     def seems_gone(self) -> bool:
-        """Return whether the last of the tasks has vanished: most likely all have."""
+        """Return whether the last of the tasks is gone: most likely all are."""
         return not self.refs or self.refs[-1]() is None
 
 
 def _gone() -> None:
-    """Be a reference to a task that was dealt with."""
+    """Stand for the reference to a task that is gone or was handed on."""
 
 
 class YoungTasks:
-    """The young tasks of *loop*, until :meth:`close`. On the loop's thread, but for the garbage collector.
+    """The young tasks of *loop*, until :meth:`close`. On the loop's thread, except for the collector's callback.
 
-    *hand_on* is called with one that is to be watched, or has ended in the meantime; *failed* before that, with one
-    that has ended by an exception which nobody has retrieved.
+    *hand_on* is called with each task that is to be watched, or has ended meanwhile; before that, *failed* is called
+    with each task that has ended with an exception which nobody has retrieved.
     """
 
     def __init__(
@@ -91,27 +94,27 @@ class YoungTasks:
         hand_on: Callable[[asyncio.Task[Any], int, float], None],
         failed: Callable[[asyncio.Task[Any]], None],
     ) -> None:
-        # Whoever starts a task, which must be one of asyncio's own class, appends it here. Before it makes the only
-        # one, and when there are FEW, it calls begin(): what watches the garbage collector runs before the task does.
+        # create_task() appends each task of asyncio's own class here. When the list is empty, and when it has FEW, it
+        # calls begin() first: so the garbage collector is watched before the task runs.
         self.new: list[_Ref] = []
-        # How many have been started, of those that are sorted; when the others were, about.
+        # How many tasks have been sorted; when the new ones were started, about.
         self._count, self._since = 0, 0.0
         self._loop = loop
         self._hand_on, self._failed = hand_on, failed
-        # Those that were handed neither on nor out; and how many there are.
+        # The tasks that were not handed on; and how many there are.
         self._batches: deque[_Batch] = deque()
         self._left = 0
-        # Those of which nobody has looked yet which of their tasks have vanished: the last ones.
+        # The last batches: nobody has checked yet which of their tasks are gone.
         self._unchecked: deque[_Batch] = deque()
-        # Those that have failed, until somebody looks.
+        # The tasks that have failed, until the next look.
         self._failures: list[_Ref] = []
-        # The last numbers that have survived one collection, and two.
+        # The numbers of the last tasks that have survived one collection, and two.
         self._once = self._twice = 0
         self._spared: list[asyncio.Task[Any] | None] = []
         self._context = contextvars.Context()
         self._thread = threading.get_ident()
-        # Whether the watchdog will ask for a look, whether the loop has one in its queue, whether somebody sorts.
-        # Whether the garbage collector is watched, and whether a cell without await goes on.
+        # Whether the watchdog will ask for a look; whether the loop has a look in its queue; whether sort() runs;
+        # whether the garbage collector is watched; whether a cell without await runs.
         self._asked = self._queued = self._sorting = self._watching = self._resting = False
         self._pause, self._looked = _PAUSE, 0.0
 
@@ -124,15 +127,15 @@ class YoungTasks:
         self._unchecked.clear()
 
     def next_number(self) -> int:
-        """Return the number of a task that others watch from the beginning."""
+        """Return the next number, for a task that others watch from the beginning."""
         self.sort()
         self._count += 1
         return self._count
 
     def alive(self) -> list[Started]:
-        """Return those that somebody holds, or that have not ended, in the order of starting."""
+        """Return the tasks that are not gone, in the order of starting."""
         self.sort()
-        # One object for each: there may be 100,000, and the garbage collector looks through what is new.
+        # Only one new object for each: there may be 100,000, and the garbage collector goes through all new objects.
         return [
             Started(task, number, batch.at)
             for batch in tuple(self._batches)
@@ -141,23 +144,23 @@ class YoungTasks:
         ]
 
     def find(self, task: asyncio.Task[Any]) -> Started | None:
-        """Return what is known of *task*, which is about to vanish; None if it is not found at once."""
+        """Return what is known of *task*, which is about to be freed; None if it is not found quickly."""
         self.sort()
         return next((young for _, _, young in islice(self._newest(), _SEARCHED) if young.task is task), None)
 
     def refs(self) -> list[_Ref]:
-        """Return the tasks, weakly."""
+        """Return weak references to the tasks."""
         return [*self.new[:], *(ref for batch in tuple(self._batches) for ref in batch.refs)]
 
     def _newest(self) -> Iterator[tuple[_Batch, int, Started]]:
-        """Return where each task is, the newest first."""
+        """Yield each task and where it is, the newest first."""
         for batch in reversed(self._batches):
             for n in range(len(batch.refs) - 1, batch.begin - 1, -1):
                 if (task := batch.refs[n]()) is not None:
                     yield batch, n, Started(task, batch.number + n, batch.at)
 
     def sort(self, *, everything: bool = False) -> None:
-        """Number the new ones. Let go of those before them that have vanished: of most, or of all (*everything*)."""
+        """Number the new tasks. Drop references to older ones that are gone: most of these, or all (*everything*)."""
         if self._sorting:
             return
         self._sorting = True
@@ -169,7 +172,7 @@ class YoungTasks:
             if self.new:
                 refs = self.new[:]
                 batch = _Batch(refs, self._count + 1, self._since)
-                # In this order: what is torn apart by a signal handler, which is not ours, is done once more.
+                # In this order: if a user's signal handler raises in between, all of it is done again.
                 self._batches.append(batch)
                 unchecked.append(batch)
                 self._left += len(refs)
@@ -184,7 +187,7 @@ class YoungTasks:
         tasks = [ref() for ref in refs]
         if alive := [task for task in tasks if task is not None]:
             self._failures += unseen_of(refs, tasks)
-            # Each reference is one object more for the garbage collector to go through.
+            # Each reference that is kept is one more object for the garbage collector to go through.
             if len(alive) < len(tasks):
                 refs[:] = [_gone if task is None else ref for ref, task in zip(refs, tasks, strict=True)]
             return
@@ -194,7 +197,7 @@ class YoungTasks:
             self._batches.pop()
 
     def settle(self, at_most: int = _RECENT) -> None:
-        """Give those out that have ended soon, the last ones."""
+        """Report those that have failed; hand on those of the last *at_most* tasks that have ended."""
         self.sort()
         self.sort(everything=True)
         while self._failures:
@@ -210,7 +213,7 @@ class YoungTasks:
     # -- looking
 
     def begin(self) -> None:
-        """See to it that the tasks are looked at, and watch the garbage collector. Sort those that are new."""
+        """Arrange the next look at the tasks, and watch the garbage collector. Sort the new tasks."""
         if self.new:
             with suppress(RecursionError):  # the code that starts tasks is deep in a recursion
                 self.sort()
@@ -218,7 +221,7 @@ class YoungTasks:
             return
         self._since = time.monotonic()
         if not self._loop.is_running():
-            # Nothing begins meanwhile. What an interrupt raises in a cell without await, the collector would drop.
+            # No task runs meanwhile. An interrupt of a cell without await, raised in the collector's callback, is lost.
             self._queue_look()
             return
         if not self._watching:
@@ -228,7 +231,7 @@ class YoungTasks:
             self._queue_look()
         elif not self._asked:
             self._asked = True
-            # To wake a thread costs as much as a hundred tasks.
+            # Waking a thread takes as long as starting a hundred tasks.
             follows = self._since - self._looked < 2 * self._pause
             self._pause = min(2 * self._pause, _LONGEST_PAUSE) if follows else _PAUSE
             if watchdog.start():
@@ -259,14 +262,14 @@ class YoungTasks:
             some = max(int(_HANDED_ON * self._pause), self._left // _PART)
             self._hand_some_on(self._left if self._resting else some)
             self._looked = time.monotonic()
-        finally:  # also if a signal handler, which is not ours, has raised in the middle
+        finally:  # also if a user's signal handler has raised in the middle
             if self.new or self._batches:
                 self.begin()
             else:
                 self._unwatch()
 
     def _hand_some_on(self, number: int) -> None:
-        """Hand the oldest on; not those that have not begun, which the loop holds: they begin in this order."""
+        """Hand the oldest on, up to the first task that has not begun: the loop holds that and all later ones."""
         while self._batches:
             batch = self._batches[0]
             refs = batch.refs
@@ -288,7 +291,7 @@ class YoungTasks:
     # -- the garbage collector
 
     def rest(self) -> None:
-        """Before a cell without await: what an interrupt raises in there, the garbage collector would drop."""
+        """Before a cell without await: leave the garbage collector: an interrupt raised in its callback is lost."""
         self._resting = True
         if self._watching:
             self.sort()
@@ -298,7 +301,7 @@ class YoungTasks:
             self._queue_look()
 
     def resume(self) -> None:
-        """After it."""
+        """After a cell without await."""
         self._resting = False
 
     def _unwatch(self) -> None:
@@ -312,7 +315,7 @@ class YoungTasks:
         if phase == "stop":
             self._spared = []
             return
-        if self._sorting or threading.get_ident() != self._thread:  # anything may be in the middle of a change
+        if self._sorting or threading.get_ident() != self._thread:  # the batches may be in the middle of a change
             self._spared = [ref() for ref in self.refs()]
             return
         generation = info["generation"]

@@ -1,7 +1,8 @@
 """The number of a cell that begins while others are about to: the kernel announces it, and IPython counts later.
 
-Cells begin in the order of their requests, but for those that wait for another one to end. A cell beside others has its
-number at once, and is announced when the other one that was announced is counted: no two have the same.
+Cells begin in the order of their requests, except those that wait for another cell to end. A cell that runs beside
+others gets its number when it is announced, and is announced only when the cells announced before are counted: so no
+two cells have the same number.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ _T = TypeVar("_T")
 
 
 class CellCount:
-    """Let each cell of *shell* have the number that was said of it, and no two the same."""
+    """Give each cell of *shell* the number that was announced for it, and no two cells the same."""
 
     def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
-        # Those that are not beside others, were announced, and that IPython has not counted.
+        # Cells that do not run beside others, were announced, and were not counted by IPython yet.
         self._announced: weakref.WeakSet[CellRecord] = weakref.WeakSet()
         # Set when something has changed.
         self._waiters: list[asyncio.Future[None]] = []
 
     def announced(self, record: CellRecord, *, counts: bool) -> None:
-        """Say that the cell of *record* has its number: the present one. *counts*: IPython will count it."""
+        """Note that the cell of *record* was announced, with the present number. *counts*: IPython will count it."""
         if not record.beside:
             self._announced.add(record)
         elif counts:
@@ -46,10 +47,10 @@ class CellCount:
         try:
             return await cell
         finally:
-            self.counted(record)  # there was nothing to run
+            self.counted(record)  # if there was nothing to run, IPython has not said so
 
     def counted(self, record: CellRecord | None) -> None:
-        """Say that IPython has counted the cell of *record*, which has the present Context."""
+        """Note that IPython has counted the cell of *record*, which the present Context belongs to."""
         if record is None or record.counted:
             return
         record.counted = True
@@ -59,7 +60,7 @@ class CellCount:
         self.ended(record)
 
     def ended(self, record: CellRecord) -> None:
-        """Say that the cell of *record* has ended: it may have failed before IPython has counted it."""
+        """Note that the cell of *record* has ended: it may have failed before IPython has counted it."""
         self._announced.discard(record)
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
@@ -67,7 +68,7 @@ class CellCount:
                 waiter.set_result(None)
 
     async def all_counted(self) -> None:
-        """In the kernel's loop: wait until those that were announced are counted."""
+        """In the kernel's loop: wait until the announced cells are counted."""
         await self._until(lambda: not self._announced)
 
     async def begun(self, record: CellRecord, cell: asyncio.Future[None]) -> None:

@@ -1,4 +1,4 @@
-"""What belongs to one cell, and is looked for in its Context: IPython keeps it for the last cell that has begun."""
+"""What is known of one cell, found by its Context: IPython knows it only for the last cell that has begun."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["CellRecord", "present_record", "recorded"]
 
 
 class CellRecord:
-    """One run of ``run_cell_async``: its number, what it was shown as, how its code begins."""
+    """One run of ``run_cell_async``: its number, its result, its last traceback, and how its code begins."""
 
     _reservations: ClassVar[int] = 0
 
@@ -20,19 +20,19 @@ class CellRecord:
         # Whether it runs though other cells do; whether it has begun, and IPython has counted it.
         self.beside = beside
         self.begun = self.counted = False
-        # Its number; of a cell that has none, that of the one that has run it.
+        # Its number; for a cell that has none, the number of the cell that has run it.
         self.count: int | None = None if outer is None else outer.count
-        # The number that it was announced with, and that no other cell is to have: IPython takes it when it begins, and
-        # goes on with the other one.
+        # The number that it was announced with, and that no other cell gets: IPython uses it when the cell begins, and
+        # then goes on with next_count.
         self.reserved: int | None = None
         self.next_count: int | None = None
-        # Its last traceback, as the kernel replies it; whether that was of what it has displayed.
+        # Its last traceback, as the kernel's reply has it; whether that came from displaying its value.
         self.error: dict[str, Any] | None = None
         self.display_failed = False
         self.displayed: dict[str, Any] | None = None
-        # An exception, and what was shown in its place.
+        # An exception, and the one that was shown in its place.
         self.shown: tuple[BaseException, BaseException] | None = None
-        # What front ends are asked to do when it has ended (set_next_input); of what it runs, too.
+        # What front ends are asked to do when it has ended (set_next_input); shared with the cells that it runs.
         self.payloads: list[Any] = [] if outer is None else outer.payloads
         # IPython's result, once its code runs, and whether that has ended.
         self.result: Any = None
@@ -43,11 +43,11 @@ class CellRecord:
 
     @property
     def own_count(self) -> int | None:
-        """Its number, if the shell may have gone on to that of another cell, which has begun while it runs."""
+        """Its number, if the shell may have another cell's, which has begun while this one runs; otherwise None."""
         return self.count if self.beside or CellRecord._reservations != self._reserved_before else None
 
     def reserve(self, number: int) -> None:
-        """Let *number* be that of the cell, from now on."""
+        """Give the cell *number*, and keep it from other cells."""
         self.reserved = number
         CellRecord._reservations += 1
 
@@ -62,7 +62,7 @@ def present_record() -> CellRecord | None:
 
 @contextmanager
 def recorded(record: CellRecord) -> Iterator[CellRecord]:
-    """Let the present Context belong to the cell of *record*, for the length of the block."""
+    """For the length of the block let the present Context belong to the cell of *record*."""
     before = _record.get()
     _record.set(record)
     try:

@@ -1,9 +1,9 @@
-"""What the kernel says of a cell, where several run: its number, its value, its error, and whom it asks.
+"""Correct replies where several cells run: the number, the value and the error of a cell, and the builtin ``input``.
 
-The problem: ipykernel and IPython take these from the shell when the cell has ended, and the shell has one of each: of
-the cell that began last, or has failed last. The builtin ``input`` is put back when any cell has ended.
+The problem: ipykernel and IPython take these from the shell when the cell has ended, and the shell has only one of
+each: that of the cell that began last, or failed last. The builtin ``input`` is put back when any cell has ended.
 
-The solution: each cell has a record, which its Context names. What the shell has is put right by it.
+The solution: each cell has a record, which its Context refers to. Replies are corrected by this record.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["CellReplies"]
 
 
 class CellReplies:
-    """Put right what the kernel of *shell* says of its cells, until :meth:`restore`; without a kernel nothing."""
+    """Correct the replies of the kernel of *shell* to its cells, until :meth:`restore`; without a kernel do nothing."""
 
     def __init__(self, shell: InteractiveShell, count: CellCount) -> None:
         self._shell: Any = shell
@@ -41,26 +41,26 @@ class CellReplies:
         replace = self._replacements.replace
         replace(kernel, "do_execute", self._do_execute)
         for name, make in (("_forward_input", self._forward_input), ("_restore_input", self._restore_input)):
-            if hasattr(kernel, name):  # private, since IPython 1; without them input() fails where a cell has ended
+            if hasattr(kernel, name):  # private, since IPython 1; without them input() fails once any cell has ended
                 replace(kernel, name, make)
-        if hasattr(shell, "_showtraceback"):  # private, since IPython 0.11; without it a reply may have another's lines
+        if hasattr(shell, "_showtraceback"):  # private, since IPython 0.11; else a reply may have another cell's lines
             replace(shell, "_showtraceback", self._show_traceback)
         if hasattr(kernel, "shell_main"):  # where requests are handled while a cell awaits
             replace(kernel, "set_parent", self._set_parent)
         self._publisher = shell.display_pub
         self._replacements.subclass(shell.displayhook, self._recording)
         self._replacements.subclass(shell.payload_manager, _recording_payloads)
-        # Those whose code runs, and the excepthook of before: each cell puts back the one that it has found.
+        # The cells whose code runs; and the excepthook of before them, since each puts back the one that it has found.
         self._running: weakref.WeakSet[CellRecord] = weakref.WeakSet()
         self._excepthook = sys.excepthook
 
     def restore(self) -> None:
-        """Let the kernel say what it does."""
+        """Leave replies as the kernel makes them."""
         self._replacements.restore()
 
     def _do_execute(self, original: Callable[..., Any]) -> Callable[..., Any]:
         async def do_execute(code: str, silent: bool, store_history: bool = True, *args: Any, **kwargs: Any) -> Any:
-            if not on_main_thread():  # a subshell's, whose cells are its own
+            if not on_main_thread():  # a subshell runs its own cells
                 return await original(code, silent, store_history, *args, **kwargs)
             record = present_record()
             if record is None or record.begun:
@@ -82,7 +82,7 @@ class CellReplies:
             try:
                 original(ident, parent, channel)
             except AttributeError:
-                # A cell that awaits has put others in the places of the publisher and the streams (capture_output).
+                # A cell that awaits has replaced the publisher and the streams (capture_output).
                 outputs: tuple[Any, ...] = (self._publisher, sys.stdout, sys.stderr)
                 for output in outputs:
                     with suppress(AttributeError):
@@ -101,7 +101,7 @@ class CellReplies:
                     "evalue": _text(evalue),
                 }
                 record.display_failed = display_failed(shell)
-                set_display_failed(shell, False)  # read when any cell ends
+                set_display_failed(shell, False)  # the kernel reads it when any cell ends
             return result
 
         return _showtraceback
@@ -116,7 +116,7 @@ class CellReplies:
 
     def _restore_input(self, original: Callable[[], None]) -> Callable[[], None]:
         def _restore_input() -> None:
-            self._asking = max(self._asking - 1, 0)  # the cell that has loaded us had it before
+            self._asking = max(self._asking - 1, 0)  # the cell that loads the extension was not counted
             if self._asking == 0:
                 original()
 
@@ -142,7 +142,7 @@ class CellReplies:
 
             @property
             def msg(self) -> Any:
-                # What is being displayed; left behind by an interrupt.
+                # The message that is being displayed; an interrupt may leave it behind.
                 record = present_record()
                 return self.__dict__.get("msg") if record is None else record.displayed
 
@@ -202,7 +202,7 @@ def _recording_payloads(own: Any) -> type:
 def _text(value: object) -> str:
     try:
         return str(value)
-    except BaseException:  # the user's, which may be anything, also the second time that it is asked
+    except BaseException:  # a user's class may raise anything, also at the second call only
         return ""
 
 

@@ -1,11 +1,11 @@
 """The kernel answers while a cell awaits: completions, inspections, the history; and cells that run beside it.
 
-ipykernel 7 handles one message of the shell channel after the other: what comes while a cell awaits waits for the lock
-of that cell. These requests need nothing of it, and are handled when they come, in a Context of their own, by the
-kernel's own handlers. All others keep their order, and so do these on ipykernel 6, whose queue is its own.
+ipykernel 7 handles one message of the shell channel after the other: a message that comes while a cell awaits waits for
+the lock which that cell holds. These requests do not depend on the cell, and are handled when they come, in a Context
+of their own, by the kernel's own handlers. All others keep their order; on ipykernel 6 these do as well.
 
-A cell that begins at once is such a request. The kernel stays busy as long as one runs: front ends show the last status
-that came.
+A cell that begins at once is such a request. The kernel stays busy as long as a cell runs: front ends show the last
+status that came.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ __all__ = ["ConcurrentRequests", "missing"]
 _REQUESTS = frozenset(
     f"{name}_request" for name in ("complete", "inspect", "is_complete", "history", "kernel_info", "comm_info")
 )
-# In the source of a cell that asks for it.
+# In the source of a cell that is to run beside others.
 _OPTION = b"--concurrent"
 
 
@@ -57,8 +57,8 @@ class ConcurrentRequests:
         at_once: Callable[..., bool],
         count: CellCount,
     ) -> None:
-        """*at_once* says by its content whether the cell of an execute request begins at once, and is called with
-        *queued*: whether others wait for the one that runs.
+        """*at_once* is called with the content of an execute request, and returns whether its cell begins at once;
+        *queued*: whether other cells wait for the one that runs.
         """
         self._kernel = kernel
         self._at_once = at_once
@@ -70,7 +70,7 @@ class ConcurrentRequests:
         # The requests of the cells that run beside others.
         self._cells: list[dict[str, Any]] = []
         self._runner = runner
-        # Public, since ipykernel 7. The kernel looks it up when it starts; one that has started is told.
+        # Public, since ipykernel 7. A kernel looks it up when it starts; one that has started gets a new callback.
         self._replacement = (
             Replacement(kernel, "shell_main", self._shell_main) if hasattr(kernel, "shell_main") else None
         )
@@ -85,7 +85,8 @@ class ConcurrentRequests:
 
     def _shell_main(self, original: Callable[..., Any]) -> Callable[..., Any]:
         async def shell_main(subshell_id: str | None, message: Any) -> None:
-            # Not in the Context of this task, which is that of all cells, but in a copy. A task: several may wait.
+            # Requests that are handled at once get a task, as several may wait, and with it a copy of this task's
+            # Context, which all cells share.
             if subshell_id is not None:
                 await original(subshell_id, message)
                 return
@@ -96,7 +97,7 @@ class ConcurrentRequests:
             self._ordinary += 1
             try:
                 async with self._turns:
-                    pass  # without a pause from here to the kernel's lock
+                    pass  # no await from here to the kernel's lock
                 await original(subshell_id, message)
             finally:
                 self._ordinary -= 1
@@ -106,8 +107,8 @@ class ConcurrentRequests:
         return shell_main
 
     def _at_once_handled(self, message: Any) -> Coroutine[Any, Any, None] | None:
-        """Return what handles *message* at once, though a cell awaits; None if it is handled in its turn."""
-        # To look into each would cost as much as an empty cell.
+        """Return a coroutine that handles *message* at once, while a cell awaits; None: in its turn."""
+        # Looking into each message would take as long as an empty cell.
         if not (self._awaits() or self._runner.concurrent or any(_OPTION in frame.bytes for frame in message)):
             return None
         session = self._kernel.session
@@ -118,20 +119,20 @@ class ConcurrentRequests:
             if kind == "execute_request":
                 content = session.unpack(getattr(request["content"], "bytes", request["content"]))
                 return self._run_beside(message) if self._at_once(content, queued=self._ordinary > 1) else None
-        except Exception:  # no session any more, or no message: the kernel says what is wrong
+        except Exception:  # no session any more, or an invalid message: the kernel reports it
             return None
         return self._answer(message) if self._awaits() and kind in _REQUESTS else None
 
     async def _run_beside(self, message: Any) -> None:
-        """As :meth:`_answer`, of a cell: what it starts belongs to it, and to nobody else it is the present cell."""
+        """As :meth:`_answer`, for a cell: it is the present cell to what it starts, and to nothing else."""
         kernel = self._kernel
         async with self._turns:
             idents, frames = kernel.session.feed_identities(message, copy=False)
             request = kernel.session.deserialize(frames, content=True, copy=False)
-            request["content"]["stop_on_error"] = False  # nothing is behind it
+            request["content"]["stop_on_error"] = False  # no cell waits behind it
             cell, cell_idents, awaits = kernel.get_parent("shell"), idents_of(kernel), self._awaits()
             kernel.set_parent(idents, request, channel="shell")
-            if awaits:  # the kernel keeps the last parent, for threads that have none: not in our Context
+            if awaits:  # threads without a parent use the last one: set it back, but not in our Context
                 contextvars.copy_context().run(kernel.set_parent, cell_idents, cell, channel="shell")
             self._cells.append(request)
             publish(kernel, "busy", request)
@@ -147,7 +148,7 @@ class ConcurrentRequests:
             self._say_busy()
 
     def _say_busy(self) -> None:
-        """Front ends show the last status that came, and another cell may run."""
+        """Publish "busy" again if another cell runs: front ends show the last status that came."""
         kernel = self._kernel
         if self._awaits():
             publish(kernel, "busy", self._runner.context.copy().run(kernel.get_parent))
@@ -170,7 +171,7 @@ class ConcurrentRequests:
                 handled = await handled
             if handled:
                 await self._count.all_counted()
-                with recorded(record):  # without a pause from here to the announcement of its number
+                with recorded(record):  # no await from here until its number is announced
                     await kernel.shell_handlers["execute_request"](stream, idents, request)
         except Exception:
             kernel.log.error("Exception in message handler:", exc_info=True)
@@ -178,7 +179,7 @@ class ConcurrentRequests:
             kernel.log.error("ipyrunner: %s in a request is ignored: it does not end the kernel", describe(exc))
 
     async def _answer(self, message: Any) -> None:
-        """Do what ``Kernel.dispatch_shell`` does, but for its hooks: SIGINT is the cell's."""
+        """Do what ``Kernel.dispatch_shell`` does, without its hooks: SIGINT interrupts the cell."""
         kernel = self._kernel
         cell, cell_idents = kernel.get_parent("shell"), idents_of(kernel)
         try:
@@ -204,27 +205,27 @@ class ConcurrentRequests:
         except (KeyboardInterrupt, SystemExit) as exc:
             kernel.log.error("ipyrunner: %s in a request is ignored: it does not end the kernel", describe(exc))
         finally:
-            # The kernel keeps the last parent, for threads that have none.
+            # Threads without a parent use the last one that was set.
             kernel.set_parent(cell_idents, cell, channel="shell")
 
 
 def missing(shell: InteractiveShell) -> str:
-    """Return what cells need here to run side by side, as an error's message says it; empty if nothing is missing."""
+    """Return the message that says what cells need here to run side by side; empty if nothing is missing."""
     kernel = getattr(shell, "kernel", None)
     if kernel is None:
         return "cells can run side by side only in a Jupyter kernel, and this is a terminal. Run them one by one"
     if not hasattr(kernel, "shell_main"):
         return f"cells can run side by side only with ipykernel 7 or later: upgrade ipykernel {ipykernel.__version__}"
-    if IPython.version_info < (9, 8):  # its run_cell_async is not to be entered twice
+    if IPython.version_info < (9, 8):  # before that run_cell_async must not be entered twice
         return f"cells can run side by side only with IPython 9.8 or later: upgrade IPython {IPython.__version__}"
     return ""
 
 
 def _receiver(kernel: Any) -> Callable[..., Any]:
-    """Return what receives the messages of *kernel* from now on, also when the extension is unloaded.
+    """Return the function that receives the messages of *kernel* from now on, also when the extension is unloaded.
 
-    ipykernel would handle them in a copy of the present Context: what the cell that loads us sets after that would be
-    lost to the next ones. So they are handled in the present Context itself, in which they are until now.
+    By itself ipykernel would now handle messages in a copy of the present Context, and later cells would not see what
+    the rest of the loading cell sets. So they are handled in the present Context itself, as before.
     """
     task = None if running_loop() is None else asyncio.current_task()
     context = None if task is None else task_context(task)
@@ -240,7 +241,7 @@ def _receiver(kernel: Any) -> Callable[..., Any]:
 
 @types.coroutine
 def _in_steps(awaitable: Awaitable[Any]) -> Generator[Any, Any, Any]:
-    """Await *awaitable*, in steps of which a second press ends each. Where it waits, SIGINT is the cell's as ever."""
+    """Await *awaitable*; a second press ends a step of it. While it waits, SIGINT interrupts the cell as usual."""
     steps = awaitable.__await__()
     step: Callable[[], Any] = functools.partial(next, steps)
     while True:
@@ -257,9 +258,9 @@ def _in_steps(awaitable: Awaitable[Any]) -> Generator[Any, Any, Any]:
 
 @contextmanager
 def _second_press_raises() -> Iterator[None]:
-    """Let the first SIGINT be the cell's, as ever, and the second one end the request: one that does not end by itself.
+    """Let the first SIGINT interrupt the cell, as usual, and the second one end a request that does not end by itself.
 
-    Else nothing would: the cell, which is cancelled, cannot go on before the request has ended.
+    Nothing else would end it: the cancelled cell cannot go on before the request has ended.
     """
     before: Any = handler_of(signal.SIGINT)
     presses = 0

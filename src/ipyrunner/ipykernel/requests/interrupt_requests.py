@@ -1,7 +1,8 @@
-"""An interrupt by message that names a cell is for that cell alone.
+"""An interrupt by message that names a cell interrupts only that cell.
 
-The protocol's ``interrupt_request`` has no content. One that has a ``msg_id`` there, that of a cell's execute request,
-interrupts this cell: in the loop, where the kernel's own sends SIGINT. So it does not end code that does not yield.
+The protocol's ``interrupt_request`` has no content. One whose content has a ``msg_id``, that of a cell's execute
+request, interrupts this cell: in the loop, while the kernel's own handler sends SIGINT. So it does not end code that
+does not yield.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class InterruptRequests:
                 return original(stream, ident, parent)
             content: dict[str, Any] = {"status": "ok"}
             if not self._interrupt(msg_id):
-                if self._is_plain(msg_id):  # SIGINT ends what has the thread
+                if self._is_plain(msg_id):  # SIGINT interrupts the cell that has the thread
                     present.interrupts.alone = True
                     return original(stream, ident, parent)
                 message = f"no cell runs whose execute request has the msg_id {msg_id!r}"
@@ -62,7 +63,7 @@ class InterruptRequests:
         return False
 
     def _is_plain(self, msg_id: object) -> bool:
-        """Return whether it is the cell that blocks the kernel: none of those that await."""
+        """Return whether the request is that of a plain cell, which blocks the kernel."""
         present = self._runner.present
         blocks = present is not None and present.is_entered and not present.awaits
         return blocks and self._msg_id(self._kernel.get_parent("shell")) == msg_id

@@ -1,23 +1,23 @@
-"""SIGINT while the kernel handles a request: raised in the user's code, kept for it before, dropped after.
+"""SIGINT while the kernel handles a request: raised only in the user's code, kept for that before, dropped after it.
 
 The problem: ipykernel puts Python's default handler in place for the whole request. KeyboardInterrupt is then raised in
 whatever runs: the unpacking of the message, the history, the sending of the reply. The reply is lost, and the front end
 waits for it for ever; raised in the kernel's loop itself, it ends the kernel.
 
-The solution: our handler is in place for the request, and it raises nothing. What IPython calls for each statement,
-``InteractiveShell.run_code``, is the user's code: there, and only there, Python's default handler stands, which
-libraries look for (``asyncio.run`` and trio take over from nothing else). ``run_ast_nodes``, which calls it, catches
-whatever is raised at its edges. An awaiting cell takes SIGINT over by ``Interrupt``. A press that came before either
-of them is theirs; one that comes after belongs to nothing, as one between cells.
+The solution: our handler is in place for the request, and it raises nothing. IPython runs each statement of the user by
+``InteractiveShell.run_code``. There, and only there, Python's default handler is in place, which libraries look for
+(``asyncio.run`` and trio take SIGINT over from no other handler); ``run_ast_nodes``, the caller, catches what is raised
+at the beginning and the end of it. An awaiting cell takes SIGINT over by ``Interrupt``. A SIGINT that came before the
+user's code interrupts that code; one that comes after it is dropped, as one between cells.
 
-One thing that the user's code calls must not be torn either: flushing stdout waits for ipykernel's output thread by a
-``threading.Event``, and KeyboardInterrupt in there may leave the event's lock held. The thread then waits for it for
-ever, and no output and no reply comes any more. (Printing and displaying take no such locks.)
+One thing that the user's code calls must not be interrupted either: flushing stdout waits for ipykernel's output thread
+by a ``threading.Event``, and KeyboardInterrupt in there may leave the event's lock held. The thread then waits for the
+lock for ever, and no more output and no reply comes. (Printing and displaying take no such locks.)
 
-What still has to be stopped are the kernel's calls of other code: IPython's event hooks, user expressions, completion,
-comm handlers. If a press meets nothing of the above for the length of the grace period, KeyboardInterrupt is raised
-there; ipykernel and IPython catch it. Anywhere else in a request it may cost the reply: that takes a second press, a
-second or more after the first, by somebody who has nothing to lose.
+Other code that the kernel calls must be stopped too: IPython's event hooks, user expressions, completion, comm
+handlers. If a SIGINT has had no effect for the length of the grace period, KeyboardInterrupt is raised there, and
+ipykernel and IPython catch it. Anywhere else in a request it may lose the reply, so it is raised there only at a second
+SIGINT that comes a second or more after the first.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Guard"]
 
-# Seconds between two presses that say: whatever it costs.
+# Seconds: a second press this long after the first may lose the reply.
 _INSISTENCE = 1.0
 
 
@@ -74,7 +74,7 @@ class Guard(Outside):
         if self._kernel is not None:
             self._calls, self._request_code = _codes(shell, kernel)
         self._first_press = 0.0
-        # Interrupts what runs though no request does.
+        # Interrupts cells that run beside others, also between requests.
         self._press_peers: Callable[[], None] | None = None
 
     def begin(self, runner: NotebookRunner, in_charge: Callable[[], bool]) -> None:
@@ -94,8 +94,8 @@ class Guard(Outside):
             # On Windows: a thread of ipykernel's simulates SIGINT by this function, which wakes no loop.
             replace(parentpoller, "interrupt_main", lambda original: signal_main_thread)
         if hasattr(self._kernel, "_cancel_on_sigint"):
-            # Private, since ipykernel 5.2: cancels the awaiting cell from the outside, and loses the reply if the cell
-            # has not begun. Without it there is nothing to keep away.
+            # Private, since ipykernel 5.2: cancels the awaiting cell from outside, and loses the reply if the cell has
+            # not begun. If it is missing, there is nothing to prevent.
             replace(self._kernel, "_cancel_on_sigint", lambda original: self._leave_to_us(original, in_charge))
 
     def restore(self) -> None:
@@ -111,7 +111,7 @@ class Guard(Outside):
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def after_fork(self) -> None:
-        """In a child process: SIGINT is Python's again."""
+        """In a child process: restore Python's handler for SIGINT."""
         if self._guards() or handler_of(signal.SIGINT) == self._on_sigint_at_rest:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -126,21 +126,21 @@ class Guard(Outside):
         )
 
     def rests(self, handler: object) -> bool:
-        """Return whether *handler* stands while no code of the user's runs: ours, or none between requests."""
+        """Return whether *handler* is in place while no cell runs: one of ours, or SIG_IGN between requests."""
         return handler is signal.SIG_IGN or handler in (self._on_sigint, self._on_sigint_at_rest)
 
     def begin_peers(self, press: Callable[[], None]) -> None:
-        """Call *press* at SIGINT from now on, also between requests, where ipykernel ignores it."""
+        """From now on call *press* on SIGINT, also between requests, where ipykernel ignores it."""
         self._press_peers = press
         self._exchange(signal.SIG_IGN, self._on_sigint_at_rest)
 
     def end_peers(self) -> None:
-        """Call it no more."""
+        """Stop calling *press*."""
         self._press_peers = None
         self._exchange(self._on_sigint_at_rest, signal.SIG_IGN)
 
     def _exchange(self, present: Any, other: Any) -> None:
-        """Put *other* in the place of the handler that is there between requests, if that is *present*."""
+        """Replace the handler between requests by *other*, if it is *present*."""
         if self._before:  # a request goes on, which will put it back
             self._before = [other if handler == present else handler for handler in self._before]
         elif handler_of(signal.SIGINT) == present:
@@ -160,18 +160,18 @@ class Guard(Outside):
     def _begin_request(self, original: Callable[[], None], in_charge: Callable[[], bool]) -> Callable[[], None]:
         def pre_handler_hook() -> None:
             if not on_main_thread():
-                original()  # a subshell's: it has no signals
+                original()  # of a subshell, whose thread gets no signals
                 return
             self._request += 1
             self._pressed = self._sent = False
             watchdog.start()
             if not self._before:
                 self._forget_display()
-            # Another runner of cells (%autoawait trio) takes SIGINT over from Python's handler alone.
+            # Another runner of cells (%autoawait trio) takes SIGINT over only from Python's handler.
             handler = self._on_sigint if in_charge() else signal.default_int_handler
             before = signal.signal(signal.SIGINT, handler)
-            # Requests nest: a cell may run the kernel's next one (do_one_iteration). What the first one has found,
-            # ipykernel's own hook restores too, should we be unloaded before its end.
+            # Requests nest: a cell may run the kernel's next one (do_one_iteration). If the extension is unloaded
+            # before the end of the first one, ipykernel's own hook restores the handler that this one has found.
             if not self._before:
                 self._kernel.saved_sigint_handler = before
             self._before.append(before)
@@ -200,7 +200,7 @@ class Guard(Outside):
     def _run_code(self, original: Callable[..., Awaitable[bool]]) -> Callable[..., Awaitable[bool]]:
         def run_code(*args: Any, **kwargs: Any) -> Awaitable[bool]:
             code = original(*args, **kwargs)
-            # Not for the code of an awaiting cell, whose every step would pay for it.
+            # Not for the code of an awaiting cell: each of its steps would be slower.
             return self._let_through(code) if self._guards() else code
 
         return run_code
@@ -222,8 +222,8 @@ class Guard(Outside):
 
     def _leave_to_us(self, original: Callable[..., Any], in_charge: Callable[[], bool]) -> Callable[..., Any]:
         def cancel_on_sigint(future: Any) -> AbstractContextManager[object]:
-            # Also of a cell that code in the notebook's loop awaits: the handler there is that of the outer cell's run.
-            # Nor of one that runs beside others, for which no request's handler is in place.
+            # Ours are also a cell that code in the notebook's loop awaits, where the outer run's handler is in place,
+            # and a cell that runs beside others, for which no request's handler is.
             record = present_record()
             ours = self._guards() or Interrupt.owns(handler_of(signal.SIGINT)) or (record is not None and record.beside)
             return nullcontext() if in_charge() and ours else original(future)
@@ -258,7 +258,7 @@ class Guard(Outside):
         request = self._request
 
         def send_again() -> None:
-            """In the watchdog's thread: does the press meet nothing that it could end?"""
+            """In the watchdog's thread: send SIGINT again if the press has had no effect yet."""
             if self._pressed and self._request == request:
                 self._sent = True
                 signal_main_thread()
@@ -267,7 +267,7 @@ class Guard(Outside):
 
 
 def _codes(shell: Any, kernel: Any) -> tuple[set[CodeType], CodeType]:
-    """Return the code of what calls code that is not the kernel's own, and of what handles a request."""
+    """Return the code of the functions that call code of others, and of the function that handles a request."""
     methods = [type(shell.events).trigger, type(shell).user_expressions]
     methods += [getattr(type(kernel), name) for name in ("do_complete", "do_inspect")]
     methods += [getattr(type(kernel.comm_manager), name) for name in ("comm_open", "comm_msg", "comm_close")]
@@ -275,7 +275,7 @@ def _codes(shell: Any, kernel: Any) -> tuple[set[CodeType], CodeType]:
 
 
 def _runs(frame: FrameType | None, codes: Container[CodeType | None]) -> bool:
-    """Return whether *frame* is called, in the end, by one of *codes*."""
+    """Return whether one of *codes* has called *frame*, directly or indirectly."""
     while frame is not None:
         if frame.f_code in codes:
             return True

@@ -1,4 +1,4 @@
-"""The request that the kernel handles: whom its replies go to, and its status beside a cell that awaits."""
+"""The request that the kernel handles: where its replies go, and its status while a cell awaits."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ = [
 
 
 def idents_of(kernel: Any) -> Any:
-    """Return whom the replies to the present request of the shell channel go to."""
-    # Private: since ipykernel 6; on 7 by ContextVar, as the parent.
+    """Return the identities that replies to the present request of the shell channel are sent to."""
+    # Private: since ipykernel 6; in 7 it is in a ContextVar, as the parent is.
     return kernel._parent_ident["shell"]
 
 
 def display_failed(shell: Any) -> bool:
-    """Return whether the kernel takes the cell that ends next for one that has failed in what it has displayed."""
-    # Private: since ipykernel 7.1; without it there is no such thing.
+    """Return whether the kernel will report the cell that ends next as failed while its value was displayed."""
+    # Private: since ipykernel 7.1; before that a kernel never does so.
     return bool(getattr(shell, "_last_traceback_during_displayhook", False))
 
 
@@ -38,7 +38,7 @@ def set_display_failed(shell: Any, failed: bool) -> None:
 
 
 def is_aborting(kernel: Any) -> bool:
-    """Return whether a cell has failed, and those that were sent before it had are not to run."""
+    """Return whether a cell has failed, so that cells which were sent before that must not run."""
     # Private: since ipykernel 5; without it they run.
     return bool(getattr(kernel, "_aborting", False))
 
@@ -51,7 +51,7 @@ def abort(kernel: Any, stream: Any, request: dict[str, Any], idents: Any) -> Non
 
 @contextmanager
 def status_published(kernel: Any, request: dict[str, Any], cell: dict[str, Any]) -> Iterator[None]:
-    """Publish that *kernel* is busy with *request*, for the length of the block, and then with *cell*, which awaits."""
+    """Publish that *kernel* is busy with *request*, and after the block that it is busy with *cell*, which awaits."""
     publish(kernel, "busy", request)
     try:
         yield
@@ -63,9 +63,9 @@ def status_published(kernel: Any, request: dict[str, Any], cell: dict[str, Any])
 
 
 def flush() -> None:
-    """Send what was printed: before idle, after which front ends look for nothing more."""
+    """Send what was printed. Before "idle": front ends expect no more output after that."""
     for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):  # the user's, which may be anything
+        with suppress(Exception):  # the user may have replaced it by anything
             stream.flush()
 
 

@@ -10,6 +10,6 @@
 * :mod:`tasks_table`: the table that ``%atasks`` and ``ipyrunner.tasks()`` show.
 * :mod:`live`: ``%atasks --live``.
 * :mod:`tasks_tree`: the tree that ``%atasks tree`` shows.
-* :mod:`completion`: Tab completion of their lines.
+* :mod:`completion`: Tab completion in the lines of magics.
 * :mod:`timeit`: ``%time``, ``%timeit`` and ``%prun`` of code that awaits.
 """

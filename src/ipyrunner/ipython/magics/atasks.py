@@ -1,4 +1,4 @@
-"""``%atasks``: see, end and wait for the tasks of the notebook's loop."""
+"""``%atasks``: list, show, cancel and wait for the tasks of the notebook's loop."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from .tasks_tree import TaskTree
 
 __all__ = ["ACTIONS", "ATASKS", "TaskMagics", "table"]
 
-# So many tasks are looked at for deadlocks where a table of them is asked for.
+# How many tasks the table looks at for deadlocks.
 _MOST = 10_000
 
 ACTIONS = ("tree", "show", "cancel", "wait", "background")
@@ -64,7 +64,7 @@ def table(
 ) -> TaskTable:
     """Return the tasks of *runner* except *but*; with *ended* also the last ones that have ended. Makes no loop.
 
-    *deadlocks*: the table names them.
+    *deadlocks*: the table also lists deadlocks.
     """
     present = runner.present
     started = [] if present is None else present.tasks.started()
@@ -165,7 +165,7 @@ class TaskMagics(Magics):
 
             return None if running_loop() is None and show_live(self._runner, make_table) else make_table()
         if not has_audience(self.shell):
-            return make_table()  # nbconvert's HTML shows nothing where a widget was
+            return make_table()  # nbconvert's HTML shows no such widget
         try:
             from .live.view import LiveView
         except ImportError:
@@ -271,4 +271,4 @@ class TaskMagics(Magics):
             with suppress(BaseException):  # a task of the user's may raise anything, SystemExit too
                 call_graph(task, file=text)
             for line in text.getvalue().rstrip().splitlines():
-                print(short(line, 200))  # it has the names of tasks
+                print(short(line, 200))  # the names of tasks in it may be anything

@@ -31,11 +31,11 @@ class BackgroundCell:
     """A cell that runs in the background: ``await`` it, ``cancel()`` it, ask for its ``result()`` or ``exception()``.
 
     ``await`` returns the cell's value, or raises its exception. If the code that awaits it is interrupted or cancelled,
-    the cell goes on. ``task`` is the task itself. What is displayed of it is updated when the cell ends.
+    the cell goes on. ``task`` is the task itself. The display of this object is updated when the cell ends.
     """
 
     def __init__(self, task: asyncio.Task[Any], *, live: bool) -> None:
-        """*live*: the front end can update what it has displayed."""
+        """*live*: the front end can update a display."""
         self.task = task
         self._live = live
         self._began = time.monotonic()
@@ -73,7 +73,7 @@ class BackgroundCell:
         """Return the cell's exception, or None; InvalidStateError before its end, CancelledError if cancelled."""
         return self.task.exception()
 
-    # What asyncio.wait() and as_completed() need besides.
+    # These are for asyncio.wait() and as_completed().
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         """Return the notebook's loop."""
@@ -82,11 +82,11 @@ class BackgroundCell:
     def add_done_callback(
         self, callback: Callable[[asyncio.Task[Any]], object], *, context: contextvars.Context | None = None
     ) -> None:
-        """Have *callback* called with the task when the cell has ended."""
+        """Call *callback* with the task when the cell has ended."""
         self.task.add_done_callback(callback, context=context)
 
     def remove_done_callback(self, callback: Callable[[asyncio.Task[Any]], object]) -> int:
-        """Take *callback* back; return how often it was there."""
+        """Remove *callback*; return how many times it was there."""
         return self.task.remove_done_callback(callback)
 
     def __await__(self) -> Generator[Any, Any, Any]:
@@ -105,7 +105,7 @@ class BackgroundCell:
                 f"{short(self.name)} runs in the notebook's event loop, but this code runs in another one: await it "
                 "directly in a cell"
             )
-        # Not the task itself: who cancels the waiting does not mean the cell.
+        # Not the task itself: cancelling the waiting code must not cancel the cell.
         await asyncio.wait([self.task])
         return self.task.result()
 

@@ -1,8 +1,8 @@
 """Tab completion of the magics: options, actions, and the numbers and names of tasks.
 
-IPython has hooks for it (``set_hook("complete_command")``), but with jedi, which is its default, the names that jedi
-finds in the line as Python code (``--ti`` is ``- - time``) come first. So the two public methods that front ends call
-are replaced, and where this module knows what may follow, it alone answers.
+IPython has hooks for it (``set_hook("complete_command")``). But with jedi, its default, names that jedi finds in the
+line as Python code (``--ti`` is ``- - time``) come first. So the two public methods that front ends call are replaced,
+and where this module knows what may follow, only its own completions are shown.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .atasks import ACTIONS, ATASKS
 __all__ = ["install"]
 
 _LINE = re.compile(r"\s*(?:[\w., ]+=\s*)?(%{0,2})(arun|arunner|atasks)\s+(.*)")
-# What needs no quotes.
+# A name that needs no quotes.
 _PLAIN = re.compile(r"[\w.\[\]-]{1,60}")
 _MOST = 100
 
@@ -46,7 +46,7 @@ class _MagicCompletion:
         self._runner = extension.runner
 
     def rich(self, original: Callable[..., Iterator[Completion]], text: str, offset: int) -> Iterator[Completion]:
-        """Be ``Completer.completions``, which kernels and prompts call: *text* is the cell, *offset* in it."""
+        """Replace ``Completer.completions``, which kernels and prompts call; the cursor is at *offset* in *text*."""
         word, matches = self._complete(text[:offset].rpartition("\n")[2])
         if not matches:
             return original(text, offset)
@@ -55,13 +55,13 @@ class _MagicCompletion:
     def plain(
         self, original: Callable[..., Any], text: str, line: str | None = None, cursor_pos: int | None = None
     ) -> Any:
-        """Be ``shell.complete``: for kernels that ask for no details."""
+        """Replace ``shell.complete``, for kernels that ask for no details."""
         word, matches = self._complete((line or "")[:cursor_pos])
         return (word, matches) if matches else original(text, line, cursor_pos)
 
     def _complete(self, before: str) -> tuple[str, list[str]]:
-        """Return the word that the cursor is in, and what it may become; nothing if IPython is to answer."""
-        with suppress(Exception):  # a key that is pressed: there is nobody to show an error to
+        """Return the word at the cursor, and its completions; none if IPython is to complete it."""
+        with suppress(Exception):  # while the user types, an error cannot be shown
             if (found := _LINE.fullmatch(before)) is not None and self._is_magic(found[1], found[2]):
                 *words, word = re.split(r"\s+", found[3])
                 matches = self._candidates(found[1] + found[2], words, word)
@@ -87,7 +87,7 @@ class _MagicCompletion:
         return self._tasks(plain[0]) if plain and plain[0] in ACTIONS else [] if plain else list(ACTIONS)
 
     def _tasks(self, action: str) -> list[str]:
-        """Return names, numbers and ``all``, of the tasks that *action* is for."""
+        """Return the names and numbers of tasks that *action* is for, and ``all``."""
         if action == "tree":
             return []
         present = self._runner.present

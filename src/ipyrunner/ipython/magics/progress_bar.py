@@ -47,7 +47,7 @@ class Progress:
 
     def __enter__(self) -> Progress:
         self._brood.__enter__()
-        # A total, though nothing is known yet: without one tqdm makes the widget a square of 20 pixels, always full.
+        # With a total, though it is not known yet: without one tqdm's widget is a square of 20 pixels, always full.
         self._bar = self._bar_class(total=1, leave=False, bar_format=_FORMAT, desc="tasks", miniters=0, mininterval=0)
         self._update()
         return self

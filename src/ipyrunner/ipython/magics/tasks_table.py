@@ -21,15 +21,15 @@ from ...aio.tasks.task_records import Ended, Started, state_of
 
 __all__ = ["TaskInfo", "TaskTable", "age", "asyncios", "ending", "few", "place", "quick_state", "state_now", "states"]
 
-# So many rows are shown, and so many of one kind: those that are alike are counted.
+# How many rows are shown, and how many of one kind: further tasks are only counted.
 _ROWS = 20
 _ALIKE = 5
 # Characters of a line of code.
 _LINE = 200
-# The interesting ones first.
+# States in the order of the table, the interesting ones first.
 _ORDER = ("failed", "cancelling", "running", "ready", "waiting", "cancelled", "done")
 _ENDINGS = {"done": "ended without an error", "cancelled": "was cancelled"}
-# What asyncio's functions wait for, in words; the others are called by their names.
+# What asyncio's functions wait for, in words; for others their names are shown.
 _WORDS = {
     "Lock.acquire": "a Lock",
     "Event.wait": "an Event",
@@ -138,7 +138,7 @@ class TaskTable(Sequence[TaskInfo]):
         return "\n".join(lines + rest)
 
     def _html(self) -> str:
-        # No colours and no borders of our own: the front end's style of tables is right in light and in dark.
+        # No colours and borders: the front end's style for tables fits its light and its dark theme.
         rows, rest = self._rows()
         if not rows:
             return "<p>no tasks</p>"
@@ -173,7 +173,7 @@ class TaskTable(Sequence[TaskInfo]):
 
 
 def states(task: asyncio.Task[Any]) -> str:
-    """Return the state of *task* and what it has ended with. Does not count as somebody's having asked for it."""
+    """Return the state of *task*, and its error if it has failed. The exception does not count as retrieved."""
     state = state_now(task)
     exc = exception_of(task) if state == "failed" else _cells_error(task) if state == "done" else None
     return state if exc is None else f"failed: {describe(exc)}"
@@ -186,8 +186,8 @@ def ending(task: asyncio.Task[Any]) -> str:
 
 
 def _cells_error(task: asyncio.Task[Any]) -> BaseException | None:
-    """Return what the code of a cell, which *task* has run, has failed with: IPython puts it into the cell's result."""
-    with suppress(BaseException):  # a task of the user's, which may be anything
+    """Return the error of a cell that *task* has run, or None: IPython puts it into the cell's result."""
+    with suppress(BaseException):  # a user's task may be anything
         result = task.result()
         if type(result) is ExecutionResult:
             error: BaseException | None = result.error_in_exec or result.error_before_exec
@@ -196,7 +196,7 @@ def _cells_error(task: asyncio.Task[Any]) -> BaseException | None:
 
 
 def few(names: Sequence[str]) -> str:
-    """Return the first of *names* in brackets, to be put behind their number."""
+    """Return the first of *names* in brackets, to be put after their number."""
     return f" ({', '.join(sorted(names)[:5])}{', ...' if len(names) > 5 else ''})" if names else ""
 
 
@@ -206,8 +206,8 @@ def place(step: Step, name_file: Callable[[str], str], *, width: int = _LINE) ->
 
 
 def asyncios(task: asyncio.Task[Any]) -> str:
-    """Return what the function of asyncio's waits for that *task* is in."""
-    with suppress(BaseException):  # what it holds may be of a class of the user's
+    """Return in words what *task* waits for in a function of asyncio's; empty if it is in none."""
+    with suppress(BaseException):  # a queue may be of a user's class
         if (call := calls_asyncio(task)) is not None:
             function, subject = call
             if function == "sleep" and type(subject) in (int, float):
@@ -220,7 +220,7 @@ def asyncios(task: asyncio.Task[Any]) -> str:
 
 
 def age(seconds: float | None) -> str:
-    """Return a time as people read it."""
+    """Return a duration as text, such as "1 min 05 s"; "-" if it is not known."""
     if seconds is None:
         return "-"
     if seconds < 60:
@@ -231,7 +231,7 @@ def age(seconds: float | None) -> str:
 
 
 def state_now(task: asyncio.Task[Any]) -> str:
-    """Return the state of *task*; of one that has not ended running, cancelling, ready or waiting."""
+    """Return the state of *task*; if it has not ended, that is running, cancelling, ready or waiting."""
     if is_done(task):
         return state_of(task)
     try:

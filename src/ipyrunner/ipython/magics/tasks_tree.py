@@ -20,12 +20,12 @@ from .tasks_table import age, asyncios, place, state_now
 
 __all__ = ["TaskTree"]
 
-# So many lines are shown; so many branches of one kind where there are more than _FEW; and so deep.
+# How many lines are shown; how many branches of one kind, if there are more than _FEW branches; how deep the tree is.
 _LINES = 60
 _ALIKE = 5
 _FEW = 20
 _DEEPEST = 20
-# So many kinds of branches are counted, and names of tasks that one waits for are listed.
+# How many kinds of branches are counted; how many names of tasks that one waits for are listed.
 _KINDS = 3
 _NAMES = 3
 # Characters of a line of code.
@@ -34,7 +34,7 @@ _NO_CELL = "no cell"
 
 
 class _Place(NamedTuple):
-    """Where a line of the tree is: what stands before it, and before those below it; and how deep it is."""
+    """Where a line of the tree is: the text before it, the text before the lines below it, and its depth."""
 
     before: str = ""
     below: str = ""
@@ -49,7 +49,7 @@ class _Place(NamedTuple):
 class TaskTree:
     """The tasks of a loop as they are when it is made, shown as text that stays short. Keeps none of them.
 
-    *mains*: those that run the cells that somebody waits for.
+    *mains*: the main tasks of the cells that still run.
     """
 
     def __init__(
@@ -78,10 +78,10 @@ class _Drawing:
         self._entries = {id(entry.task): entry for entry in entries}
         self._mains = set(map(id, mains))
         self._waits = Waits([entry.task for entry in entries])
-        # The tasks below each, and the places where one is that stands elsewhere.
+        # The tasks below each task; and those that it waits for too, but that are shown elsewhere.
         self._below: dict[int, list[int]] = {}
         self._again: dict[int, list[int]] = {}
-        # What each wait is for, sorted: that of a gather is the same for all who await it.
+        # The tasks of each Wait, sorted: all that await a gather share one Wait.
         self._sorted: dict[int, list[asyncio.Task[Any]]] = {}
         cells = self._cells(self._plant())
         self._shown = 0
@@ -95,16 +95,16 @@ class _Drawing:
     # -- its form
 
     def _plant(self) -> list[int]:
-        """Put each task below the first one that waits for it; return those that stand below none, in their order."""
+        """Put each task below the first one that waits for it; return those that are below none, in their order."""
         waits = {
             id(others): (entry.task, others) for entry in self._entries.values() if (others := self._others(entry.task))
         }
         waited_for = {id(other) for task, others in waits.values() for other in others if other is not task}
-        # Those that a wait is for stand below the first who waits for them.
+        # By the list of tasks that a Wait is for: those that are placed below the first waiter.
         planted: dict[int, list[int]] = {}
         roots: list[int] = []
         placed: set[int] = set()
-        # In a circle each is waited for: the one that has started first stands for them.
+        # In a circle each task is waited for: the one that has started first is the root.
         for start in (*(task for task in self._entries if task not in waited_for), *self._entries):
             if start in placed:
                 continue
@@ -130,7 +130,7 @@ class _Drawing:
         return roots
 
     def _others(self, task: asyncio.Task[Any]) -> list[asyncio.Task[Any]]:
-        """Return the tasks that *task* waits for: a group's are a set."""
+        """Return the tasks that *task* waits for, sorted, since a group's are a set."""
         wait = self._waits.of(task)
         if wait is None:
             return []
@@ -143,7 +143,7 @@ class _Drawing:
         return math.inf if entry is None else entry.number
 
     def _cells(self, roots: list[int]) -> dict[str, list[int]]:
-        """Return the roots by the cells that have started them, those of none last."""
+        """Return the roots by the cells that have started them; those of no cell come last."""
         cells: dict[str, list[int]] = {}
         for root in sorted(roots, key=lambda root: self._entries[root].number):
             origin = origin_of(task_context(self._entries[root].task))
@@ -195,7 +195,7 @@ class _Drawing:
         self._shown += counted.total()
 
     def _selected(self, tasks: list[int]) -> tuple[list[int], Counter[tuple[str, str]]]:
-        """Return those that are shown, and how many of which kind are not."""
+        """Return the tasks that are shown, and how many of each kind are not."""
         if len(tasks) <= _FEW:
             return tasks, Counter()
         kinds: Counter[tuple[str, str]] = Counter()

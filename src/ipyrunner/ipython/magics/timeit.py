@@ -2,7 +2,7 @@
 
 IPython's magics do all the work. They ask the shell to transform their source and to compile it, and for the length of
 one call the shell answers with code that runs on the notebook's loop. ``%time`` and ``%prun`` measure one blocking run;
-the loop of ``%timeit`` is inside the run: an ``await`` costs there what it costs in a cell.
+the loop of ``%timeit`` is inside the run: an ``await`` takes as long there as in a cell.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ __all__ = ["install"]
 
 _MAGICS = ("time", "timeit", "prun")
 _MAY_AWAIT = re.compile(r"\b(await|async)\b")
-# In the user's namespace from the moment that IPython is given code which calls it until that code runs.
+# A name in the user's namespace, from when IPython is given code that calls it until that code runs.
 _NAME = "__ipyrunner_blocking__"
 
 
 def install(extension: Installation) -> None:
     """Put the part in place."""
-    # Private, since IPython 7.32: every call of a magic looks it up there. In the table of magics ours would make
-    # IPython 9 import its own, which it does when they are first looked up. Without it the magics are IPython's.
+    # Private, since IPython 7.32: every call of a magic finds it by this method. The table of magics cannot be used:
+    # IPython 9 imports its own when they are first looked up there. Without this method the magics are IPython's.
     if hasattr(extension.shell, "_find_with_lazy_load"):
         finding = _Finding(extension)
         extension.replace(extension.shell, "_find_with_lazy_load", lambda find: partial(finding.find, find))
 
 
 class _Finding:
-    """What the shell finds when it looks for one of the magics."""
+    """Finds the magics for the shell."""
 
     def __init__(self, extension: Installation) -> None:
         self._shell: Any = extension.shell
         self._runner, self._in_charge = extension.runner, extension.in_charge
 
     def find(self, find: Callable[[str, str], Any], kind: str, magic_name: str) -> Any:
-        """Return the magic, by way of *find*, which is IPython's."""
+        """Return the magic that IPython's *find* finds, wrapped if it is one of these."""
         original = find(kind, magic_name)
         return self._wrap(magic_name, original) if original is not None and magic_name in _MAGICS else original
 
@@ -69,7 +69,7 @@ class _Finding:
 
 
 class _Call:
-    """One call of a magic: in the place of the shell's compiler, and its ``transform_cell``, until the code runs."""
+    """One call of a magic: replaces the shell's compiler and its ``transform_cell`` until the code runs."""
 
     def __init__(self, shell: Any, runner: NotebookRunner, name: str, line: str, cell: str | None, scope: Any) -> None:
         self._shell, self._runner, self._name, self._scope = shell, runner, name, scope
@@ -81,7 +81,7 @@ class _Call:
         self._replacement = Replacement(shell, "transform_cell", lambda stock: partial(self._transform, stock))
 
     def undo(self) -> None:
-        """Give the shell back. Idempotent."""
+        """Restore the shell. Idempotent."""
         self._replacement.restore()
         if self._shell.compile is self:
             self._shell.compile = self._compiler
@@ -99,7 +99,7 @@ class _Call:
         return self._stand_in(text) if self._awaits else transformed
 
     def _place(self, source: str, transformed: str) -> str:
-        """Put the code on the lines where the user sees it, and let tracebacks know them."""
+        """Put the code on the lines where the user sees it, and register them for tracebacks."""
         # IPython drops empty lines at the beginning. What %%prun transforms has the line of the magic in it.
         above = source[: len(source) - len(source.lstrip())].count("\n")
         above += self._title is not None and self._name != "prun"
@@ -113,10 +113,10 @@ class _Call:
         try:
             return bool(self._compile(text, "exec").co_flags & inspect.CO_COROUTINE)
         except (SyntaxError, ValueError, MemoryError, RecursionError):
-            return False  # IPython says so
+            return False  # IPython will report the error
 
     def _stand_in(self, text: str) -> str | CodeType:
-        """Return what IPython's magic is to compile and to run."""
+        """Return the code that IPython's magic compiles and runs instead."""
         if running_loop() is not None:
             magic = f"%{self._name}" if self._title is None else f"%%{self._name}"
             raise UsageError(
@@ -130,7 +130,7 @@ class _Call:
         last = [self._compile(ast.Expression(nodes.pop().value), "eval")] if isinstance(nodes[-1], ast.Expr) else []
         codes = [self._compile(ast.Module(nodes, []), "exec"), *last]
         self._shell.user_ns[_NAME] = lambda: self._run(codes)
-        # %prun runs what it gets. Tracebacks are shown without the frames of our files.
+        # %prun runs code objects as they are. Tracebacks are shown without frames of our files.
         return compile(f"{_NAME}()", __file__, "exec") if self._name == "prun" else f"{_NAME}()"
 
     def _compile(self, source: Any, mode: str) -> Any:
@@ -151,9 +151,9 @@ class _Call:
         return getattr(self._compiler, name)
 
     def _drive(self, inner: Any) -> Callable[..., float]:
-        """As the decorator of the measuring function: run it, the loop of its repetitions included."""
+        """Decorate the measuring function, an async one: run it, with the loop of its repetitions, as one run."""
         self.undo()
-        # To tracebacks this is the code of a cell, not a function whose source begins with a def.
+        # So that tracebacks show it as the code of a cell, and not as a function whose source begins with a def.
         inner.__code__ = inner.__code__.replace(co_name="<module>")
         return lambda _it, _timer: self._runner.run(inner(_it, _timer))
 

@@ -1,4 +1,4 @@
-"""Where a callback is that holds the loop: a thread looks at the frames of the loop's, and the loop pays nothing.
+"""Where a callback that holds the loop is: a thread looks at the frames of the loop's thread, which does not slow down.
 
 C code that keeps the GIL keeps the thread from looking.
 """
@@ -22,7 +22,7 @@ _PAUSE = 0.005
 
 
 class BusyPlaces:
-    """Note where the callbacks of *recorder* are that take long, until :meth:`stop`."""
+    """Record where the long callbacks of *recorder* are, until :meth:`stop`."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
@@ -57,10 +57,10 @@ class BusyPlaces:
             del present
 
     def _is_in(self, present: Open, frame: FrameType | None) -> bool:
-        """Return whether the thread is in *present*: an exception may have ended it, and nobody was told.
+        """Return whether the thread is in *present*: an exception may have ended that without an event.
 
-        Where its frame is not to be found, it is on the stack of another greenlet, or beyond a generator that has
-        paused meanwhile; unless the loop is.
+        If its frame is not found, and the loop is not at rest, it is on the stack of another greenlet, or beyond a
+        generator that has paused meanwhile.
         """
         is_at_rest = not self._recorder.loop.is_running()
         while frame is not None:

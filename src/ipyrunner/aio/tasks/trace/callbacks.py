@@ -1,4 +1,4 @@
-"""What tells the recorder on asyncio's own loops: each call of a callback, and each ``call_soon`` of a task's step.
+"""Tell the recorder of each call of a callback, and each ``call_soon`` of a task's step, on asyncio's own loops.
 
 Both are Python functions of asyncio: ``Handle._run`` and ``BaseEventLoop.call_soon``. Other loops of the process run
 them too, the kernel's among them.
@@ -60,12 +60,12 @@ class Callbacks:
 
     @property
     def is_on(self) -> bool:
-        """Whether it tells anything, so far as is known."""
+        """Whether the recorder is told anything, so far as is known."""
         return self._events.is_on
 
     def check(self) -> str:
-        """Return why something was not told; nothing if all was."""
+        """Return why the recorder was not told everything; empty if it was."""
         return self._events.check()
 
     def watch(self, task: asyncio.Task[Any]) -> None:
-        """Every task's steps are callbacks."""
+        """Do nothing: the steps of all tasks are callbacks."""

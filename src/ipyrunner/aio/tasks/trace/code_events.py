@@ -1,10 +1,10 @@
 """Call functions when the frames of given code objects begin or go on, and when they end or pause.
 
-Nothing is patched, and all other code runs as it does, on Python 3.12 and later: the events of ``sys.monitoring`` are
-local to the code objects. Two of them cannot be: that a coroutine goes on with an exception, and that an exception
-leaves it. They are on, for all code, where coroutines are watched; raising costs a little more then.
+Nothing is patched, and on Python 3.12 and later other code does not get slower: the events of ``sys.monitoring`` are
+local to the code objects. Two of them cannot be local: a coroutine goes on with an exception, or an exception leaves
+it. Where coroutines are watched, these are on for all code, and raising takes a little longer.
 
-Python 3.11 has no ``sys.monitoring``. There a profile function of the thread does it, which costs every call.
+Python 3.11 has no ``sys.monitoring``. There a profile function of the thread does it, which slows every call down.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _On = Callable[[FrameType], object]
 
 
 class CodeEvents:
-    """The events of some code objects, on this thread on Python 3.11, on all threads since. The functions do not raise.
+    """The events of some code objects, on this thread on Python 3.11, on all threads since. Functions must not raise.
 
     *coroutines*: the code is of coroutines, which pause and go on.
     """
 
     def __init__(self, *, coroutines: bool = False) -> None:
-        # By id: the code of a cell that is run again is equal to that of before, whatever the file, and another one.
+        # By id: if a cell is run again its code is another object, but equal to the one before, whatever the file.
         self._codes: dict[int, CodeType] = {}
         self._enter: dict[int, _On] = {}
         self._leave: dict[int, _On] = {}
@@ -69,7 +69,7 @@ class CodeEvents:
                 )
             get_frame, entering, leaving = sys._getframe, self._enter.get, self._leave.get
 
-            # In local variables all that they need: they are called for each callback of the loop.
+            # All that these need is in local variables, since they are called for each callback of the loop.
 
             def on_enter(code: CodeType, offset: object, exception: object = None) -> None:
                 enter = entering(id(code))
@@ -152,9 +152,9 @@ class CodeEvents:
             self.is_on = True
 
         def check(self) -> str:
-            """Return why events are missing; nothing if none are. They come again, if nobody else wants them.
+            """Return why events are missing; nothing if none are. Put the profile function back if there is none.
 
-            Python takes a profile function away that an interrupt comes into, and a profiler takes its place.
+            Python removes a profile function in which an interrupt is raised, and a profiler replaces it.
             """
             if self._profile is None or threading.get_ident() != self._thread:
                 return ""
@@ -176,4 +176,4 @@ class CodeEvents:
             self._forget()
 
         def _set(self, code: CodeType, leaves: bool) -> None:
-            """All code is profiled."""
+            """Do nothing: all code is profiled."""

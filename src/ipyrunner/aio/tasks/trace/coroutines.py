@@ -1,4 +1,4 @@
-"""What tells the recorder on loops that are not written in Python (uvloop): each step of a task's coroutine.
+"""Tell the recorder of each step of a task's coroutine, on loops that are not written in Python (uvloop).
 
 The events are local to the code of the outermost coroutine of each task. Other callbacks are not seen, nor when a task
 is made ready. What a task waits for is not known yet when its coroutine pauses: a callback looks a moment later.
@@ -28,7 +28,7 @@ class Coroutines:
 
     def start(self) -> None:
         """Begin. RuntimeError if that is not possible at the moment."""
-        self._events.watch(self._recorder.cells, self._enter, self._leave)  # nobody lists it between two cells
+        self._events.watch(self._recorder.cells, self._enter, self._leave)  # all_tasks() omits it between two cells
         self._events.start()
         task = asyncio.current_task(self._recorder.loop)
         frame = getattr(coro_of(task), "cr_frame", None)
@@ -41,15 +41,15 @@ class Coroutines:
 
     @property
     def is_on(self) -> bool:
-        """Whether it tells anything, so far as is known."""
+        """Whether the recorder is told anything, so far as is known."""
         return self._events.is_on
 
     def check(self) -> str:
-        """Return why something was not told; nothing if all was."""
+        """Return why the recorder was not told everything; empty if it was."""
         return self._events.check()
 
     def watch(self, task: asyncio.Task[Any]) -> None:
-        """Tell of the steps of *task* from now on."""
+        """Tell the recorder of the steps of *task* from now on."""
         coro = coro_of(task)
         if type(coro) is CoroutineType:
             self._events.watch(coro.cr_code, self._enter, self._leave)

@@ -1,4 +1,4 @@
-"""What runs, and what is awaited, in words and places; no code of the user's is asked for them."""
+"""Names of callbacks, and places where tasks wait, found without running user code."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from .records import Place
 
 __all__ = ["Places", "callback_name", "class_name", "was_cancelled"]
 
-# What this package does in the loop.
+# The name of all callbacks of this package.
 _OWN = "ipyrunner"
 
-# What a class is called, whatever the class of the class makes of being asked.
+# The name of a class, whatever a metaclass makes of ``__name__``.
 class_name: Callable[[type], str] = vars(type)["__name__"].__get__
 
 
 def callback_name(callback: Any) -> str:
-    """Return what a callback is called."""
+    """Return the name of a callback."""
     for _ in range(10):
         if type(callback) is not functools.partial:
             break
@@ -39,17 +39,17 @@ def callback_name(callback: Any) -> str:
     if kind is BuiltinMethodType:
         name: str = callback.__name__
         return name
-    call = vars(type)["__dict__"].__get__(kind).get("__call__")  # no code of the user's is asked
+    call = vars(type)["__dict__"].__get__(kind).get("__call__")  # runs no user code
     if type(call) is FunctionType and call.__code__.co_filename.startswith(OURS):
         return _OWN
     return class_name(kind)
 
 
 class Places:
-    """The innermost line of the user's own that a task waits in; the innermost of all if there is none of theirs."""
+    """The innermost line of user code that a task waits in; the innermost line of all if there is no user code."""
 
     def __init__(self) -> None:
-        # Of each file: 0 of this package, 1 of a library, 2 of the user's.
+        # For each file: 0 this package, 1 a library, 2 user code.
         self._kinds: dict[str, int] = {}
 
     def of(self, task: asyncio.Task[Any]) -> Place | None:

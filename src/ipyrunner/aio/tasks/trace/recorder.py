@@ -1,8 +1,8 @@
-"""The recorder of one loop: it is told what begins and ends, and keeps for each recording what that wants to know.
+"""The recorder of one loop: it is told what begins and ends, and passes each run on to the recordings.
 
-It holds no task: a lane has a weak reference, and a callback is held while it runs. What keeps a loop's frames from
-being told (an exception out of ``Handle._run``) is found at the next event: then what is not on the stack has ended,
-at the time that it was last seen to be there.
+It holds no task: a lane has a weak reference, and a callback is held only while it runs. If the end of a run is not
+told (an exception out of ``Handle._run``), this is noticed at the next event: a run that is no longer on the stack
+ended when it was last seen there.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from .records import Lane, Pending
 __all__ = ["INTERRUPT", "Recorder", "keys"]
 
 INTERRUPT = "the interrupt"
-# What holds the loop, if most of the time is its.
+# The place of a long run that the garbage collector has taken most of.
 COLLECTOR = "the garbage collector"
 _SIGINT = os.path.dirname(handlers.__file__) + os.sep
 
-# The blocks whose tasks are recorded, in the Context that starts them: small objects, which stay in it.
+# The keys of the blocks whose tasks are recorded, in the Context that starts them: small objects, which stay in it.
 keys: contextvars.ContextVar[tuple[object, ...]] = contextvars.ContextVar("ipyrunner traces", default=())
 
 
@@ -51,7 +51,7 @@ class _Ref(weakref.ref[Any]):
 
 
 class Open:
-    """What runs at the moment, in which frame; *before* is what Run has on the time before it."""
+    """What runs at the moment, and in which frame; *before*: the fields of ``Run`` about the time before it."""
 
     __slots__ = ("before", "begin", "callback", "collecting", "frame", "inside", "lane", "places", "seen", "task")
 
@@ -61,16 +61,16 @@ class Open:
     callback: object
     before: Any
     begin: int
-    # When its frame was there for certain, last.
+    # When its frame was last certainly there.
     seen: int
     inside: bool
-    # Where it was seen, if it takes long; and how long the garbage collector took.
+    # Where it was seen, if it takes long; and how long the garbage collector took in it.
     places: Counter[tuple[CodeType, int]] | None
     collecting: int
 
 
 class Recorder:
-    """Record what *loop* does, on its thread, for all :attr:`recordings`. None of what is told raises."""
+    """Record what *loop* does, on its thread, for all :attr:`recordings`. Methods that are told events never raise."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, cells: CodeType) -> None:
         """*cells*: the code of the coroutine of the task that awaits the cells."""
@@ -79,21 +79,21 @@ class Recorder:
         self.thread = threading.get_ident()
         self.recordings: list[Recording] = []
         self.stack: list[Open] = []
-        # By the id of the task, as long as it is there.
+        # By the id of the task, as long as the task exists.
         self._lanes: dict[int, Lane] = {}
         self._count = 0
         self._places = Places()
-        # Steps that were told to have ended, of tasks that do not wait yet; and whether somebody will look.
+        # Steps that have ended, of tasks whose wait is not known yet; and whether a look at these is scheduled.
         self._unresolved: list[tuple[Lane, int]] = []
         self._due = False
-        # Since when the garbage collector works.
+        # Since when the garbage collector has been working.
         self._collecting: int | None = None
         self._context = contextvars.Context()
 
     # -- lanes
 
     def lane_of(self, task: asyncio.Task[Any]) -> Lane | None:
-        """Return the lane of the task, which is made now if there is none; None of one that cannot be referred to."""
+        """Return the lane of the task, made now if there is none; None if the task allows no weak reference."""
         return self._lanes.get(id(task)) or self._make_lane(task)
 
     def _make_lane(self, task: asyncio.Task[Any]) -> Lane | None:
@@ -106,7 +106,7 @@ class Recorder:
         now = perf_counter_ns()
         self._count += 1
         lane = Lane(self._count, ref, now)
-        # Of a class of its own.
+        # The task of all cells has a class of its own.
         lane.is_cells = type(task) is not asyncio.Task and getattr(coro_of(task), "cr_code", None) is self.cells
         if not has_begun(task):
             lane.created, lane.created_by = now, self._runs()
@@ -132,7 +132,7 @@ class Recorder:
             recording.vanished(lane)
 
     def on_new(self, task: asyncio.Task[Any], context: contextvars.Context | None = None) -> None:
-        """Take in a task that was started just now."""
+        """Record a task that was started just now."""
         try:
             lane = self.lane_of(task)
             if lane is not None and lane.ended is None:
@@ -144,7 +144,7 @@ class Recorder:
             return
 
     def adopt(self, task: asyncio.Task[Any]) -> Lane | None:
-        """Take in a task that was there before; return its lane."""
+        """Record a task that was started before; return its lane."""
         known = id(task) in self._lanes
         lane = self.lane_of(task)
         if lane is not None and not known and all(each.lane is not lane for each in self.stack):
@@ -155,7 +155,7 @@ class Recorder:
     # -- what runs
 
     def begin(self, frame: FrameType, task: asyncio.Task[Any] | None, callback: object) -> None:
-        """Take in that a step of *task*, or else *callback*, begins, and ends when *frame* does."""
+        """Record the begin of a step of *task*, or else of *callback*, which ends when *frame* does."""
         try:
             if self.stack and not self._is_inside(frame):
                 self._settle(frame)
@@ -174,7 +174,7 @@ class Recorder:
             return
 
     def end(self, frame: FrameType, *, later: bool = False) -> None:
-        """Take in that what has begun in *frame* has ended; *later*: what its task waits for is not known yet."""
+        """Record the end of what began in *frame*; *later*: what its task waits for is not known yet."""
         stack = self.stack
         try:
             if not stack:
@@ -199,7 +199,7 @@ class Recorder:
             lane.since, lane.place, lane.waits_for = now, None, None
             if later:
                 self._look_later(lane, now)
-            elif lane.ready is None:  # else it is to go on at once
+            elif lane.ready is None:  # else the task is ready to go on at once
                 self._look(lane, each.task, now)
         for recording in self.recordings:
             recording.add(run)
@@ -217,7 +217,7 @@ class Recorder:
         return (lane, name, since, at, waits_for, ready, woken_by, cancel, begin, now, place, each.inside, depth)
 
     def _is_inside(self, frame: FrameType | None) -> bool:
-        """Return whether what runs, so far as is known, has called *frame*."""
+        """Return whether the run that is known to be the innermost has called *frame*."""
         outer = self.stack[-1].frame
         frame = None if frame is None else frame.f_back
         while frame is not None:
@@ -231,20 +231,20 @@ class Recorder:
             self._close(self.stack[-1].seen)
 
     def settle_at_rest(self) -> None:
-        """If the loop does not run, nothing is in it, whatever was told."""
+        """If the loop does not run, end all runs: the end of some was not told."""
         while self.stack and not self.loop.is_running():
             with suppress(Exception):  # a task of the user's own, which may be anything
                 self._close(self.stack[-1].seen)
 
     def _runs(self) -> int | str | None:
-        """Return what runs: the number of a lane, or the name of a callback."""
+        """Return what runs now: the number of a lane, or the name of a callback."""
         if not self.stack:
             return None
         lane = self.stack[-1].lane
         return callback_name(self.stack[-1].callback) if lane is None else lane.number
 
     def on_collection(self, phase: str, info: object) -> None:
-        """Be called by the garbage collector, which holds up whatever runs."""
+        """Record how long the garbage collector interrupts what runs. A callback of ``gc.callbacks``."""
         if self.stack and threading.get_ident() == self.thread:
             now, since = perf_counter_ns(), self._collecting
             self._collecting = now if phase == "start" else None
@@ -292,7 +292,7 @@ class Recorder:
     # -- what makes a task ready
 
     def ready(self, frame: FrameType) -> None:
-        """Take in that ``call_soon`` begins in *frame*."""
+        """Record that ``call_soon`` begins in *frame*."""
         try:
             loop, callback, arguments = scheduled_in(frame)
             if loop is not self.loop or (task := stepped_by(callback)) is None:
@@ -306,13 +306,13 @@ class Recorder:
             lane.woken_by = self._runs()
             if arguments and was_cancelled(arguments[0]):
                 who = self._canceller(frame, arguments[0])
-                # In its own step, if it was cancelled while it ran or was ready: by whom is not known then.
+                # In its own step, if it was cancelled while it ran or was ready: then it is not known by what.
                 lane.cancel = lane.cancelled_by = "" if who is None or who == lane.number else who
         except Exception:
             return
 
     def _canceller(self, frame: FrameType | None, future: Any) -> int | str | None:
-        """Return who has cancelled *future*, by whose end a task is woken."""
+        """Return what has cancelled *future*, whose end wakes a task."""
         for each in (future, *gathered_by(future)):
             if is_task(each) and (lane := self._lanes.get(id(each))) is not None and lane.cancelled_by is not None:
                 return lane.cancelled_by
@@ -326,7 +326,7 @@ class Recorder:
     # -- the beginning and the end
 
     def close(self, recording: Recording) -> None:
-        """End *recording*: what runs now counts as far as it has come."""
+        """End *recording*: a run that goes on counts up to now."""
         self.settle_at_rest()
         now = perf_counter_ns()
         self._look_now()
@@ -344,7 +344,7 @@ class Recorder:
         self.stack.clear()
 
     def pending(self, recording: Recording) -> list[Pending]:
-        """Return what the tasks of *recording* wait for that have not ended."""
+        """Return the tasks of *recording* that have not ended, and what they wait for."""
         running = [each.lane for each in self.stack]
         found = []
         for lane in [*self._lanes.values()]:

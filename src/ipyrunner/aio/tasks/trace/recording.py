@@ -1,4 +1,4 @@
-"""What one who wants to know has got: the last runs, and totals of all since its beginning."""
+"""One recording: the last runs, and totals of all runs since its beginning."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .records import Lane, Pending, Run
 
 __all__ = ["BLOCK", "MOST", "Block", "Recording"]
 
-# So many runs are kept, the last ones.
+# How many runs are kept, the last ones.
 MOST = 100_000
-# Nanoseconds: what holds the loop for so long is marked.
+# Nanoseconds: a run that holds the loop for this long is marked.
 BLOCK = 50_000_000
 
 
 class Block(NamedTuple):
-    """The longest run: nanoseconds; the task or the callback; where it was most of the time, code and line."""
+    """The longest run: its length in nanoseconds, its task or callback, and where it was most of the time."""
 
     length: int
     lane: Lane | None
@@ -28,12 +28,12 @@ class Block(NamedTuple):
 
 
 class Recording:
-    """What a loop did while this went on. *key*: of the tasks with this key, and of *own*, alone; None: of all."""
+    """What a loop did during the recording: its tasks with *key*, and *own*, or all of them (None)."""
 
     def __init__(self, *, key: object | None = None, own: Lane | None = None, sees_callbacks: bool = True) -> None:
         self.key = key
         self.own = own
-        # Whether callbacks that are no steps of tasks are seen, and when a task is made ready.
+        # Whether these are seen: callbacks that are no steps of tasks, and when a task is made ready.
         self.sees_callbacks = sees_callbacks
         self.began = self.ended = time.perf_counter_ns()
         self.is_over = False
@@ -44,14 +44,14 @@ class Recording:
         self.longest: Block | None = None
         # The longest time that a task was ready and did not run.
         self.starved = 0
-        # Tasks: how many, how many of them were there at a time, and how they have ended.
+        # Tasks: how many, how many of them at the same time, and how they have ended.
         self.started = self.most = 0
         self._alive: set[int] = set()
         self.endings: dict[str, int] = {}
         self._runs: deque[Any] = deque(maxlen=MOST)
 
     def covers(self, lane: Lane | None) -> bool:
-        """Return whether the lane is one of those asked for, and not "other work"."""
+        """Return whether the recording is about the lane; if not, it is "other work"."""
         return lane is not None and (self.key is None or lane is self.own or self.key in lane.keys)
 
     def _counts(self, lane: Lane) -> bool:
@@ -59,7 +59,7 @@ class Recording:
 
     @property
     def dropped(self) -> int:
-        """How many runs are not kept any more."""
+        """The number of runs that are not kept any more."""
         return self._count - len(self._runs)
 
     def runs(self) -> list[Run]:
@@ -73,7 +73,7 @@ class Recording:
     # -- what the recorder calls, for each run
 
     def add(self, run: Any) -> None:
-        """Take a run: what Run is made of."""
+        """Add a run, a tuple of the fields of ``Run``."""
         lane, name, _, _, _, ready, _, _, begin, end, place, inside, depth = run
         if end < self.began:  # found out only now
             return
@@ -91,14 +91,14 @@ class Recording:
             self.starved = begin - max(ready, self.began)
 
     def appeared(self, lane: Lane) -> None:
-        """Count a task that is there."""
+        """Count a task that has not ended."""
         if self._counts(lane):
             self.started += 1
             self._alive.add(lane.number)
             self.most = max(self.most, len(self._alive))
 
     def vanished(self, lane: Lane) -> None:
-        """Count a task that has ended; one that had ended before the recording began was never there."""
+        """Count a task that has ended, unless that was before the recording began."""
         if lane.number in self._alive:
             self._alive.remove(lane.number)
             self.endings[lane.state] = self.endings.get(lane.state, 0) + 1

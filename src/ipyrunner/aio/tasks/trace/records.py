@@ -22,7 +22,7 @@ _LONGEST = 200
 
 
 def resolve(place: Place) -> Step:
-    """Return where that is."""
+    """Return the file, line and function of *place*."""
     code, offset = place
     line = next((n for start, end, n in code.co_lines() if start <= offset < end and n is not None), None)
     return Step(code.co_filename, line or code.co_firstlineno, code.co_qualname)
@@ -55,33 +55,33 @@ class Lane:
         self.number = number
         self.ref = ref
         self.name = self.function = ""
-        # The blocks that have started it, of those who want to know of their tasks alone.
+        # The keys of the blocks that have started it, for recordings of a block's tasks.
         self.keys: tuple[object, ...] = ()
-        # When it was started, None if that was before; and when it has ended, and how.
+        # When it was started, None if that was before the recording; and when it has ended, and how.
         self.created: int | None = None
         self.created_by: int | str | None = None
         self.ended: int | None = None
         self.error = ""
-        # Who has cancelled what it waited for, last, and before its next step; the number of a lane, or words, which
-        # are empty if it is not known.
+        # What has last cancelled the future that it waited for; the same for its next step. The number of a lane, or
+        # words, which are empty if it is not known.
         self.cancelled_by: int | str | None = None
         self.cancel: int | str | None = None
-        # Since when it does not run, where it waits, for what; when it was made ready to run, and by whom.
+        # Since when it has not run; where it waits, and for what; when it was made ready to run, and by what.
         self.since = now
         self.place: Place | None = None
         self.waits_for: int | str | None = None
         self.ready: int | None = None
         self.woken_by: int | str | None = None
-        # Whether it is the task of all cells, which has the name of the present one.
+        # Whether it is the task of all cells, whose own name is that of the present cell.
         self.is_cells = False
 
     @property
     def state(self) -> str:
-        """How it has ended: done, failed, cancelled or vanished; pending if it has not."""
+        """How it has ended: done, failed, cancelled or vanished (it was freed before its end was seen); or pending."""
         return self.error.partition(":")[0] or "pending"
 
     def name_it(self, task: asyncio.Task[Any]) -> None:
-        """Take down what the task is called now."""
+        """Record the present name of the task."""
         if type(task) is asyncio.Task and type(coro := coro_of(task)) is CoroutineType:  # nearly always, and fastest
             name, function = task.get_name(), coro.__qualname__
             if type(name) is type(function) is str:  # not of a class of the user's
@@ -91,7 +91,7 @@ class Lane:
         self.function = function_of(task)[:_LONGEST]
 
     def end(self, task: asyncio.Task[Any], now: int) -> None:
-        """Take down that the task has ended, and how."""
+        """Record that the task has ended, and how."""
         self.name_it(task)
         self.ended = now
         error = exception_of(task)
@@ -105,10 +105,10 @@ class Lane:
 class Run(NamedTuple):
     """One step of a task, or one call of another callback, and the waiting before it. Times in nanoseconds.
 
-    *lane*: None of a callback, and *name* then says which. *since*, *place*, *waits_for*: when it began to wait, where
-    and for what. *ready*: when it was made ready, None if that is not known; *woken_by* and *cancelled_by*: by whom.
+    *lane*: None for a callback, which *name* is the name of. *since*, *place*, *waits_for*: when it began to wait,
+    where and for what. *ready*: when it was made ready, None if that is not known; *woken_by*, *cancelled_by*: by what.
     *blocked_at*: where it was most of the time (code and line), if it took long. *inside*: whether another callback ran
-    inside it; *depth*: how many it ran inside of.
+    inside it; *depth*: inside how many callbacks it ran.
     """
 
     lane: Lane | None

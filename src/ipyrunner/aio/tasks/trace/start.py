@@ -34,7 +34,7 @@ class _Probe(Protocol):
 
 
 class Traced(Protocol):
-    """What is traced: a loop, its tasks, and a list of what is called before it is closed."""
+    """What is traced: a loop, its tasks, and a list of functions to call before the loop is closed."""
 
     loop: asyncio.AbstractEventLoop
     tasks: Tasks
@@ -42,7 +42,7 @@ class Traced(Protocol):
 
 
 class _Active:
-    """The recorder of one loop, and what tells it, while there are recordings."""
+    """The recorder of one loop and its probe, while there are recordings."""
 
     def __init__(self, runner: Traced, cells: CodeType) -> None:
         self.runner = runner
@@ -66,7 +66,7 @@ class _Active:
             gc.callbacks.remove(self.recorder.on_collection)
 
     def sees(self) -> bool:
-        """Return whether it is told anything; if not all, its recordings are incomplete."""
+        """Return whether the recorder is told anything. If it has missed something, mark its recordings incomplete."""
         with suppress(Exception):  # an audit hook may refuse
             if reason := self.probe.check():
                 for recording in self.recorder.recordings:
@@ -115,8 +115,8 @@ def begin(
     """Begin to record *runner*'s loop, on its thread; *cells* is the code of the task that awaits the cells.
 
     All tasks; or *own* and those that are started in a Context whose ``keys`` have *key*. RuntimeError if that is not
-    possible at the moment. Whoever must not lose the recording to an interrupt, which is raised when it has begun,
-    holds that back until there is a place for it.
+    possible at the moment. An interrupt is raised when the recording has begun: a caller that must not lose the
+    recording holds the interrupt back until it has stored that.
     """
     global _active
     with Held(then_raise=True):
@@ -129,8 +129,8 @@ def begin(
             _active = active
         elif not active.sees():
             raise RuntimeError(
-                "a trace goes on that sees nothing any more, since something that it needs was taken away from it: end "
-                "that trace first, or the profiler that has taken it"
+                "another trace is still running, but records nothing, because something that it needs was taken away: "
+                "end that trace first, or the profiler that has taken it"
             )
         try:
             return active.record(key, own)
@@ -157,7 +157,7 @@ def end(recording: Recording) -> None:
 
 
 def pending(recording: Recording) -> list[Pending]:
-    """Return what those tasks of *recording* wait for that have not ended: now, or at its end."""
+    """Return the tasks of *recording* that have not ended, and what they wait for: now, or at its end."""
     if _active is not None and recording in _active.recorder.recordings:
         _active.sees()
         return _active.recorder.pending(recording)

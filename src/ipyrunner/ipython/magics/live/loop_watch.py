@@ -1,6 +1,6 @@
-"""Ask a loop again and again; measure how long it takes to answer, and see what keeps it from answering.
+"""Ask a loop again and again; measure how long it takes to answer, and find the code that blocks it.
 
-The problem: what blocks the loop's thread also keeps everything on it from saying so.
+The problem: while code blocks the loop's thread, nothing on that thread can report it.
 
 The solution: a thread asks the loop by ``call_soon_threadsafe``. The time until the answer is the loop's lag. While
 there is no answer, the thread itself looks at the frames of the loop's thread, and says where it is.
@@ -22,12 +22,12 @@ from ....aio.tasks.slow_callbacks import place_of
 
 __all__ = ["Blocked", "LoopWatch"]
 
-# Seconds between two questions, and until a loop that does not answer is said to be blocked.
+# Seconds between two questions, and until a loop that does not answer is reported as blocked.
 PERIOD = 0.5
 BLOCKED = 1.0
-# The part of the loop's time that answers may take: the next question waits so much longer.
+# The next question waits this many times as long as the answer took, so that answers take little of the loop's time.
 _SHARE = 20
-# Answers that are remembered: those of a minute.
+# How many answers are remembered: those of a minute.
 _MINUTE = int(60 / PERIOD)
 
 
@@ -41,10 +41,10 @@ class Blocked(NamedTuple):
 
 
 class LoopWatch:
-    """Call *answer* in the loop twice a second, and *blocked* in a thread while the loop does not come to that.
+    """Call *answer* in the loop twice a second, and *blocked* in a thread while the loop does not answer.
 
-    *get_loop* returns the loop to ask, or None; *gone* is called in the thread where there is none. From :meth:`start`
-    to :meth:`stop`, which may be called in each of these. Made on the loop's thread.
+    *get_loop* returns the loop to ask, or None; then *gone* is called in the thread. From :meth:`start` to
+    :meth:`stop`, which may be called in each of these functions. To be made on the loop's thread.
     """
 
     def __init__(
@@ -70,18 +70,18 @@ class LoopWatch:
 
     @property
     def is_running(self) -> bool:
-        """Whether the thread goes on. Not in a child process, which has no threads of its parent's."""
+        """Whether the thread runs. False in a child process, which has no threads of its parent."""
         return self._thread is not None and self._thread.is_alive()
 
     def start(self) -> None:
-        """Begin, if it has not; nothing where no thread can be started."""
+        """Begin, unless it has begun. Does nothing if no thread can be started."""
         if self.is_running and not self._gate.is_set():
             return
         self._gate, self._asked = threading.Event(), None
         self._thread = threading.Thread(
             target=self._watch, args=(self._gate,), name="ipyrunner: live view", daemon=True
         )
-        # A front end's debugger stops all other threads at a breakpoint; ipykernel says this of its own.
+        # A front end's debugger stops all other threads at a breakpoint; ipykernel marks its own threads like this.
         self._thread.pydev_do_not_trace = self._thread.is_pydev_daemon_thread = True  # type: ignore[attr-defined]
         with suppress(RuntimeError):  # no more threads, or an interpreter that exits
             self._thread.start()
@@ -128,7 +128,7 @@ class LoopWatch:
         try:
             self._answer()
         except BaseException:
-            self.stop()  # else it would be raised twice a second
+            self.stop()  # otherwise the exception would be raised twice a second
             raise
         end = time.monotonic()
         self._rest = end + _SHARE * (end - begin)

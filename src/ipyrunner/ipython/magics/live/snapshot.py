@@ -1,4 +1,4 @@
-"""What the live view shows, as plain data: running cells and tasks, below those that started them or wait for them."""
+"""The content of the live view as plain data: cells and tasks, each below the one that started it or waits for it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ..tasks_table import TaskInfo, quick_state
 
 __all__ = ["Row", "Snapshot", "snapshot"]
 
-# So many tasks are looked at closely, so many rows are shown, and so many below one other that are alike.
+# How many tasks are looked at closely, how many rows are shown, and how many similar ones below one task.
 _CLOSELY = 300
-_MOST = 1000  # with those that they wait for
+_MOST = 1000  # including the tasks that they wait for
 _ROWS = 60
 _ALIKE = 5
 
@@ -26,7 +26,7 @@ Parents = Callable[[asyncio.Task[Any]], "asyncio.Task[Any] | None"]
 
 
 class Row(TypedDict):
-    """A task, a cell that awaits, or one that has ended and started tasks (``past``). *age*: in seconds, if known."""
+    """A task, a cell that awaits, or one that has ended and whose tasks go on (``past``). *age*: seconds, if known."""
 
     kind: str
     key: str
@@ -39,7 +39,7 @@ class Row(TypedDict):
 
 
 class Snapshot(TypedDict):
-    """All rows, in words what is left out, and which of the tasks wait for each other in a circle."""
+    """The rows, the total number of tasks, a text on those left out, and a line for each circle of waiting tasks."""
 
     rows: list[Row]
     total: int
@@ -57,7 +57,7 @@ def snapshot(
     """Return *entries* as a tree: below each cell its tasks, each below the task that started it or waits for it.
 
     *cells* are the tasks of cells that await at the moment. *parent_of* returns the task that has started another one,
-    where that is known. Of many tasks the interesting ones are shown, and the others are counted.
+    where that is known. If there are many tasks, the interesting ones are shown and the others are counted.
     """
     mains = [id(task) for task in cells]
     chosen, left = _choose(entries, mains)
@@ -101,7 +101,7 @@ class _Tree:
         for info in infos:
             cells[info.cell].append(info)
         for cell, those in cells.items():
-            # Those of the cell that nothing else stands above; and then what only stands in a circle.
+            # Tasks of the cell that are below no other one; and then all, since tasks in a circle have no root.
             roots = [info for info in those if not self._is_below(info)] + those
             # The cell itself, which awaits, or goes on in the background under its name: it has begun before its tasks.
             itself = [info for info in roots if id(info.task) in mains][:1]
@@ -125,7 +125,7 @@ class _Tree:
             if info.task is None or id(info.task) in self._mains:
                 continue
             started_by = known.get(id(parent_of(info.task)))
-            # All cells run in one task: only what the present one has started is its own.
+            # All cells run in one task: only tasks that the present cell has started are below it.
             above = started_by if started_by is not None and started_by.cell == info.cell else None
             above = above or waiters.get(id(info.task))
             if above is not None and above is not info and above.cell == info.cell:

@@ -16,7 +16,7 @@ _PERIOD = 0.5
 
 
 def show_live(runner: NotebookRunner, make_table: Callable[..., TaskTable]) -> bool:
-    """Show the table until Ctrl-C; return False, at once, if rich is not installed. On a loop that does not run."""
+    """Show the table until Ctrl-C; return False at once if rich is not installed. Only while the loop is at rest."""
     try:
         from rich.live import Live
         from rich.text import Text

@@ -1,5 +1,5 @@
-// The live view in the browser. It says that it is seen, and draws what the kernel sends.
-const AGAIN = 5000; // milliseconds: the kernel takes a view for seen for three times as long
+// The live view in the browser. It tells the kernel while it is visible, and draws what the kernel sends.
+const AGAIN = 5000; // milliseconds between two such messages: the kernel counts a view as seen for three times as long
 const LAGS = 120; // points of the line: one for each half second of the last minute
 const WIDTH = 120, HEIGHT = 18;
 
@@ -19,7 +19,7 @@ function age(seconds) {
 }
 
 function setText(node, text) {
-  if (node.textContent !== text) node.textContent = text; // else a selection in it would be lost
+  if (node.textContent !== text) node.textContent = text; // setting the same text again would lose a selection
 }
 
 class Lag {
@@ -86,7 +86,7 @@ class Rows {
       setText(cells[2], row.age === null ? "" : age(row.age));
       setText(cells[3], row.where);
       cells[3].title = row.where;
-      // Only what has moved: a button that is moved in the page loses the keyboard's focus.
+      // Move a row only if its place has changed: a button that is moved in the page loses the keyboard's focus.
       const place = before ? before.nextSibling : this.body.firstChild;
       if (place !== node) this.body.insertBefore(node, place);
       before = node;

@@ -1,8 +1,8 @@
 """The widget of ``%atasks --live``.
 
-The front end says which views can be seen, and says it again while they can. Only in that time the loop is asked, and
-what it answers is sent as messages: a view that nobody sees costs nothing, also when its page was closed without a
-word.
+The front end says which views are visible, and repeats this while they are. Only in that time the loop is asked, and
+its answers are sent as messages: nothing is done for a view that nobody sees, even if its page was closed without a
+message.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["LiveView"]
 
 _HERE = Path(__file__).parent
-# Seconds that a view counts as seen; it says so every five.
+# Seconds that a view counts as seen after its message, which it repeats every five seconds.
 _SEEN = 15.0
 
 
@@ -46,7 +46,7 @@ class LiveView(anywidget.AnyWidget):  # type: ignore[misc]
 
     _esm = (_HERE / "view.js").read_text(encoding="utf-8")
     _css = (_HERE / "view.css").read_text(encoding="utf-8")
-    # What is shown where no kernel answers: the table, as it was when the view was displayed.
+    # The table as it was when the view was displayed: this is shown where no kernel answers.
     table = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, shell: InteractiveShell, runner: NotebookRunner, make_table: Callable[[], TaskTable]) -> None:
@@ -70,8 +70,8 @@ class LiveView(anywidget.AnyWidget):  # type: ignore[misc]
 
     @property
     def is_open(self) -> bool:
-        """Whether it can still be displayed. A page that has no anywidget closes the comm, and ipywidgets keeps it."""
-        # Private: of comm's BaseComm, since 0.1; without it such a view stays, as a table.
+        """Whether the view can still be displayed. A page without anywidget closes the comm, ipywidgets does not."""
+        # Private, in comm's BaseComm since 0.1; without it such a view stays open, and shows the table.
         return self.comm is not None and not getattr(self.comm, "_closed", False)
 
     def close(self) -> None:
@@ -80,7 +80,7 @@ class LiveView(anywidget.AnyWidget):  # type: ignore[misc]
         self._end()
         super().close()
 
-    # -- what the loop is asked for
+    # -- asking the loop
 
     def _loop(self) -> asyncio.AbstractEventLoop | None:
         present = self._runner.present
@@ -108,7 +108,7 @@ class LiveView(anywidget.AnyWidget):  # type: ignore[misc]
 
     @uninterruptible
     def _on_started(self, task: asyncio.Task[Any], context: object) -> None:
-        with suppress(Exception):  # a task of the user's, which may be anything; or no task starts it
+        with suppress(Exception):  # a user's task may be anything; or it is not started by a task
             self._starters[task] = weakref.ref(asyncio.current_task())  # type: ignore[type-var]
 
     def _starter_of(self, task: asyncio.Task[Any]) -> asyncio.Task[Any] | None:
@@ -117,7 +117,7 @@ class LiveView(anywidget.AnyWidget):  # type: ignore[misc]
         return None
 
     def _end(self) -> None:
-        """On the loop's thread: nobody looks any more."""
+        """On the loop's thread: stop, since nobody sees the view any more."""
         self._loop_watch.stop()
         self._unwatch()
         self._watched, self._unwatch = None, lambda: None
@@ -157,7 +157,7 @@ class LiveView(anywidget.AnyWidget):  # type: ignore[misc]
                 self._say(type="done", text=self._act(action, number))
 
     def _act(self, action: str, number: int) -> str:
-        """Do what a button says; return it in words."""
+        """Do what a button says; return a text that says what was done."""
         present = self._runner.present
         entries = [] if present is None or not on_main_thread() else present.tasks.started()
         task = next((entry.task for entry in entries if entry.number == number), None)

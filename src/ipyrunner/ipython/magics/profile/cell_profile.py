@@ -1,8 +1,7 @@
 """``%%arun --profile``: where the time of a cell went, by await and by function, shown by pyinstrument.
 
-pyinstrument samples the thread and draws the tree; :mod:`samples` says which samples are the cell's. Its state
-is per thread, as is the hook that ``sys.setprofile`` sets and that it uses: whoever else has set one keeps it, and the
-cell is not run.
+pyinstrument samples the thread and draws the tree; :mod:`samples` says which samples belong to the cell. pyinstrument
+uses the thread's profile function (``sys.setprofile``): if somebody else has set one, the cell is not run.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ __all__ = ["CellProfile", "require_profiler"]
 
 # Seconds between two samples while Python runs.
 _INTERVAL = 0.001
-# And while it does not: pyinstrument looks only when a function is called, and uvloop waits without a call.
+# And while it waits: pyinstrument takes samples only when a function is called, and uvloop waits without a call.
 _WAITING_INTERVAL = 0.01
 # Lines of the text.
 _LONGEST = 300
@@ -59,8 +58,8 @@ def require_profiler() -> None:
 class CellProfile:
     """A context manager: profiles the block and the tasks that it starts, and displays the profile at its end.
 
-    UsageError if :func:`require_profiler` raises it. Of several at a time each has its own tasks. When the block has
-    ended nothing is left of it: not in ``sys.getprofile()``, nor in the Context.
+    UsageError if :func:`require_profiler` raises it. Several may go on at a time, each for its own tasks. Nothing is
+    left when the block has ended, neither in ``sys.getprofile()`` nor in the Context.
     """
 
     active: ClassVar[set[CellProfile]] = set()
@@ -91,37 +90,37 @@ class CellProfile:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         if self not in CellProfile.active:
-            return  # its loop has ended before, and it has no output any more
+            return  # its loop was closed before, and there is no output any more
         took, cpu = time.time() - self._began, time.process_time() - self._cpu_began
         is_complete = self._stop()
         self._brood.__exit__()
         try:
             self._show(took, cpu)
-        except Exception as error:  # the outcome of the cell is not to be lost
+        except Exception as error:  # the outcome of the cell must not be lost
             print(f"ipyrunner: the profile cannot be shown: {describe(error)}", file=sys.stderr)
-        if not is_complete and not is_a(exc, KeyboardInterrupt):  # which may have ended the profiler with the cell
+        if not is_complete and not is_a(exc, KeyboardInterrupt):  # an interrupt may have ended the profiler, too
             print(
                 "ipyrunner: the profile is not complete. It ended before the cell did, by sys.setprofile(), by an "
                 "exception of a signal handler, or at the recursion limit",
                 file=sys.stderr,
             )
-        # Tasks that go on keep their Context, which has the brood; nothing has the samples.
+        # Tasks that go on keep their Context, and so the brood; nothing must keep the samples.
         del self._samples, self._take
 
     def _stop(self) -> bool:
-        """Take no more samples; return whether none are missing."""
+        """Stop sampling; return whether no samples are missing."""
         hook = sys.getprofile()
         self._sampler.unsubscribe(self._take)
         if not self.is_hook(hook) and callable(hook) and sys.getprofile() is None:
             sys.setprofile(hook)  # the cell has set it
         CellProfile.active.discard(self)
-        with suppress(ValueError):  # the cell has taken it away
+        with suppress(ValueError):  # the cell has removed it
             self._shell.events.unregister("post_execute", self._look)
         self._timer.cancel()
         return self.is_hook(hook)
 
     def _look(self) -> None:
-        """After each cell: end with the loop. A task that ignores its cancellation never leaves the block."""
+        """After each cell: stop if the loop is closed. A task that ignores its cancellation never leaves the block."""
         if self._loop.is_closed():
             self._stop()
 

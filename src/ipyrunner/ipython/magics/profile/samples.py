@@ -1,10 +1,10 @@
-"""The samples of a profile: which are the cell's, and where it waits while nothing of it runs.
+"""The samples of a profile: which ones belong to the cell, and where the cell waits while none of its code runs.
 
-pyinstrument takes a sample of the thread's stack each millisecond in which Python runs. Its own mode for asyncio is
-made for one task: as soon as another one has ended, the time in which all wait is that of the event loop. So it is used
-without that mode, and the samples are sorted here. If the code that runs was started by the cell, which a ContextVar
-tells, the sample is its stack, without the kernel and the loop below it. If not, the cell waits, and the sample is
-where one of its tasks does: each of them in turn, so that they share the time.
+pyinstrument takes a sample of the thread's stack each millisecond in which Python runs. Its own asyncio mode is made
+for one task: as soon as another task has ended, it assigns the time in which all wait to the event loop. So that mode
+is not used, and the samples are sorted here. If the running code was started by the cell, which a ContextVar says, the
+sample is its stack, without the kernel and the loop below it. If not, the cell waits, and the sample is the place where
+one of its tasks waits: each task in turn, so that they share the time.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from ...top_level_await import run_body
 
 __all__ = ["Samples"]
 
-# Functions in all samples together. It limits the memory that they take and the size of the output.
+# Functions in all samples together, which limits their memory and the size of the output.
 _MOST = 10_000
-# Functions in one of them.
+# Functions in one sample.
 _DEEPEST = 100
 # Tasks that are looked at to find one that waits for no other task of the cell.
 _LOOKS = 10
-# Tasks that take their turns before others do.
+# How many tasks take turns before others do.
 _PART = 100
 # pyinstrument's name for it.
 _AWAIT = "[await]"
@@ -42,9 +42,9 @@ _LOOP_FUNCTIONS = ("run_forever\x00", "run_until_complete\x00", "_run_once\x00",
 
 
 class Samples:
-    """The samples of the current task and of a brood's, as ``(functions, seconds)``, the outermost function first.
+    """The samples of the current task and of a brood's tasks, as ``(functions, seconds)``, outermost function first.
 
-    *below* is the frame that runs the body of the cell; *named* returns what the user calls a file.
+    *below* is the frame that runs the body of the cell; *named* returns the name of a file for the user.
     """
 
     def __init__(self, brood: Brood, root: str, below: FrameType | None, named: Callable[[str], str]) -> None:
@@ -52,7 +52,7 @@ class Samples:
         self.records: list[tuple[list[str], float]] = []
         self.count = 0
         self._size = 0
-        self._least = 0.0  # the seconds of a record; the more samples there are the more share one
+        self._least = 0.0  # the seconds of a record: the more samples there are, the more of them share one
         self._brood = brood
         self._named = named
         self._names: dict[str, str] = {}
@@ -90,17 +90,17 @@ class Samples:
             self._size += len(sample)
             return
         total += seconds
-        # Of what shares a record one is kept, in proportion to its time.
+        # Of the samples that share a record one is kept, with a probability in proportion to its time.
         if last != sample and self._random.random() * total < seconds:
             self._size += len(sample) - len(last)
             last = sample
         self.records[-1] = last, total
 
     def _own(self, stack: list[str]) -> list[str]:
-        """Return the user's part of *stack*: what is above the kernel and the loop, without this package."""
+        """Return the user's part of *stack*: the functions above the kernel and the loop, without this package's."""
         functions = [info.partition("\x01")[0] for info in stack]
         below, start = self._below, 0
-        if self._body in functions:  # what it runs may have the name of what has called it
+        if self._body in functions:  # functions that the body runs may also be among its callers
             below, start = set(), len(functions) - functions[::-1].index(self._body)
         while start < len(functions) and (functions[start] in below or _is_machinery(functions[start])):
             start += 1
@@ -110,12 +110,12 @@ class Samples:
         return list(islice(shown, _DEEPEST))
 
     def _waiting(self) -> list[str]:
-        """Return where a task of the cell waits; where one did, if that cannot be told at this moment."""
+        """Return where a task of the cell waits; if that is not known at this moment, where one has waited last."""
         running = self._brood.running
         for _ in range(_LOOKS):
             task = next(self._turn, None)
             if task is None:
-                # A part of them at a time, since those that end meanwhile are kept.
+                # Only a part of them at a time, since this keeps those that end meanwhile.
                 first = self._random.randrange(max(1, len(running) - _PART))
                 self._turn = iter([self._task, *islice(running, first, first + _PART)])
                 continue
@@ -131,7 +131,7 @@ class Samples:
         return self._last
 
     def _shown(self, info: str) -> str:
-        """Return pyinstrument's text for a function as the user is to see it: in ``In[5]``, and without its line."""
+        """Return pyinstrument's text for a function as the user sees it: in ``In[5]``, and without line attributes."""
         known = self._names.get(info)
         if known is None:
             function, _, attributes = info.partition("\x01")
@@ -139,19 +139,19 @@ class Samples:
             known = short(name, 100)
             if line.isdigit() and not any(more):
                 known += f"\x00{short(self._named(filename), 200)}\x00{line}"
-                # Of the class, and whether it is to be hidden.
+                # The attributes that are kept: its class, and whether it is to be hidden.
                 known += "".join(f"\x01{short(a, 100)}" for a in attributes.split("\x01") if a[:1] in ("c", "h"))
             known = self._names[info] = _safe(known)
         return known
 
 
 def _safe(text: str) -> str:
-    """Return *text* so that it ends no script element: the page has it in one."""
+    """Escape *text* so that it does not end the script element of the page that contains it."""
     return text.replace("</", "<\\/").replace("<!", "<\\!")
 
 
 def _function(frame: FrameType) -> str:
-    """Return what pyinstrument calls the function of a frame."""
+    """Return pyinstrument's name for the function of a frame."""
     code = frame.f_code
     return f"{code.co_name}\x00{code.co_filename}\x00{code.co_firstlineno}"
 
@@ -161,7 +161,7 @@ def _is_ours(function: str) -> bool:
 
 
 def _is_machinery(function: str) -> bool:
-    """Return whether it is the thread, a function of this package, or one by which asyncio runs callbacks."""
+    """Return whether *function* is the thread, a function of this package, or one by which asyncio runs callbacks."""
     filename = function.partition("\x00")[2]
     loop = filename.startswith(_ASYNCIO) and function.startswith(_LOOP_FUNCTIONS)
     return loop or filename.startswith(("<thread>", OURS))

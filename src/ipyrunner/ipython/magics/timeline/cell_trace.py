@@ -50,7 +50,7 @@ class CellTrace:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        # The cell's value, or its own error, is more than whatever may be wrong here.
+        # An error here must not replace the cell's value or its own error.
         try:
             self._trace.stop()
             display(self._trace)

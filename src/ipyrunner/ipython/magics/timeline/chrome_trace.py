@@ -28,14 +28,14 @@ def write(timeline: Timeline, file: TextIO) -> None:
 
 
 def events(timeline: Timeline) -> Iterator[dict[str, Any]]:
-    """Give the events: the names of the threads, then complete and instant events. Times in microseconds."""
+    """Yield the events: the names of the threads, then complete and instant events. Times in microseconds."""
     yield _metadata("process_name", 0, f"ipyrunner: {timeline.title}")
     rows = [*timeline.rows, timeline.other]
     for number, row in enumerate(rows, 1):
         yield _metadata("thread_name", number, row.name)
         yield {"ph": "M", "name": "thread_sort_index", "pid": _PROCESS, "tid": number, "args": {"sort_index": number}}
     for number, row in enumerate(rows, 1):
-        # The outer before the inner ones.
+        # Outer segments before the inner ones.
         for segment in sorted(row.segments, key=lambda each: (each.begin, -each.end)):
             yield {
                 "ph": "X",

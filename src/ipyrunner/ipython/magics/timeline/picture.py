@@ -1,7 +1,7 @@
 """The rows as an SVG: static, without scripts, small, and readable on a light and on a dark background.
 
-It cannot know the background: there is none of its own, text is in a middle grey, and bars in middle tones. Front ends
-show it as an image, where nothing can be hovered: what matters is written in it.
+It draws no background, since it cannot know the front end's: text is in a middle grey, and bars are in middle tones.
+Front ends show it as an image, without hover texts: so what matters is written in the picture.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ __all__ = ["picture"]
 _WIDTH, _LEFT, _RIGHT = 800, 190, 12
 _PLOT = _WIDTH - _LEFT - _RIGHT
 _ROW, _LINE = 24, 15
-# Letters of a text that say something.
+# How many letters of a text are of any use.
 _READABLE = 8
-# So many rows are shown; and what is nearer than so many pixels is drawn as one.
+# How many rows are shown; lines that are fewer pixels apart than this are drawn as one.
 _ROWS, _GAP = 40, 2.0
 _FONT = "system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif"
 _TEXT = "#767676"
 _COLOURS = {"wait": "#8c8c8c", "ready": "#d9952b", "run": "#3b86c8", "block": "#d6453d", "cancel": "#a259c4"}
 _HEIGHTS = {"wait": 2, "ready": 5, "run": 9, "block": 9}
-# Pixels in which the kind of an error can be read.
+# The width in pixels in which the kind of an error can be read.
 _ENOUGH = 100
-# Pixels of a letter of 10 pixels, about.
+# The width in pixels of a letter that is 10 pixels high, about.
 _LETTER = 5.6
 _ENDINGS = ("failed", "cancelled", "vanished")
 
 
 def picture(timeline: Timeline) -> str:
-    """Return the picture: a document of its own."""
+    """Return the picture as a complete SVG document."""
     return "".join(_Picture(timeline).parts())
 
 
@@ -93,14 +93,14 @@ class _Picture:
         yield from self._words(row)
 
     def _words(self, row: Row) -> Iterator[str]:
-        """Say in the row what the longest segments are, as far as there is room, and how the task has ended."""
+        """Write into the row what the longest segments are, if there is room, and how the task has ended."""
         free, last = 0.0, float(_PLOT)
         end = max((s.end for s in row.segments), default=0) * self._scale
         if ending := self._ending(row):
             room, width = _PLOT - end - 8, len(ending) * _LETTER
             if room >= min(width, _ENOUGH) or room > end:
                 yield _text(end + 8, 17.5, _fit(ending, room), size=9)
-            else:  # above the end, where other words would be
+            else:  # above the line's end, where the words of segments would be
                 last = end - width
                 yield _text(end, 8, _fit(ending, end), size=9, anchor="end")
         segments = [s for s in row.segments if s.blocks or (s.kind == "wait" and s.place is not None)]
@@ -113,7 +113,7 @@ class _Picture:
                 free = x + width
 
     def _words_of(self, segment: Segment) -> tuple[str, str]:
-        """Return what is said of a segment, and what is said where there is no room for it."""
+        """Return the text for a segment, and a short one for where there is no room."""
         words = self._timeline.words
         if segment.blocks:
             where = words.busy(segment.blocked_at) if segment.blocked_at is not None else segment.name
@@ -122,7 +122,7 @@ class _Picture:
         return words.source(segment.place), ""
 
     def _ending(self, row: Row) -> str:
-        """Return how the task has ended, if it is worth telling."""
+        """Return how the task has ended, if that is of interest."""
         lane = row.lane
         if lane is None or lane.ended is None or lane.state not in _ENDINGS:
             return ""
@@ -162,7 +162,7 @@ def _most_interesting(timeline: Timeline) -> tuple[list[Row], list[Row]]:
 
 
 def _round_step(length: int) -> int:
-    """Return a time of 1, 2 or 5 and zeros, of which there are four to ten."""
+    """Return the distance of two lines of the axis: 1, 2 or 5 and zeros, so that there are four to ten lines."""
     step = 1
     while True:
         for factor in (1, 2, 5):
@@ -172,7 +172,7 @@ def _round_step(length: int) -> int:
 
 
 def _path(spans: list[tuple[float, float]]) -> str:
-    """Return lines from begin to end of each span; those that are near each other are one."""
+    """Return lines from begin to end of each span; spans that are near each other become one line."""
     merged: list[list[float]] = []
     for begin, end in sorted(spans):
         if merged and begin - merged[-1][1] < _GAP:
@@ -183,7 +183,7 @@ def _path(spans: list[tuple[float, float]]) -> str:
 
 
 def _apart(places: Iterable[float]) -> list[float]:
-    """Return the places that are not at one of them already."""
+    """Return the places without those that are too near the one before."""
     found: list[float] = []
     for x in places:
         if not found or x - found[-1] > _GAP * 2:
@@ -201,7 +201,7 @@ def _fit(text: str, width: float) -> str:
 
 
 def _fit_or(texts: tuple[str, str], width: float) -> str:
-    """Return the first text, or as much of it as says something; else the second, whole; else nothing."""
+    """Return the first text, shortened if it stays readable; otherwise the second, if it fits; otherwise nothing."""
     text, brief = texts
     letters = int(width / _LETTER)
     if len(text) <= letters or letters >= len(brief) + _READABLE:

@@ -1,4 +1,4 @@
-"""What was recorded, as rows of segments: a task's are waiting, ready and running, one after the other."""
+"""The recording as rows of segments: a task is waiting, ready and running in turn."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["BLOCK", "Mark", "Row", "Segment", "Timeline"]
 
 
 class Segment(NamedTuple):
-    """*kind*: wait, ready or run. *place*: where a task waits; *blocked_at*: where one was that held the loop."""
+    """*kind*: wait, ready or run. *place*: where the task waits; *blocked_at*: where it was when it held the loop."""
 
     kind: str
     begin: int
@@ -28,14 +28,14 @@ class Segment(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """When what a task waited for was cancelled, and by whom."""
+    """When the future that a task waited for was cancelled, and by what."""
 
     at: int
     by: int | str | None
 
 
 class Row:
-    """The segments of one task; without a *lane*: the calls of all else."""
+    """The segments of one task; without a *lane*, those of all other callbacks."""
 
     def __init__(self, name: str, lane: Lane | None) -> None:
         self.name = name
@@ -46,7 +46,7 @@ class Row:
         self.longest = 0
 
     def add(self, segment: Segment) -> None:
-        """Append a segment, if it is one."""
+        """Append a segment, unless it is empty."""
         if segment.end > segment.begin:
             self.segments.append(segment)
             if segment.kind == "run":
@@ -56,7 +56,7 @@ class Row:
 
 
 class Timeline:
-    """One recording, as far as it goes at this moment, in nanoseconds from its beginning on."""
+    """One recording up to this moment, in nanoseconds from its beginning."""
 
     def __init__(
         self, recording: Recording, pending: list[Pending], now: int, title: str, name_file: Callable[[str], str]
@@ -91,11 +91,11 @@ class Timeline:
         self.rows = sorted(self._rows.values(), key=lambda row: (not self.is_own(row), row.lane and row.lane.number))
 
     def is_own(self, row: Row) -> bool:
-        """Return whether it is the row of the cell itself."""
+        """Return whether *row* is that of the cell itself."""
         return row.lane is not None and self.is_own_lane(row.lane)
 
     def is_own_lane(self, lane: Lane) -> bool:
-        """Return whether it is the task of the cell itself."""
+        """Return whether *lane* is the task of the cell itself."""
         return lane is self._recording.own
 
     def blocks(self) -> int:

@@ -1,4 +1,4 @@
-"""What can be said of a trace in one line. What the words mean, docs/howto/tracing.md says."""
+"""A trace in one line. docs/howto/tracing.md explains its terms."""
 
 from __future__ import annotations
 

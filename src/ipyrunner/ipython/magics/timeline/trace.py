@@ -31,12 +31,12 @@ __all__ = ["Trace", "checked"]
 
 
 def checked(file: str | os.PathLike[str]) -> str:
-    """Return where *file* will be, wherever the working directory is then; OSError if it cannot be written to."""
+    """Return the absolute path of *file*; OSError if it cannot be written."""
     path = os.path.abspath(os.path.expanduser(os.fspath(file)))
     if os.path.exists(path) and not os.path.isdir(path) and not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(f"{path!r} is not a regular file")
     is_new = not os.path.exists(path)
-    with open(path, "ab"):  # what is in it stays, until there is something to write
+    with open(path, "ab"):  # keeps the old content until there is something to write
         pass
     if is_new:
         with suppress(OSError):
@@ -45,8 +45,8 @@ def checked(file: str | os.PathLike[str]) -> str:
 
 
 def _end(loop: asyncio.AbstractEventLoop, recording: Recording) -> None:
-    # The collector calls it, anywhere.
-    with suppress(RuntimeError):  # closed since, and ended with it
+    # The garbage collector calls this, on any thread.
+    with suppress(RuntimeError):  # the loop is closed, and the recording has ended with it
         loop.call_soon_threadsafe(start.end, recording)
 
 
@@ -54,9 +54,9 @@ class Trace:
     """A timeline of the notebook's event loop: what each task did, and what it waited for.
 
     ``start()`` begins, ``stop()`` ends and returns the trace itself; a ``with`` block does both. Displayed, it is a
-    picture, also while it goes on. ``summary`` is what the picture says in words. ``save(file)`` writes the trace as
-    JSON, which https://ui.perfetto.dev and chrome://tracing open. The last 100,000 events are kept. A trace that nobody
-    refers to any more ends, and all end with the loop. A trace that is started again begins anew.
+    picture, also while it goes on. ``summary`` says the same in words. ``save(file)`` writes the trace as JSON, which
+    https://ui.perfetto.dev and chrome://tracing open. The last 100,000 events are kept. A trace ends when nothing
+    refers to it any more, and when the loop is closed. ``start()`` after the end begins a new recording.
     """
 
     def __init__(
@@ -67,19 +67,19 @@ class Trace:
         file: str | os.PathLike[str] | None = None,
         cell: str | None = None,
     ) -> None:
-        """*cell*: what the cell is called that :meth:`start` is called in; the trace is of that and of its tasks."""
+        """*cell*: the name of the cell that calls :meth:`start`; then only this cell and its tasks are traced."""
         self._get_current = get_current
         self._name_file = name_file
         self._cell = cell
         self._file = None if file is None else checked(file)
         self._recording: Recording | None = None
-        # What was not written to the file yet.
+        # The recording that was not written to the file yet.
         self._unwritten: Recording | None = None
         self._ending: weakref.finalize[..., Trace] | None = None
         self._token: Token[tuple[object, ...]] | None = None
 
     def start(self) -> None:
-        """Begin. RuntimeError if it has begun already, or if what tracing needs is taken by others."""
+        """Begin. RuntimeError if it has begun already, or if a profiler or tool uses what tracing needs."""
         if self._recording is not None and not self._recording.is_over:
             raise RuntimeError("this trace is already running: stop() ends it")
         before = self._recording
@@ -102,7 +102,7 @@ class Trace:
             self._token = keys.set((*keys.get(), key))
         self._recording = self._unwritten = recording = start.begin(current, Main.run.__code__, key=key, own=own)
 
-        # Not a weak reference with a callback: in a cycle it would be garbage as well, and nobody would be called.
+        # Not a weak reference with a callback: in a cycle it would be collected as well, and not call it.
         self._ending = weakref.finalize(self, _end, current.loop, recording)
         self._ending.atexit = False
 
@@ -112,7 +112,7 @@ class Trace:
         if recording is None:
             raise RuntimeError("this trace has not begun: call start() first")
         if not recording.is_over and not on_main_thread():
-            raise RuntimeError("a trace is ended in the main thread, and this code runs in another one")
+            raise RuntimeError("a trace can only be ended in the main thread, and this code runs in another one")
         self._reset()
         start.end(recording)
         if self._file is not None and self._unwritten is recording:  # also if it has ended with its loop
@@ -131,12 +131,12 @@ class Trace:
 
     @property
     def is_running(self) -> bool:
-        """Whether it has begun and not ended, and sees the loop: on Python 3.11 a profiler may keep it from that."""
+        """Whether it has begun and not ended, and sees the loop: on Python 3.11 a profiler may prevent that."""
         return self._recording is not None and start.goes_on(self._recording)
 
     @property
     def summary(self) -> str:
-        """What the picture says in words, on one line."""
+        """The content of the picture in words, on one line."""
         return "a trace that has not begun" if self._recording is None else summary(self._timeline())
 
     def save(self, file: str | os.PathLike[str]) -> None:

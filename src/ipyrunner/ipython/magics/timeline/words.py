@@ -1,4 +1,4 @@
-"""Times, places and actors in words."""
+"""Durations, places and actors in words."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ....aio.tasks.trace.records import Lane, Place, resolve
 
 __all__ = ["Words", "duration", "label"]
 
-# What callbacks of asyncio's and of anyio's are called by those who do not know them.
+# Plain names for callbacks of asyncio and anyio.
 _ACTORS = {
     "Timeout._on_timeout": "a timeout",
     "TaskGroup._on_task_done": "a task group",
@@ -24,7 +24,7 @@ _ACTORS = {
 
 
 def duration(nanoseconds: float) -> str:
-    """Return a time of three digits."""
+    """Return a duration as text, with three digits."""
     for unit, size in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
         if nanoseconds >= size * 0.9995 or unit == "µs":
             value = nanoseconds / size
@@ -35,7 +35,7 @@ def duration(nanoseconds: float) -> str:
 
 
 def label(lane: Lane) -> str:
-    """Return what a task is called: by its name and its function."""
+    """Return the label of a task: its name and its function."""
     function = lane.function.rpartition(".")[2]
     if lane.is_cells or not function or function == lane.name:
         return short(lane.name, 40)
@@ -43,16 +43,16 @@ def label(lane: Lane) -> str:
 
 
 class Words:
-    """What the places and the actors of one trace are called; *name_file* is what a file is called."""
+    """Names for the places and the actors of one trace; *name_file* returns the name of a file."""
 
     def __init__(self, name_file: Callable[[str], str], lanes: dict[int, str]) -> None:
         self._name_file = name_file
         self._lanes = lanes
-        # By the id of the code: equal code may be of another file.
+        # By the id of the code: code of another file may be equal.
         self._steps: dict[tuple[int, int], tuple[CodeType, Step]] = {}
 
     def step(self, place: Place) -> Step:
-        """Return the line of a place."""
+        """Return file, line and function of a place."""
         code, offset = place
         key = (id(code), offset)
         if key not in self._steps:
@@ -60,11 +60,11 @@ class Words:
         return self._steps[key][1]
 
     def source(self, place: Place | None) -> str:
-        """Return the text of the line, or nothing."""
+        """Return the text of the line; empty if there is no place."""
         return "" if place is None else short(self.step(place).source, 200)
 
     def where(self, place: Place | None) -> str:
-        """Return file, line and text; nothing if there is no place."""
+        """Return file, line and text; empty if there is no place."""
         if place is None:
             return ""
         step = self.step(place)
@@ -72,7 +72,7 @@ class Words:
         return f"{text} {short(step.source, 200)}".rstrip()
 
     def busy(self, place: tuple[CodeType, int] | str) -> str:
-        """Return function, file and line of what held the loop."""
+        """Return function, file and line of code that held the loop."""
         if isinstance(place, str):
             return place
         code, line = place
@@ -80,7 +80,7 @@ class Words:
         return f"{'' if name is None else short(name) + '(), '}{short(self._name_file(code.co_filename))}:{line}"
 
     def actor(self, who: int | str | None) -> str:
-        """Return who has woken or cancelled, or what is awaited; nothing if that is not known."""
+        """Return the name of what has woken or cancelled a task, or of what is awaited; empty if that is not known."""
         if who is None:
             return ""
         if isinstance(who, int):
