@@ -1,4 +1,4 @@
-"""What one who wants to know has got: the last runs, and totals of all since its beginning."""
+"""One tracing session: its last runs, and totals of all since its beginning."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from contextlib import suppress
 from types import CodeType
 from typing import Any, NamedTuple
 
-from .records import Lane, Pending, Run
+from .lanes import Lane, Pending, Run
 
-__all__ = ["BLOCK", "MOST", "Block", "Recording"]
+__all__ = ["BLOCK", "MOST", "Block", "Session"]
 
 # So many runs are kept, the last ones.
 MOST = 100_000
@@ -27,7 +27,7 @@ class Block(NamedTuple):
     place: tuple[CodeType, int] | str | None
 
 
-class Recording:
+class Session:
     """What a loop did while this went on. *key*: of the tasks with this key, and of *own*, alone; None: of all."""
 
     def __init__(self, *, key: object | None = None, own: Lane | None = None, sees_callbacks: bool = True) -> None:
@@ -70,7 +70,7 @@ class Recording:
                 runs = list(self._runs)
         return [Run._make(each) for each in runs]
 
-    # -- what the recorder calls, for each run
+    # -- what the tracer calls, for each run
 
     def add(self, run: Any) -> None:
         """Take a run: what Run is made of."""
@@ -98,7 +98,7 @@ class Recording:
             self.most = max(self.most, len(self._alive))
 
     def vanished(self, lane: Lane) -> None:
-        """Count a task that has ended; one that had ended before the recording began was never there."""
+        """Count a task that has ended; one that had ended before the session began was never there."""
         if lane.number in self._alive:
             self._alive.remove(lane.number)
             self.endings[lane.state] = self.endings.get(lane.state, 0) + 1

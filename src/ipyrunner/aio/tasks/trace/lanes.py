@@ -1,4 +1,4 @@
-"""What is kept of a trace: lanes of tasks, runs of callbacks, places in code. No task, coroutine, future or result."""
+"""Lanes: what a trace keeps of tasks, their runs, and places in code. No task, coroutine, future or result."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class Run(NamedTuple):
 
 
 class Pending(NamedTuple):
-    """A task that had not ended at the end of a recording: what it waited for."""
+    """A task that had not ended at the end of a session: what it waited for."""
 
     lane: Lane
     since: int
