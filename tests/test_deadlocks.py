@@ -305,7 +305,7 @@ NOTE = "ipyrunner: this cell could not go on, because of a deadlock: "
 
 def noted(text: str) -> str:
     """Return what the note says, without the places."""
-    (line,) = {line for line in text.splitlines() if line.startswith(NOTE)}
+    (line,) = (line for line in text.splitlines() if line.startswith(NOTE))
     return PLACE.sub("", line.removeprefix(NOTE))
 
 
