@@ -430,7 +430,9 @@ def test_what_a_sample_raises_is_not_raised_in_the_cell() -> None:
 
     async def main() -> None:
         with Brood(lambda started: lambda: None) as brood:
-            Samples(brood, "In[1]", None, lambda name: name).take([5], 0.001)  # type: ignore[list-item]
+            samples = Samples(brood, "In[1]", None, lambda name: name)
+            samples.take([5], 0.001)  # type: ignore[list-item]
+        assert samples.count == 0  # it was not taken
 
     asyncio.run(main())
 
