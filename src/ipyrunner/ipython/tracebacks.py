@@ -118,15 +118,15 @@ class Tracebacks:
         """
 
         def noting(show: Callable[..., Any]) -> Callable[..., Any]:
-            def _showtraceback(etype: Any, evalue: Any, lines: Any) -> None:
+            def _showtraceback(etype: Any, evalue: Any, stb: Any) -> None:
                 ended = False
                 try:
-                    show(etype, evalue, lines)
+                    show(etype, evalue, stb)
                     ended = True
                 finally:
                     # What ipykernel does when it has sent them: an interrupt that comes later costs nothing.
-                    if ended or getattr(self._shell, "_last_traceback", None) is lines:
-                        shown.append(lines)
+                    if ended or getattr(self._shell, "_last_traceback", None) is stb:
+                        shown.append(stb)
 
             return _showtraceback
 
