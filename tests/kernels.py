@@ -182,21 +182,19 @@ class Kernel:
         self._pump(lambda: expected in printed(), DEADLINE, lambda: f"{expected!r} in {printed()!r}")
         return printed()
 
-    def interrupt(self) -> float:
-        """Press the interrupt button; return when. By message: when the kernel has answered."""
+    def interrupt(self) -> None:
+        """Press the interrupt button. By message: until the kernel has answered."""
         if self.manager.kernel_spec.interrupt_mode == "message":
             self.client.control_channel.send(self.client.session.msg("interrupt_request"))
             assert self.client.get_control_msg(timeout=DEADLINE)["msg_type"] == "interrupt_reply"
         else:
             self.manager.interrupt_kernel()
-        return time.monotonic()
 
-    def interrupted(self, cell: Cell, marker: str, timeout: float = DEADLINE) -> float:
-        """Wait for the cell's marker, press, wait for its end; return the seconds that took."""
+    def interrupted(self, cell: Cell, marker: str, timeout: float = DEADLINE) -> None:
+        """Wait for the cell's marker, press, wait for its end, which is to come in *timeout* seconds."""
         self.wait_for(cell, marker)
-        pressed = self.interrupt()
+        self.interrupt()
         self.finish(cell, timeout)
-        return time.monotonic() - pressed
 
     def expect_alive(self) -> None:
         """After an interrupt: the next cell runs, on the same loop, with the variables of :data:`BEFORE`."""

@@ -46,6 +46,15 @@ def spin(seconds: float) -> None:
         pass
 
 
+def wait_for_rest(thread: int) -> None:
+    """On another thread: wait until *thread* waits in the select() of a loop."""
+    deadline = time.monotonic() + 30
+    # uvloop's own functions have no frames: ours is the innermost one while no callback runs.
+    while sys._current_frames()[thread].f_code.co_name not in ("select", "drive"):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
 def put_off(loop: asyncio.AbstractEventLoop, waiting: weakref.WeakSet[asyncio.Future[None]]) -> asyncio.Future[None]:
     """Return a future that *waiting* finds, and nobody but who awaits it holds."""
     future = loop.create_future()
@@ -53,9 +62,13 @@ def put_off(loop: asyncio.AbstractEventLoop, waiting: weakref.WeakSet[asyncio.Fu
     return future
 
 
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until *condition* holds."""
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
 async def looked_at(books: Tasks) -> None:
     """Wait until no task is young any more: each is watched, or has ended."""
-    young, deadline = books._young, time.monotonic() + 30
-    while young.new or young._batches:
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.001)
+    await until(lambda: not (books._young.new or books._young._batches))

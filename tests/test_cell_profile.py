@@ -180,7 +180,11 @@ def test_an_interrupt_shows_the_profile_so_far(on_each_loop: Kernel, what: str) 
     )
     on_each_loop.interrupted(cell, "go")
     assert cell.ename == "KeyboardInterrupt"
-    assert cell.stdout.startswith("go\ncleaned\n")  # IPython 7 may fail to find the source, and print that
+    printed = "go\ncleaned\n"
+    if IPython.version_info >= (8,):
+        assert cell.stdout == printed
+    else:  # it may fail to find the source, and print that
+        assert cell.stdout.startswith(printed)
     assert "compute" in below(text(cell), "<module>")
     on_each_loop.expect_alive()
     no_hook(on_each_loop)
@@ -428,7 +432,9 @@ def test_what_a_sample_raises_is_not_raised_in_the_cell() -> None:
 
     async def main() -> None:
         with Brood(lambda started: lambda: None) as brood:
-            Samples(brood, "In[1]", None, lambda name: name).take([5], 0.001)  # type: ignore[list-item]
+            samples = Samples(brood, "In[1]", None, lambda name: name)
+            samples.take([5], 0.001)  # type: ignore[list-item]
+        assert samples.count == 0  # it was not taken
 
     asyncio.run(main())
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import ipykernel
 import IPython
 import pytest
+from IPython.core.inputtransformer2 import TransformerManager
 
+from ipyrunner.ipython.needs_loop import is_status_cell
 from kernels import BEFORE, CONCURRENT, RUNNER_KERNEL, Kernel, kernel
 from side_by_side import BESIDE, WAITING, concurrent_only, counts, number, started
 
@@ -115,12 +117,56 @@ def test_status_is_shown_while_a_cell_awaits(k: Kernel, magic: str) -> None:
     waiting = k.begin("%atasks wait all")
     own = number(main)
     shown = k.ok(magic.format(own))
-    assert "asyncio.sleep(600)" in (shown.value or shown.stdout) or "arunner" in magic
+    expected = "KeyboardInterrupt after" if "arunner" in magic else "asyncio.sleep(600)"
+    assert expected in (shown.value or shown.stdout)
     assert len(counts(shown)) == 1
     assert waiting.reply is None
     k.interrupt()
     k.finish(main)
     k.finish(waiting)
+
+
+# Cells, and whether they begin at once while another one awaits: where none is queued behind that, and where one is.
+AT_ONCE = {
+    "%atasks": (True, True),
+    "%atasks -a": (True, True),
+    "%atasks --live": (True, True),
+    "%atasks tree": (True, True),
+    # It changes nothing, and so needs no turn of its own.
+    "%atasks show later": (True, True),
+    "%atasks show later In[3]": (True, True),
+    "%atasks show In[3] 4": (True, True),
+    # What it ends may be what a queued cell starts.
+    "%atasks cancel later": (True, False),
+    "%atasks cancel later In[3]": (True, False),
+    "%atasks cancel In[3] later": (True, False),
+    "%atasks cancel In[3] In[40]": (True, True),
+    "%atasks cancel In[3]x": (True, False),
+    "%atasks background later": (True, False),
+    "%atasks background In[3]": (True, True),
+    # What blocks.
+    "%atasks wait In[3]": (False, False),
+    "%atasks -a wait In[3]": (False, False),
+    "%arunner": (True, True),
+    "%arunner status": (True, True),
+    # What ends what the other one is in.
+    "%arunner restart": (False, False),
+    "%arunner close": (False, False),
+    "%arunner leave": (False, False),
+    "%arunner status --help": (False, False),
+    # What is not alone, or another magic.
+    "%atasks\n1": (False, False),
+    "x = %atasks": (False, False),
+    "%arun tree": (False, False),
+    "%who": (False, False),
+    "1 +": (False, False),
+}
+
+
+@pytest.mark.parametrize(("cell", "expected"), AT_ONCE.items(), ids=AT_ONCE)
+def test_which_magics_are_answered_while_a_cell_awaits(cell: str, expected: tuple[bool, bool]) -> None:
+    source = TransformerManager().transform_cell(cell)
+    assert tuple(is_status_cell(source, queued=queued) for queued in (False, True)) == expected
 
 
 def test_values_and_history_are_each_cells_own(k: Kernel) -> None:

@@ -109,7 +109,7 @@ print('asked', answer)
     shown = [m for m in cell.messages if m["msg_type"] == "display_data"]
     assert [m["content"]["data"]["text/plain"] for m in shown] == ["'displayed'"]
     assert {each.stdout for each in asked} == {"looked at\n"}
-    assert all("shown" in each.reply["data"]["text/plain"] for each in asked if each.reply)
+    assert all(each.reply and "shown" in each.reply["data"]["text/plain"] for each in asked)
 
 
 @only_7

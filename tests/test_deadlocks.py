@@ -7,13 +7,15 @@ import contextlib
 import operator
 import os
 import re
-import time
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import pytest
 
 from hostile import PRELUDE as HOSTILE
+from ipyrunner.aio.tasks import deadlocks as deadlocks_module
 from ipyrunner.aio.tasks.deadlocks import Waits, _held_by, deadlock_of
 from ipyrunner.aio.tasks.entered_contexts import entered
 from kernels import BEFORE, CONCURRENT, Kernel, kernel
@@ -305,7 +307,7 @@ NOTE = "ipyrunner: this cell could not go on, because of a deadlock: "
 
 def noted(text: str) -> str:
     """Return what the note says, without the places."""
-    (line,) = {line for line in text.splitlines() if line.startswith(NOTE)}
+    (line,) = (line for line in text.splitlines() if line.startswith(NOTE))
     return PLACE.sub("", line.removeprefix(NOTE))
 
 
@@ -515,19 +517,36 @@ def test_what_is_gathered_is_looked_at_once_for_all_who_wait(loop: asyncio.Abstr
     loop.run_until_complete(main())
 
 
-def test_many_tasks_take_little_time(loop: asyncio.AbstractEventLoop) -> None:
+def test_the_work_grows_with_the_waits_and_no_faster(loop: asyncio.AbstractEventLoop) -> None:
+    def lines(tasks: list[asyncio.Task[None]]) -> int:
+        """Return how many lines of the module run: the same on a machine that is slow."""
+        number = 0
+
+        def count(frame: FrameType, event: str, argument: object) -> Any:
+            nonlocal number
+            number += event == "line"
+            return count if frame.f_code.co_filename == deadlocks_module.__file__ else None
+
+        before = sys.gettrace()
+        sys.settrace(count)
+        try:
+            assert Waits(tasks).deadlocks() == []
+        finally:
+            sys.settrace(before)
+        return number
+
     async def main() -> None:
-        gathered = asyncio.gather(*(asyncio.sleep(3600) for _ in range(3000)))
+        gathered = asyncio.gather(*(asyncio.sleep(3600) for _ in range(1000)))
 
         async def waits() -> None:
             await asyncio.gather(gathered)
 
-        tasks = [asyncio.create_task(waits()) for _ in range(100)]
+        tasks = [asyncio.create_task(waits()) for _ in range(50)]
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        started = time.monotonic()
-        assert Waits(tasks).deadlocks() == []
-        assert time.monotonic() - started < 4  # each of what is gathered is looked at once for each who waits
+        # Each of what is gathered is looked at once for each who waits.
+        few, many = lines(tasks[:10]), lines(tasks)
+        assert 10_000 < few < many < 6 * few
         gathered.cancel()
         await asyncio.wait(tasks)
 

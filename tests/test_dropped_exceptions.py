@@ -109,7 +109,7 @@ def test_a_keyboard_interrupt_that_a_task_raises_is_the_tasks(runner: NotebookRu
 
     async def main() -> str:
         task = asyncio.create_task(stop())
-        await asyncio.sleep(0.1)
+        await asyncio.wait([task])
         task.exception()
         return "went on"
 
@@ -125,7 +125,7 @@ def test_a_system_exit_that_a_task_holds_is_told_once(runner: NotebookRunner) ->
     async def main() -> str:
         vars(asyncio.get_running_loop())["default_exception_handler"] = told.append
         task = asyncio.create_task(stop())
-        await asyncio.sleep(0.1)
+        await asyncio.wait([task])
         task.exception()
         return "went on"
 

@@ -16,7 +16,7 @@ import pytest
 from ipyrunner import NotebookRunner
 from ipyrunner.aio.introspection.frames import uninterruptible
 from ipyrunner.aio.sigint.watchdog_thread import Watchdog
-from loops import GRACE, spin
+from loops import GRACE, spin, until
 
 
 def test_a_forced_interrupt_loses_no_callback(runner: NotebookRunner) -> None:
@@ -40,7 +40,7 @@ def test_a_forced_interrupt_loses_no_callback(runner: NotebookRunner) -> None:
     loop = runner.get_loop()
     with pytest.raises(KeyboardInterrupt):
         runner.run(main())
-    runner.run(asyncio.sleep(0.1))
+    runner.run(until(lambda: len(ran) >= 100))
     assert sorted(ran) == [*range(50), *range(100, 150)]
     assert runner.get_loop() is loop
 
@@ -179,7 +179,7 @@ def test_the_main_task_is_cancelled_when_it_does_not_wait_for_what_was_forced(ru
 
     with pytest.raises(KeyboardInterrupt):
         runner.run(main())
-    runner.run(asyncio.sleep(0.2))
+    runner.run(until(lambda: log))
     assert log == ["cleaned up"]
 
 

@@ -136,10 +136,9 @@ def test_a_reply_that_came_before_the_question_is_dropped(asked: Kernel) -> None
 def test_an_interrupt_ends_the_waiting(asked: Kernel) -> None:
     cell = asked.begin("try: await ipyrunner.input('first? ')\nfinally: await asyncio.sleep(0.01); print('cleaned up')")
     first = asked.wait_for_question(cell, "first? ")
-    pressed = asked.interrupt()
+    asked.interrupt()
     assert asked.finish(cell).ename == "KeyboardInterrupt"
     assert cell.stdout == "cleaned up\n"
-    assert pressed
     asked.expect_alive()
     cell = asked.begin("await ipyrunner.input('second? ')")
     second = asked.wait_for_question(cell, "second? ")

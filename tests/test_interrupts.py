@@ -80,14 +80,13 @@ TIGHT = {
 
 @pytest.mark.parametrize("code", WAITING.values(), ids=WAITING)
 def test_one_press_ends_what_awaits(k: Kernel, code: str) -> None:
-    k.ok("%config NotebookRunner.interrupt_grace = 40")
+    k.ok("%config NotebookRunner.interrupt_grace = 50")
     try:
         cell = k.begin(code)
-        seconds = k.interrupted(cell, "go")
+        k.interrupted(cell, "go", 30)  # cancelled: it would be forced after fifty seconds
     finally:
         k.ok("%config NotebookRunner.interrupt_grace = 0.3")
     assert cell.ename == "KeyboardInterrupt"
-    assert seconds < 20  # cancelled: it would be forced after forty seconds
 
 
 @pytest.mark.parametrize("code", TIGHT.values(), ids=TIGHT)
@@ -275,9 +274,10 @@ def test_c_code_that_keeps_the_gil_ends_at_a_second_press(fresh: Kernel, tmp_pat
     )
     while not marker.exists():
         fresh.look(0.01)
-    pressed = fresh.interrupt()
+    deadline = time.monotonic() + 30
+    fresh.interrupt()
     while cell.reply is None:
-        assert time.monotonic() < pressed + 30
+        assert time.monotonic() < deadline
         fresh.interrupt()
         fresh.look(0.2)
     fresh.finish(cell)

@@ -15,6 +15,9 @@ from jupyter_client.kernelspec import KernelSpecManager
 
 from kernels import BEFORE, DEADLINE, Kernel, kernel
 
+# Seconds in which an interrupted cell ends, all of which would go on for a minute or more.
+SOON = 30
+
 
 @pytest.fixture(params=["signal", "message"])
 def k(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kernel]:
@@ -44,7 +47,7 @@ STUCK = {
 def test_interrupts_and_shutdown(k: Kernel) -> None:
     for name, code in STUCK.items():
         cell = k.begin(code)
-        assert k.interrupted(cell, "go") < 10, name
+        k.interrupted(cell, "go", SOON)
         assert cell.ename == "KeyboardInterrupt", name
         k.expect_alive()
     path = Path(k.log.parent) / "left"
@@ -64,9 +67,8 @@ def test_signals_reach_code_that_keeps_the_gil(own: Kernel, tmp_path: Path) -> N
     marker = tmp_path / "go"
     cell = own.begin(f"open({str(marker)!r}, 'w').close(); x = 7 ** 10 ** 8")
     wait_for(marker)
-    pressed = own.interrupt()
-    assert own.finish(cell).ename == "KeyboardInterrupt"
-    assert time.monotonic() - pressed < 10
+    own.interrupt()
+    assert own.finish(cell, SOON).ename == "KeyboardInterrupt"
     own.expect_alive()
 
 
@@ -106,7 +108,7 @@ def test_messages_need_no_signal(tmp_path: Path) -> None:
                 "import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])\n"
                 "print('go'); await asyncio.sleep(60)"
             )
-            assert k.interrupted(cell, "go") < 10
+            k.interrupted(cell, "go", SOON)
             assert cell.ename == "KeyboardInterrupt"
             assert k.ok("signal.sigpending()").value == "set()"
             k.ok("signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])")
@@ -128,7 +130,7 @@ def expect_runner(k: Kernel) -> None:
     cell = k.begin(
         "try: print('go'); await asyncio.sleep(60)\nfinally:\n    await asyncio.sleep(0.01)\n    print('cleaned')"
     )
-    assert k.interrupted(cell, "go") < 10
+    k.interrupted(cell, "go", SOON)
     assert (cell.ename, cell.stdout) == ("KeyboardInterrupt", "go\ncleaned\n")
     k.expect_alive()
 
@@ -139,7 +141,7 @@ def expect_plain(k: Kernel) -> None:
     assert k.run("%arunner").ename == "UsageError" or "`%arunner` not found" in k.run("%arunner").stderr
     assert k.ok("await asyncio.sleep(0.01, 'awaited')").value == "'awaited'"
     cell = k.begin("import time; print('go'); time.sleep(60)")
-    assert k.interrupted(cell, "go") < 10
+    k.interrupted(cell, "go", SOON)
     assert cell.ename == "KeyboardInterrupt"
     assert k.ok("1 + 1").value == "2"
 
@@ -177,7 +179,7 @@ def test_code_that_runs_before_the_kernel_starts(tmp_path: Path, name: str) -> N
     with kernel(tmp_path, name=name, load=False) as k:
         assert k.ok("(x, await t, id(t.get_loop()) == loop_id)").value == "(5, 7, True)"
         cell = k.begin("print('go'); await asyncio.sleep(60)")
-        assert k.interrupted(cell, "go") < 10
+        k.interrupted(cell, "go", SOON)
         k.expect_alive()
 
 

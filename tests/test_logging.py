@@ -87,6 +87,10 @@ def test_a_record_that_cannot_be_formatted_is_reported(log: logging.Logger, monk
 def test_no_stderr_is_no_error(log: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", None)  # as pythonw has it
     log.warning("unseen")
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    log.warning("seen")
+    assert stream.getvalue() == "seen\n"
 
 
 def test_dict_config_finds_it() -> None:

@@ -6,6 +6,7 @@ import textwrap
 
 import pytest
 
+from ipyrunner.aio.introspection.exceptions import add_note
 from kernels import Cell, Kernel
 
 
@@ -181,3 +182,52 @@ def test_a_coroutine_that_a_cell_does_not_await(shared: Kernel, code: str, named
     cell = shared.run(code)
     note = "`main(...)` only makes a coroutine and does not run it: write `await main(...)`"
     assert (note in cell.stderr) is named
+
+
+# What comes in between while the traceback is shown: once.
+BETWEEN = {
+    "IPython cannot format it": "formatter.structured_traceback = once(formatter.structured_traceback, before=fail)",
+    "an interrupt while it is formatted": (
+        "formatter.structured_traceback = once(formatter.structured_traceback, before=interrupt)"
+    ),
+    "an interrupt when it is shown": "shell._showtraceback = once(shell._showtraceback, after=interrupt)",
+    "an interrupt when the note is printed": (
+        "formatter.structured_traceback = lambda *args, **kwargs: ['without notes']\n"
+        "sys.stderr.write = once(sys.stderr.write, after=interrupt)"
+    ),
+}
+ONCE = """
+import asyncio, signal, sys
+shell = get_ipython()
+formatter = shell.InteractiveTB
+def fail(): raise ValueError('in the formatter')
+def interrupt(): signal.raise_signal(signal.SIGINT)
+def once(function, before=None, after=None):
+    pending = [True]
+    def called(*args, **kwargs):
+        first = pending and pending.pop()
+        if first and before: before()
+        value = function(*args, **kwargs)
+        if first and after: after()
+        return value
+    return called
+def look(): return asyncio.get_running_loop()
+"""
+
+
+@pytest.mark.parametrize("between", BETWEEN.values(), ids=BETWEEN)
+def test_a_note_is_shown_once_whatever_comes_in_between(fresh: Kernel, between: str) -> None:
+    fresh.ok(ONCE + between)
+    cell = fresh.run("look()")
+    assert cell.ename == "RuntimeError"
+    assert (cell.traceback + cell.stderr + cell.stdout).count("ipyrunner: in a cell without await") == 1
+    assert len([m for m in cell.messages if m["msg_type"] == "error"]) == 1
+    assert "in the formatter" not in cell.traceback + cell.stderr
+    fresh.expect_alive()
+
+
+def test_an_exception_keeps_a_note_once() -> None:
+    exc = ValueError()
+    for note in ("one", "two", "one"):
+        add_note(exc, note)
+    assert exc.__notes__ == ["one", "two"]

@@ -16,7 +16,7 @@ from ipyrunner.aio.introspection import ready_queue
 from ipyrunner.aio.introspection.private_api import is_pythons, ready_callbacks
 from ipyrunner.aio.introspection.ready_queue import ReadyQueue
 from ipyrunner.aio.sigint.main_task import MainTask
-from loops import LOOPS
+from loops import LOOPS, until
 
 
 @pytest.mark.parametrize("name", LOOPS)
@@ -108,8 +108,8 @@ def test_nothing_is_lost_that_other_threads_schedule_while_cells_are_interrupted
         over.set()
         thread.join(30)
         sys.setswitchinterval(interval)
-    runner.run(asyncio.sleep(0.05))
-    assert called == sent > 0
+    runner.run(until(lambda: called == sent))
+    assert sent > 0
 
 
 def test_callbacks_of_uvloops_own_keep_their_place() -> None:

@@ -17,7 +17,7 @@ from ipyrunner.aio.introspection.running_callback import Holder
 from ipyrunner.aio.sigint.defer_sigint import Held
 from ipyrunner.aio.sigint.interrupt import Interrupt
 from ipyrunner.aio.sigint.wakeup_fd import Wakeup
-from loops import press
+from loops import press, wait_for_rest
 
 
 def test_handler_and_wakeup_fd_are_handed_back(runner: NotebookRunner) -> None:
@@ -120,7 +120,7 @@ def test_what_a_signal_handler_raises_ends_the_cell_that_waits(
 
     def send() -> None:
         assert rest.wait(30)
-        threading.Event().wait(0.1)  # let the main thread enter select()
+        wait_for_rest(main_thread)
         signal.pthread_kill(threading.get_ident() if elsewhere else main_thread, signal.SIGUSR1)
 
     main_thread = threading.get_ident()

@@ -15,7 +15,7 @@ from ipyrunner import NotebookRunner
 from ipyrunner.aio.tasks.registry import Tasks
 from ipyrunner.aio.tasks.young_tasks import FEW
 from kernels import Kernel
-from loops import looked_at, put_off
+from loops import looked_at, put_off, until
 
 
 class Result:
@@ -51,9 +51,10 @@ async def one_after_the_other(work: Callable[[], Awaitable[Result]]) -> None:
 
 
 async def nobody_holds_them(work: Callable[[], Any]) -> None:
+    tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
     for _ in range(100):
-        asyncio.create_task(work())
-    await asyncio.sleep(0.05)
+        tasks.add(asyncio.create_task(work()))
+    await until(lambda: not tasks)
 
 
 async def without_a_pause(work: Callable[[], Any]) -> None:
@@ -120,13 +121,15 @@ def test_what_the_last_run_has_returned_is_not_kept(asyncio_runner: NotebookRunn
 
 
 def test_what_ends_after_a_plain_cell_is_not_kept(asyncio_runner: NotebookRunner) -> None:
+    tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+
     async def start() -> None:
-        asyncio.create_task(later())
+        tasks.add(asyncio.create_task(later()))
         await asyncio.sleep(0)
 
     asyncio_runner.run(start())
     asyncio_runner.run_sync(lambda: None)
-    asyncio_runner.run(asyncio.sleep(0.01))
+    asyncio_runner.run(until(lambda: not tasks))
     assert not Result.alive
 
 

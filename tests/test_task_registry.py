@@ -17,7 +17,7 @@ from ipyrunner import NotebookRunner
 from ipyrunner.aio.introspection.loop_class import new_loop
 from ipyrunner.aio.introspection.running_loop import register_task, unregister_task
 from ipyrunner.aio.tasks.registry import Tasks
-from loops import looked_at, put_off
+from loops import looked_at, put_off, until
 
 
 def raise_at(step: int) -> Any:
@@ -65,7 +65,7 @@ def test_an_interrupt_between_any_two_instructions_tears_nothing(loop: asyncio.A
             break
     assert interrupted > 5
     assert started == 1
-    loop.run_until_complete(asyncio.sleep(0.3))  # sweeps
+    loop.run_until_complete(until(lambda: len(tasks.started()) <= 1))  # what waits here
     assert tasks.started() == []
     assert torn == []
     assert len(tasks.ended()) >= started

@@ -211,7 +211,7 @@ def test_many_kinds_and_long_chains_are_short(shared: Kernel) -> None:
         "await settled()"
     )
     lines = drawn(shared)
-    assert lines[-1] == " └─ and 271 more of 91 kinds" or lines[-1].endswith(" kinds")
+    assert lines[-1] == " └─ and 271 more of 91 kinds"
     shown = sum("waiting, AGE" in line for line in lines)
     counted = sum(int(found[1]) for line in lines if (found := re.search(r"and (\d+) more", line)))
     assert shown + counted == 300

@@ -23,9 +23,9 @@ from nbclient import NotebookClient
 from hostile import PRELUDE
 from ipyrunner import NotebookRunner
 from ipyrunner.aio.introspection.wait_graph import Step
-from ipyrunner.aio.tasks.trace import recorder, recording, start
+from ipyrunner.aio.tasks.trace import session, start, tracer
 from ipyrunner.aio.tasks.trace.busy_places import BusyPlaces
-from ipyrunner.aio.tasks.trace.recorder import keys
+from ipyrunner.aio.tasks.trace.tracer import keys
 from ipyrunner.ipython.magics.timeline.chrome_trace import events
 from ipyrunner.ipython.magics.timeline.rows import Row, Timeline
 from ipyrunner.ipython.magics.timeline.summary import summary
@@ -61,7 +61,7 @@ def traced(
 
 def assert_all_is_off() -> None:
     assert start._active is None
-    assert not any("Recorder" in repr(function) for function in gc.callbacks)
+    assert not any("Tracer" in repr(function) for function in gc.callbacks)
     if not MONITORED:
         assert sys.getprofile() is None
         return
@@ -175,7 +175,7 @@ def test_where_it_was_that_held_the_loop(runner: NotebookRunner) -> None:
         active = start._active
         assert active is not None
         deadline = time.monotonic() + DEADLINE
-        while time.monotonic() < end or not active.recorder.stack[-1].places:
+        while time.monotonic() < end or not active.tracer.stack[-1].places:
             assert time.monotonic() < deadline
 
     async def work() -> None:
@@ -186,7 +186,7 @@ def test_where_it_was_that_held_the_loop(runner: NotebookRunner) -> None:
 
     timeline = traced(runner, main)
     worker = row(timeline, "worker")
-    assert worker.longest > recording.BLOCK
+    assert worker.longest > session.BLOCK
     assert any("parse(), test_trace.py:" in e.get("args", {}).get("blocked the loop in", "") for e in events(timeline))
     longest = timeline.longest
     assert longest is not None
@@ -364,11 +364,11 @@ def test_the_last_100000_events_are_kept_and_no_task(asyncio_runner: NotebookRun
         assert active is not None
         del payload, task
         gc.collect()
-        assert len(active.recorder._lanes) < 10
+        assert len(active.tracer._lanes) < 10
         assert [ref() for ref in refs] == [None] * 1_000
 
     timeline = traced(asyncio_runner, main)
-    assert timeline.kept == recording.MOST == 100_000
+    assert timeline.kept == session.MOST == 100_000
     assert timeline.dropped > 100_000
     assert f"the first {timeline.dropped:,} events were dropped, and the last 100,000 are shown" in summary(timeline)
     assert "1,000 tasks (1,000 done), one after the other" in summary(timeline)
@@ -502,7 +502,7 @@ def test_an_exception_out_of_the_loop_ends_what_runs(asyncio_runner: NotebookRun
     assert lane is not None
     assert lane.state == "failed"
     assert row(timeline, "next").lane.state == "done"  # type: ignore[union-attr]
-    assert all(not run.depth and not run.inside for run in timeline._recording.runs())
+    assert all(not run.depth and not run.inside for run in timeline._session.runs())
 
 
 def test_a_cell_that_is_run_again_is_seen(runner: NotebookRunner) -> None:
@@ -576,11 +576,11 @@ def test_names_of_a_class_of_their_own(runner: NotebookRunner) -> None:
 def test_an_interrupt_while_it_begins_leaves_nothing(
     runner: NotebookRunner, monkeypatch: pytest.MonkeyPatch, again: bool
 ) -> None:
-    recorded = start._Active.record
+    begun = start._Active.begin
 
-    def interrupted(*args: Any) -> recording.Recording:
+    def interrupted(*args: Any) -> session.Session:
         press()
-        return recorded(*args)
+        return begun(*args)
 
     trace = trace_of(runner, None)
     if again:
@@ -588,7 +588,7 @@ def test_an_interrupt_while_it_begins_leaves_nothing(
         trace.stop()
     before = trace.summary
     with monkeypatch.context() as patch:
-        patch.setattr(start._Active, "record", interrupted)
+        patch.setattr(start._Active, "begin", interrupted)
         with pytest.raises(KeyboardInterrupt):
             trace.start()
     assert not trace.is_running
@@ -692,7 +692,7 @@ def test_what_an_exception_has_ended_does_not_go_on(
     asyncio_runner: NotebookRunner, monkeypatch: pytest.MonkeyPatch, then: str
 ) -> None:
     later, clock = 0, time.perf_counter_ns
-    for module in (recorder, recording.time):
+    for module in (tracer, session.time):
         monkeypatch.setattr(module, "perf_counter_ns", lambda: clock() + later)
 
     def interrupted() -> None:
@@ -711,7 +711,7 @@ def test_what_an_exception_has_ended_does_not_go_on(
         other.stop()
     trace.stop()
     assert_all_is_off()
-    for made in (trace._recording, other._recording):
+    for made in (trace._session, other._session):
         assert made is None or 0 <= made.busy < 500 * 10**9
         assert made is None or made.longest is None or made.longest.length < 500 * 10**9
 
@@ -732,8 +732,8 @@ def test_an_idle_loop_is_not_in_the_callback_that_was_interrupted(asyncio_runner
         present.frame = sys._getframe()
         assert busy._is_in(present, None)  # on another greenlet's stack
 
-    present = recorder.Open()
-    busy = BusyPlaces(recorder.Recorder(asyncio_runner.get_loop(), main.__code__))
+    present = tracer.Open()
+    busy = BusyPlaces(tracer.Tracer(asyncio_runner.get_loop(), main.__code__))
     busy.stop()
     asyncio_runner.run(main())
     present.frame = gone()
@@ -758,11 +758,11 @@ def test_the_loop_runs_on_while_runs_are_copied(monkeypatch: pytest.MonkeyPatch)
         made.add(run)
         return each
 
-    made = recording.Recording()
+    made = session.Session()
     run = (None, "name", 0, None, None, None, None, None, made.began, made.began + 1, None, False, 0)
     made.add(run)
     made.add(run)
-    monkeypatch.setattr(recording.Run, "_make", added)
+    monkeypatch.setattr(session.Run, "_make", added)
     assert made.runs() == [run, run]
 
 
@@ -789,13 +789,13 @@ def test_a_file_that_cannot_be(runner: NotebookRunner, tmp_path: Path, name: str
 
 
 def test_a_callback_that_runs_a_loop_inside_itself_is_no_block() -> None:
-    made = recording.Recording()
-    run = (None, "name", 0, None, None, None, None, None, made.began, made.began + 2 * recording.BLOCK, None)
+    made = session.Session()
+    run = (None, "name", 0, None, None, None, None, None, made.began, made.began + 2 * session.BLOCK, None)
     made.add((*run, True, 0))
     assert made.longest is None
     made.add((*run, False, 1))
     assert made.longest is not None
-    assert made.busy == 2 * recording.BLOCK  # of the outermost
+    assert made.busy == 2 * session.BLOCK  # of the outermost
 
 
 def test_a_trace_without_a_beginning(asyncio_runner: NotebookRunner, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from ipyrunner import NotebookRunner
 from ipyrunner.aio.tasks import young_tasks
 from ipyrunner.aio.tasks.registry import Tasks
 from ipyrunner.aio.tasks.young_tasks import YoungTasks
-from loops import looked_at, put_off
+from loops import looked_at, put_off, until
 
 
 def test_tasks_that_nobody_holds_survive_a_collection_in_their_first_iteration(
@@ -129,11 +129,13 @@ def test_a_task_that_waits_again_survives_a_collection_before_the_look(
     del later, callbacks, context
     future.set_result(None)
     del future
-    loop.run_until_complete(asyncio.sleep(0.01))
+    loop.run_until_complete(until(lambda: not all(future.done() for future in waiting)))
+    loop.run_until_complete(looked_at(books))
     gc.collect()
     for future in list(waiting):
-        future.set_result(None)
-    loop.run_until_complete(asyncio.sleep(0.01))
+        if not future.done():
+            future.set_result(None)
+    loop.run_until_complete(until(lambda: went_on))
     assert went_on == [1]
 
 
@@ -162,7 +164,7 @@ def test_tasks_that_begin_after_an_iteration_was_cut_short_survive_a_collection(
         for n in range(1, 6):
             loop.create_task(lonely(n))
         loop.create_task(collects())
-        await asyncio.sleep(0.1)
+        await asyncio.wait([tasks[1]])
         assert isinstance(tasks[1].exception(), SystemExit)
 
     with contextlib.suppress(KeyboardInterrupt):
@@ -171,7 +173,7 @@ def test_tasks_that_begin_after_an_iteration_was_cut_short_survive_a_collection(
     gc.collect()
     while waiting:
         waiting.pop().set_result(None)
-    asyncio_runner.run(asyncio.sleep(0.01))
+    asyncio_runner.run(until(lambda: len(went_on) >= 6))
     assert sorted(went_on) == list(range(6))
 
 
@@ -286,7 +288,7 @@ def test_tasks_that_nobody_holds_survive_a_collection_in_a_cell_without_await(ru
         gc.collect()
     while waiting:
         waiting.pop().set_result(None)
-    runner.run(asyncio.sleep(0.01))
+    runner.run(until(lambda: len(went_on) >= 3))
     assert went_on == [1, 1, 1]
 
 

@@ -11,6 +11,7 @@ from ipyrunner.aio.tasks import unretrieved_failures
 from ipyrunner.aio.tasks.exception_handler import Failure, Failures
 from ipyrunner.aio.tasks.registry import Tasks
 from kernels import Kernel
+from loops import until
 
 
 def told(loop: asyncio.AbstractEventLoop) -> list[str]:
@@ -30,9 +31,11 @@ def test_a_failure_may_be_looked_at_for_as_long_as_it_is_gathered(loop: asyncio.
 
     async def main() -> None:
         end = asyncio.Event()
-        gathered = asyncio.gather(fail(0), end.wait(), return_exceptions=True)
+        failing = asyncio.create_task(fail(0))
+        gathered = asyncio.gather(failing, end.wait(), return_exceptions=True)
         waiting = asyncio.create_task(asyncio.wait([gathered]))
-        await asyncio.sleep(0.01)
+        await asyncio.wait([failing])
+        del failing
         for _ in range(1200):  # each is a look, and so is each end of a cell
             tasks.settle()
         end.set()
@@ -89,9 +92,7 @@ def test_many_sleepers_do_not_keep_the_loop_when_one_task_fails(
         event = asyncio.Event()
         waiting = [asyncio.create_task(event.wait()) for _ in range(1000)]
         failed = asyncio.create_task(fail())
-        async with asyncio.timeout(30):
-            while not reports:
-                await asyncio.sleep(0.001)
+        await until(lambda: reports)
         assert failed.done()
         event.set()
         await asyncio.wait(waiting)
@@ -112,9 +113,7 @@ def test_an_eager_task_that_fails_is_told(loop: asyncio.AbstractEventLoop, books
 
     async def main() -> None:
         failed = asyncio.create_task(fail())
-        async with asyncio.timeout(30):
-            while not reports:
-                await asyncio.sleep(0.01)
+        await until(lambda: reports)
         assert failed.done()
 
     loop.run_until_complete(main())
@@ -131,7 +130,7 @@ def test_a_future_of_the_users_may_have_children_of_its_own(loop: asyncio.Abstra
         future = Future()
         failed = asyncio.create_task(fail(0))
         waiting = asyncio.create_task(asyncio.wait([future]))
-        await asyncio.sleep(0.5)
+        await until(lambda: messages)
         assert messages == ["ValueError('failed')"], failed
         future.set_result(None)
         await waiting

@@ -7,26 +7,12 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from ipyrunner import NotebookRunner
 from ipyrunner.aio.sigint.wakeup_fd import Wakeup
-
-
-def interrupt_from_a_thread(loop: Any, when: threading.Event, signalled: Callable[[int], None]) -> threading.Thread:
-    """Send SIGINT as soon as *when* is set and the loop is at rest in its select()."""
-
-    def send() -> None:
-        assert when.wait(30)
-        me = threading.get_ident()
-        signalled(me)
-
-    thread = threading.Thread(target=send)
-    thread.start()
-    return thread
+from loops import wait_for_rest
 
 
 def test_a_signal_on_another_thread_wakes_the_loop(runner: NotebookRunner) -> None:
@@ -37,11 +23,14 @@ def test_a_signal_on_another_thread_wakes_the_loop(runner: NotebookRunner) -> No
         asyncio.get_running_loop().call_later(0.05, ready.set)  # by then nothing else is left to do
         await asyncio.sleep(60)
 
-    def send(me: int) -> None:
-        threading.Event().wait(0.1)  # let the main thread enter select()
-        signal.pthread_kill(me, signal.SIGINT)
+    def send() -> None:
+        assert ready.wait(30)
+        wait_for_rest(main_thread)
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
 
-    thread = interrupt_from_a_thread(runner.get_loop(), ready, send)
+    main_thread = threading.get_ident()
+    thread = threading.Thread(target=send)
+    thread.start()
     start = runner.get_loop().time()
     with pytest.raises(KeyboardInterrupt):
         runner.run(main())

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,9 +89,8 @@ def windows_kernel(directory: Path, setup: str = SELECTOR) -> Iterator[Kernel]:
     arguments = [RUNNER_KERNEL] if setup == BY_MESSAGE else []
     with kernel(directory, *arguments, env=env, by_message=setup == BY_MESSAGE) as started:
 
-        def interrupt() -> float:
+        def interrupt() -> None:
             os.write(events, b"!")
-            return time.monotonic()
 
         if events != -1:
             started.interrupt = interrupt

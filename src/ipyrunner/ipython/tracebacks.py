@@ -7,7 +7,7 @@ import linecache
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -60,6 +60,10 @@ MACHINERY = (OURS, *_MAGIC_MACHINERY)
 _COMPILING = (compile_body.__code__, compile_expression.__code__)
 
 
+class _NotFormatted(BaseException):
+    """IPython's formatting has raised. Not an Exception, nor KeyboardInterrupt: IPython catches these."""
+
+
 class Tracebacks:
     """Prepare exceptions for ``shell.showtraceback``."""
 
@@ -85,45 +89,62 @@ class Tracebacks:
                 args = args[:3]
             exc = self._prepare(exc)
             failure = type(exc), exc, traceback_of(exc)
+            # The lines of what was shown: one traceback.
+            shown: list[Any] = []
             if any(is_a(link, BaseExceptionGroup) for link in chain_of(exc)) and not kwargs.get("exception_only"):
-                self._show(*failure, tb_offset=kwargs.get("tb_offset"))
+                shown.append(self._show(*failure, tb_offset=kwargs.get("tb_offset")))
             else:
                 try:
-                    with self._not_dropped(original, exc):
+                    with self._not_dropped(original, exc, shown):
                         original(failure, *args, **kwargs)
                     self._check()
-                except BaseException:
+                except BaseException as error:
                     # The class of the exception raises. Or IPython's formatting does (7.34: TypeError, where inspect
-                    # finds no frames), and that error would be shown instead of the user's.
-                    self._show(*failure, tb_offset=kwargs.get("tb_offset"))
-            self._print_hidden_notes(exc)
+                    # finds no frames), and its error would take the place of the user's.
+                    if not (shown and is_a(error, KeyboardInterrupt)):
+                        shown[:] = [self._show(*failure, tb_offset=kwargs.get("tb_offset"))]
+            with suppress(KeyboardInterrupt):  # what it would interrupt has ended, and the next traceback would name it
+                self._print_hidden_notes(exc, shown)
 
         return showtraceback
 
     @contextmanager
-    def _not_dropped(self, original: object, exc: BaseException) -> Iterator[None]:
-        """Raise KeyboardInterrupt if IPython's *original* has shown nothing, because it has dropped that exception.
+    def _not_dropped(self, original: object, exc: BaseException, shown: list[Any]) -> Iterator[None]:
+        """Put what IPython's *original* shows into *shown*, when it has; raise where it would show nothing.
 
-        It is forced into IPython's formatting if that takes longer than interrupt_grace: for the first traceback, on a
-        machine under load.
+        It drops a KeyboardInterrupt. Ours is forced into its formatting if that takes longer than interrupt_grace: on a
+        machine under load, in the first traceback. Of any other exception there it prints all that led to it, which may
+        be the user's own: that would be shown twice, and its notes.
         """
-        shown = False
 
         def noting(show: Callable[..., Any]) -> Callable[..., Any]:
-            def _showtraceback(*args: Any, **kwargs: Any) -> Any:
-                nonlocal shown
-                shown = True
-                return show(*args, **kwargs)
+            def _showtraceback(etype: Any, evalue: Any, stb: Any) -> None:
+                ended = False
+                try:
+                    show(etype, evalue, stb)
+                    ended = True
+                finally:
+                    # What ipykernel does when it has sent them: an interrupt that comes later costs nothing.
+                    if ended or getattr(self._shell, "_last_traceback", None) is stb:
+                        shown.append(stb)
 
             return _showtraceback
 
-        # Private: since IPython 0.11; others (rich) have replaced it, too.
-        noted = Override(self._shell, "_showtraceback", noting)
-        try:
+        def raising(structured_traceback: Callable[..., Any]) -> Callable[..., Any]:
+            def formatted(*args: Any, **kwargs: Any) -> Any:
+                try:
+                    return structured_traceback(*args, **kwargs)
+                except BaseException as error:
+                    raise _NotFormatted from error
+
+            return formatted
+
+        with ExitStack() as stack:
+            # Private: since IPython 0.11; others (rich) have replaced it, too.
+            stack.callback(Override(self._shell, "_showtraceback", noting).restore)
+            stack.callback(Override(self._shell.InteractiveTB, "structured_traceback", raising).restore)
             yield
-        finally:
-            noted.restore()
-        # A usage error is only a line on stderr. A user's own showtraceback may show nothing.
+        # A usage error is a line on stderr. Whoever has replaced showtraceback shows what they like.
         is_ipythons = str(getattr(original, "__module__", "")).startswith("IPython.")
         if is_ipythons and not shown and not is_a(exc, UsageError):
             raise KeyboardInterrupt
@@ -148,14 +169,16 @@ class Tracebacks:
 
     def _show(
         self, kind: type[BaseException], exc: BaseException, tb: TracebackType | None, *, tb_offset: int | None
-    ) -> None:
-        """As IPython's showtraceback, by private methods that it calls, since IPython 0.11."""
+    ) -> list[str]:
+        """As IPython's showtraceback, of whose parts these are: private since IPython 0.11. Return the lines."""
         shell: Any = self._shell
         shell._get_exc_info((kind, exc, tb))  # tells sys of the last exception
+        lines = format_exception(shell, exc, tb, tb_offset=tb_offset)
         # The text, and not the exception: ipykernel calls str() of it.
-        shell._showtraceback(kind, text_of(exc), format_exception(shell, exc, tb, tb_offset=tb_offset))
+        shell._showtraceback(kind, text_of(exc), lines)
         if shell.call_pdb:
             shell.debugger(force=True)
+        return lines
 
     def _prepare(self, exc: BaseException) -> BaseException:
         present = self._runner.present
@@ -184,14 +207,15 @@ class Tracebacks:
         task = None if running_loop() is None else asyncio.current_task()
         return present is not None and task in present.given_up
 
-    def _print_hidden_notes(self, exc: BaseException) -> None:
-        # IPython 8.10 and earlier versions show no notes.
-        shown = ""
+    def _print_hidden_notes(self, exc: BaseException, shown: list[Any]) -> None:
+        # IPython 8.10, say, and all before it, show no notes.
         ours = [note for note in notes_of(exc) if note.startswith("ipyrunner:")]
-        with suppress(Exception):  # a user's exception class may raise
-            shown = "".join(self._shell.InteractiveTB.get_exception_only(type(exc), exc)) if ours else ""
+        if ours and not shown:  # by others, who have replaced showtraceback: what IPython shows, they do
+            with suppress(Exception):  # the user's code, in a class of their own
+                shown = [self._shell.InteractiveTB.get_exception_only(type(exc), exc)]
+        text = "".join(line for lines in shown if type(lines) is list for line in lines if type(line) is str)
         for note in ours:
-            if note not in shown:
+            if note not in text:
                 print(note, file=sys.stderr)
 
     def settle(self, result: ExecutionResult) -> ExecutionResult:

@@ -28,7 +28,7 @@ from ...notebook import NotebookRunner
 from ..arun_options import MagicOptions, seconds, unquoted, without_comment
 from ..tracebacks import MACHINERY, name_file
 from .tasks_table import TaskInfo, TaskTable, age, ending, few
-from .tasks_tree import TaskTree
+from .tasks_tree import Drawing, TaskTree
 
 __all__ = ["ACTIONS", "ATASKS", "TaskMagics", "table"]
 
@@ -181,7 +181,7 @@ class TaskMagics(Magics):
         present = self._runner.present
         started = [] if present is None else present.tasks.started()
         mains = [] if present is None else [run.task for run in present.interrupts.runs() if run.task is not None]
-        return TaskTree(started, mains, partial(name_file, self.shell))
+        return TaskTree(Drawing(started, mains, partial(name_file, self.shell)).lines)
 
     def _find(self, word: str, *, ended: bool) -> Sequence[TaskInfo]:
         infos = [*table(self.shell, self._runner, ended=ended)]

@@ -18,7 +18,7 @@ from ...aio.tasks.task_records import Started
 from ...cells.deadlock_notes import deadlock_lines
 from .tasks_table import age, asyncios, place, state_now
 
-__all__ = ["TaskTree"]
+__all__ = ["Drawing", "TaskTree"]
 
 # How many lines are shown; how many branches of one kind, if there are more than _FEW branches; how deep the tree is.
 _LINES = 60
@@ -47,25 +47,20 @@ class _Place(NamedTuple):
 
 
 class TaskTree:
-    """The tasks of a loop as they are when it is made, shown as text that stays short. Keeps none of them.
+    """The tasks of a loop as they were when it was drawn: the lines of a :class:`Drawing`, which keep none of them."""
 
-    *mains*: the main tasks of the cells that still run.
-    """
-
-    def __init__(
-        self,
-        entries: Collection[Started],
-        mains: Collection[asyncio.Task[Any]],
-        name_file: Callable[[str], str],
-    ) -> None:
-        self._text = "\n".join(_Drawing(entries, mains, name_file).lines) or "no tasks"
+    def __init__(self, lines: list[str]) -> None:
+        self._text = "\n".join(lines) or "no tasks"
 
     def __repr__(self) -> str:
         return self._text
 
 
-class _Drawing:
-    """Draw the tree: :attr:`lines`."""
+class Drawing:
+    """Draw the tasks of a loop as they are now, as text that stays short: :attr:`lines`.
+
+    *mains*: those that run the cells that somebody waits for.
+    """
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from time import perf_counter_ns
 from types import FrameType
 
 from ..slow_callbacks import place_of
-from .recorder import Open, Recorder
+from .tracer import Open, Tracer
 
 __all__ = ["BusyPlaces"]
 
@@ -22,10 +22,10 @@ _PAUSE = 0.005
 
 
 class BusyPlaces:
-    """Record where the long callbacks of *recorder* are, until :meth:`stop`."""
+    """Record where the long callbacks of *tracer* are, until :meth:`stop`."""
 
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
         # Not an Event: its inner lock may be taken at the moment of a fork, for ever.
         self._gate = threading.Lock()
         self._gate.acquire()
@@ -44,7 +44,7 @@ class BusyPlaces:
         while not self._gate.acquire(timeout=_PAUSE):
             present = self._present()
             if present is not None and present is seen:
-                now, frame = perf_counter_ns(), sys._current_frames().get(self._recorder.thread)
+                now, frame = perf_counter_ns(), sys._current_frames().get(self._tracer.thread)
                 place = place_of(frame)
                 if self._is_in(present, frame) and self._present() is present:
                     present.seen = now
@@ -62,7 +62,7 @@ class BusyPlaces:
         If its frame is not found, and the loop is not at rest, it is on the stack of another greenlet, or beyond a
         generator that has paused meanwhile.
         """
-        is_at_rest = not self._recorder.loop.is_running()
+        is_at_rest = not self._tracer.loop.is_running()
         while frame is not None:
             if frame is present.frame:
                 return True
@@ -72,6 +72,6 @@ class BusyPlaces:
 
     def _present(self) -> Open | None:
         try:
-            return self._recorder.stack[-1]
+            return self._tracer.stack[-1]
         except IndexError:
             return None

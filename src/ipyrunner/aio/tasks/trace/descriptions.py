@@ -13,7 +13,7 @@ from ...introspection.frames import OURS
 from ...introspection.private_api import exception_of
 from ...introspection.task_state import coro_of, is_cancelled
 from ...introspection.wait_graph import chain_of, is_library
-from .records import Place
+from .lanes import Place
 
 __all__ = ["Places", "callback_name", "class_name", "was_cancelled"]
 

@@ -2,7 +2,7 @@
 
 * :mod:`cell_trace`: ``%%arun --trace``.
 * :mod:`trace`: ``ipyrunner.trace()``: begin, end, show, write.
-* :mod:`rows`: the recording as rows of segments: waiting, ready, running.
+* :mod:`rows`: the session as rows of segments: waiting, ready, running.
 * :mod:`words`: durations, places and actors in words.
 * :mod:`summary`: a trace in one line.
 * :mod:`picture`: the rows as an SVG.

@@ -1,4 +1,4 @@
-"""The recording as rows of segments: a task is waiting, ready and running in turn."""
+"""A tracing session as rows of segments: a task is waiting, ready and running in turn."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable
 from types import CodeType
 from typing import NamedTuple
 
-from ....aio.tasks.trace.recording import BLOCK, Block, Recording
-from ....aio.tasks.trace.records import Lane, Pending, Place, Run
+from ....aio.tasks.trace.lanes import Lane, Pending, Place, Run
+from ....aio.tasks.trace.session import BLOCK, Block, Session
 from .words import Words, label
 
 __all__ = ["BLOCK", "Mark", "Row", "Segment", "Timeline"]
@@ -56,30 +56,30 @@ class Row:
 
 
 class Timeline:
-    """One recording up to this moment, in nanoseconds from its beginning."""
+    """One session up to this moment, in nanoseconds from its beginning."""
 
     def __init__(
-        self, recording: Recording, pending: list[Pending], now: int, title: str, name_file: Callable[[str], str]
+        self, session: Session, pending: list[Pending], now: int, title: str, name_file: Callable[[str], str]
     ) -> None:
         self.title = title
-        self.began = recording.began
-        self.length = max((recording.ended if recording.is_over else now) - recording.began, 1)
-        self.is_over = recording.is_over
-        self.sees_callbacks = recording.sees_callbacks
-        self.dropped = recording.dropped
-        self.incomplete = recording.incomplete
-        self.busy = recording.busy
-        self.longest: Block | None = recording.longest
-        self.starved = recording.starved
-        self.started, self.most, self.endings = recording.started, recording.most, dict(recording.endings)
-        self._recording = recording
+        self.began = session.began
+        self.length = max((session.ended if session.is_over else now) - session.began, 1)
+        self.is_over = session.is_over
+        self.sees_callbacks = session.sees_callbacks
+        self.dropped = session.dropped
+        self.incomplete = session.incomplete
+        self.busy = session.busy
+        self.longest: Block | None = session.longest
+        self.starved = session.starved
+        self.started, self.most, self.endings = session.started, session.most, dict(session.endings)
+        self._session = session
         self._rows: dict[int, Row] = {}
-        self.other = Row("other work" if recording.key is not None else "callbacks", None)
+        self.other = Row("other work" if session.key is not None else "callbacks", None)
         names: dict[int, str] = {}
         self.words = Words(name_file, names)
-        if recording.own is not None:
-            self._row(recording.own)
-        runs = recording.runs()
+        if session.own is not None:
+            self._row(session.own)
+        runs = session.runs()
         self.kept = len(runs)
         for run in runs:
             self._add_run(run)
@@ -96,7 +96,7 @@ class Timeline:
 
     def is_own_lane(self, lane: Lane) -> bool:
         """Return whether *lane* is the task of the cell itself."""
-        return lane is self._recording.own
+        return lane is self._session.own
 
     def blocks(self) -> int:
         """Return how many runs have blocked the loop, of those that are kept."""
@@ -105,7 +105,7 @@ class Timeline:
     def _row(self, lane: Lane) -> Row:
         row = self._rows.get(lane.number)
         if row is None:
-            name = self.title if lane is self._recording.own else label(lane)
+            name = self.title if lane is self._session.own else label(lane)
             row = self._rows[lane.number] = Row(name, lane)
         return row
 
@@ -115,7 +115,7 @@ class Timeline:
     def _add_run(self, run: Run) -> None:
         begin, end = self._at(run.begin), self._at(run.end)
         blocks = not run.inside and end - begin >= BLOCK
-        if run.lane is None or not self._recording.covers(run.lane):
+        if run.lane is None or not self._session.covers(run.lane):
             name = run.name if run.lane is None else label(run.lane)
             self.other.add(Segment("run", begin, end, name, blocked_at=run.blocked_at, blocks=blocks))
             return

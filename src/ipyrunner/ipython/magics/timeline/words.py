@@ -8,7 +8,7 @@ from types import CodeType
 from ....aio.introspection.frames import function_name
 from ....aio.introspection.wait_graph import Step
 from ....aio.tasks.safe_names import short
-from ....aio.tasks.trace.records import Lane, Place, resolve
+from ....aio.tasks.trace.lanes import Lane, Place, resolve
 
 __all__ = ["Words", "duration", "label"]
 

@@ -1,4 +1,4 @@
-"""The recorder of one loop: it is told what begins and ends, and passes each run on to the recordings.
+"""The tracer of one loop: it is told what begins and ends, and passes each run on to the sessions.
 
 It holds no task: a lane has a weak reference, and a callback is held only while it runs. If the end of a run is not
 told (an exception out of ``Handle._run``), this is noticed at the next event: a run that is no longer on the stack
@@ -31,10 +31,10 @@ from ...introspection.private_api import (
 from ...introspection.task_state import coro_of, is_done
 from ...sigint import handlers
 from .descriptions import Places, callback_name, class_name, was_cancelled
-from .recording import BLOCK, Recording
-from .records import Lane, Pending
+from .lanes import Lane, Pending
+from .session import BLOCK, Session
 
-__all__ = ["INTERRUPT", "Recorder", "keys"]
+__all__ = ["INTERRUPT", "Tracer", "keys"]
 
 INTERRUPT = "the interrupt"
 # The place of a long run that the garbage collector has taken most of.
@@ -69,15 +69,15 @@ class Open:
     collecting: int
 
 
-class Recorder:
-    """Record what *loop* does, on its thread, for all :attr:`recordings`. Methods that are told events never raise."""
+class Tracer:
+    """Record what *loop* does, on its thread, for all :attr:`sessions`. Methods that are told events never raise."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, cells: CodeType) -> None:
         """*cells*: the code of the coroutine of the task that awaits the cells."""
         self.loop = loop
         self.cells = cells
         self.thread = threading.get_ident()
-        self.recordings: list[Recording] = []
+        self.sessions: list[Session] = []
         self.stack: list[Open] = []
         # By the id of the task, as long as the task exists.
         self._lanes: dict[int, Lane] = {}
@@ -110,12 +110,12 @@ class Recorder:
         lane.is_cells = type(task) is not asyncio.Task and getattr(coro_of(task), "cr_code", None) is self.cells
         if not has_begun(task):
             lane.created, lane.created_by = now, self._runs()
-        if any(recording.key is not None for recording in self.recordings):
+        if any(session.key is not None for session in self.sessions):
             context = task_context(task)
             lane.keys = () if context is None else context.get(keys, ())
         self._lanes[key] = lane
-        for recording in self.recordings:
-            recording.appeared(lane)
+        for session in self.sessions:
+            session.appeared(lane)
         return lane
 
     def _forget(self, ref: Any) -> None:
@@ -128,8 +128,8 @@ class Recorder:
                 self._ended(lane)
 
     def _ended(self, lane: Lane) -> None:
-        for recording in self.recordings:
-            recording.vanished(lane)
+        for session in self.sessions:
+            session.vanished(lane)
 
     def on_new(self, task: asyncio.Task[Any], context: contextvars.Context | None = None) -> None:
         """Record a task that was started just now."""
@@ -201,8 +201,8 @@ class Recorder:
                 self._look_later(lane, now)
             elif lane.ready is None:  # else the task is ready to go on at once
                 self._look(lane, each.task, now)
-        for recording in self.recordings:
-            recording.add(run)
+        for session in self.sessions:
+            session.add(run)
 
     def _made(self, each: Open, now: int, depth: int) -> Any:
         lane, begin = each.lane, each.begin
@@ -325,16 +325,16 @@ class Recorder:
 
     # -- the beginning and the end
 
-    def close(self, recording: Recording) -> None:
-        """End *recording*: a run that goes on counts up to now."""
+    def close(self, session: Session) -> None:
+        """End *session*: a run that goes on counts up to now."""
         self.settle_at_rest()
         now = perf_counter_ns()
         self._look_now()
-        self.recordings.remove(recording)
-        recording.ended, recording.is_over = now, True
+        self.sessions.remove(session)
+        session.ended, session.is_over = now, True
         for depth, each in enumerate(self.stack):
-            recording.add(self._made(each, now, depth))
-        recording.pending = self.pending(recording)
+            session.add(self._made(each, now, depth))
+        session.pending = self.pending(session)
 
     def forget(self) -> None:
         """Let go of all tasks."""
@@ -343,12 +343,12 @@ class Recorder:
         self._lanes.clear()
         self.stack.clear()
 
-    def pending(self, recording: Recording) -> list[Pending]:
-        """Return the tasks of *recording* that have not ended, and what they wait for."""
+    def pending(self, session: Session) -> list[Pending]:
+        """Return the tasks of *session* that have not ended, and what they wait for."""
         running = [each.lane for each in self.stack]
         found = []
         for lane in [*self._lanes.values()]:
-            if lane.ended is None and recording.covers(lane):
+            if lane.ended is None and session.covers(lane):
                 if lane.ref is not None and (task := lane.ref()) is not None:
                     with suppress(Exception):
                         lane.name_it(task)

@@ -1,4 +1,4 @@
-"""One recording: the last runs, and totals of all runs since its beginning."""
+"""One session: the last runs, and totals of all runs since its beginning."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from contextlib import suppress
 from types import CodeType
 from typing import Any, NamedTuple
 
-from .records import Lane, Pending, Run
+from .lanes import Lane, Pending, Run
 
-__all__ = ["BLOCK", "MOST", "Block", "Recording"]
+__all__ = ["BLOCK", "MOST", "Block", "Session"]
 
 # How many runs are kept, the last ones.
 MOST = 100_000
@@ -27,8 +27,8 @@ class Block(NamedTuple):
     place: tuple[CodeType, int] | str | None
 
 
-class Recording:
-    """What a loop did during the recording: its tasks with *key*, and *own*, or all of them (None)."""
+class Session:
+    """What a loop did during the session: its tasks with *key*, and *own*, or all of them (None)."""
 
     def __init__(self, *, key: object | None = None, own: Lane | None = None, sees_callbacks: bool = True) -> None:
         self.key = key
@@ -51,7 +51,7 @@ class Recording:
         self._runs: deque[Any] = deque(maxlen=MOST)
 
     def covers(self, lane: Lane | None) -> bool:
-        """Return whether the recording is about the lane; if not, it is "other work"."""
+        """Return whether the session is about the lane; if not, it is "other work"."""
         return lane is not None and (self.key is None or lane is self.own or self.key in lane.keys)
 
     def _counts(self, lane: Lane) -> bool:
@@ -70,7 +70,7 @@ class Recording:
                 runs = list(self._runs)
         return [Run._make(each) for each in runs]
 
-    # -- what the recorder calls, for each run
+    # -- what the tracer calls, for each run
 
     def add(self, run: Any) -> None:
         """Add a run, a tuple of the fields of ``Run``."""
@@ -98,7 +98,7 @@ class Recording:
             self.most = max(self.most, len(self._alive))
 
     def vanished(self, lane: Lane) -> None:
-        """Count a task that has ended, unless that was before the recording began."""
+        """Count a task that has ended, unless that was before the session began."""
         if lane.number in self._alive:
             self._alive.remove(lane.number)
             self.endings[lane.state] = self.endings.get(lane.state, 0) + 1

@@ -1,4 +1,4 @@
-"""What is kept of a trace: lanes of tasks, runs of callbacks, places in code. No task, coroutine, future or result."""
+"""Lanes: what a trace keeps of tasks, their runs, and places in code. No task, coroutine, future or result."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Lane:
         self.name = self.function = ""
         # The keys of the blocks that have started it, for recordings of a block's tasks.
         self.keys: tuple[object, ...] = ()
-        # When it was started, None if that was before the recording; and when it has ended, and how.
+        # When it was started, None if that was before the session; and when it has ended, and how.
         self.created: int | None = None
         self.created_by: int | str | None = None
         self.ended: int | None = None
@@ -127,7 +127,7 @@ class Run(NamedTuple):
 
 
 class Pending(NamedTuple):
-    """A task that had not ended at the end of a recording: what it waited for."""
+    """A task that had not ended at the end of a session: what it waited for."""
 
     lane: Lane
     since: int
