@@ -13,6 +13,7 @@ import pytest
 
 from ipyrunner.aio.introspection.running_loop import NOTHING, running_as
 from ipyrunner.aio.loops.guest_leads import Faults, Hosting
+from ipyrunner.aio.loops.host_leads import Visiting
 from ipyrunner.aio.loops.shutdown import wind_up
 from ipyrunner.aio.sigint.interrupt import Interrupt
 from loops import LOOPS, until
@@ -158,6 +159,33 @@ def test_the_host_is_woken_by_another_threads_timer(guest: Any, poll: bool) -> N
         thread.join()
 
     run_host(guest, poll, main)
+
+
+def test_a_host_that_leads_hears_of_what_comes_as_the_guest_begins_to_rest() -> None:
+    works: list[Callable[[], object]] = []
+
+    class Host(asyncio.SelectorEventLoop):
+        def add_reader(self, *args: Any) -> None:
+            super().add_reader(*args)
+            while works:  # as a signal handler may do here
+                works.pop()()
+
+    async def main() -> None:
+        visiting = Visiting(asyncio.get_running_loop(), guest, escaped=[].append)
+        visiting.start()
+        ran = asyncio.Event()
+        for _ in range(3):
+            ran.clear()
+            works.append(lambda: guest.call_soon(ran.set))
+            guest.call_soon_threadsafe(str)  # a visit, after which the guest rests
+            async with asyncio.timeout(30):
+                await ran.wait()
+        visiting.stop()
+
+    guest = asyncio.new_event_loop()
+    with asyncio.Runner(loop_factory=Host) as runner:
+        runner.run(main())
+    guest.close()
 
 
 def test_the_host_schedules_on_the_resting_guest(guest: Any, poll: bool) -> None:

@@ -70,6 +70,8 @@ class Visiting(Hosting):
 
     def _rest(self) -> None:
         """Leave the thread to the host until the guest has something to do."""
+        # First: what a signal handler puts on the guest after the next lines would not be seen.
+        self._guests_doorbell.hang()
         # Never by call_soon(): a host that has callbacks ready does not run its hook.
         due = self.guest.time() if has_ready(self.guest) else next_timer(self.guest)
         seconds = None if due is None else max(0, due - self.guest.time())
@@ -80,7 +82,6 @@ class Visiting(Hosting):
             self.host.add_reader(self._fd, self._lead)
         if seconds is not None:
             self._next = self.host.call_later(seconds, self._lead, context=self._context)
-        self._guests_doorbell.hang()
 
     def _ring(self) -> None:
         self._guests_doorbell.take()  # once
