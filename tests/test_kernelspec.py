@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from jupyter_client.kernelspec import KernelSpecManager
 
-from ipyrunner.kernel.kernelspec import main
+from ipyrunner.kernel.kernelspec import RESOURCES, main
 from kernels import RUNNER_KERNEL, kernel
 
 FILES = ["kernel.json", "logo-32x32.png", "logo-64x64.png", "logo-svg.svg"]
@@ -97,6 +98,19 @@ def test_the_same_as_pip_installs(tmp_path: Path, kernels: Path) -> None:
     assert (ours["language"], ours["interrupt_mode"]) == (pips.language, pips.interrupt_mode)
     for logo in FILES[1:]:
         assert (kernels / "ipyrunner" / logo).read_bytes() == Path(pips.resource_dir, logo).read_bytes()
+
+
+def test_the_packages_own_is_left_to_pip(
+    tmp_path: Path, user: Path, kernels: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    shutil.copytree(RESOURCES, kernels / "ipyrunner")
+    for option in ("--user", "--sys-prefix"):
+        assert main(["uninstall", option]) == 1
+        error = capsys.readouterr().err
+        assert "belongs to the package: `pip uninstall ipyrunner` removes both" in error
+        assert "run this command" not in error
+    assert names(kernels / "ipyrunner") == FILES
 
 
 MISTAKES = {

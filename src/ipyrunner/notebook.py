@@ -21,11 +21,11 @@ from .aio.introspection.task_origin import origin_of
 from .aio.introspection.task_state import is_done
 from .aio.loops.create_task import Lender
 from .aio.nested_runs import allow, is_applied
-from .aio.notices import Notice
+from .aio.notices import Notice, left_behind
 from .aio.persistent_runner import PersistentRunner
 from .aio.sigint.defer_sigint import Held
 from .aio.sigint.handlers import Outside, on_main_thread, signal_main_thread
-from .aio.tasks.safe_names import describe, function_of, label_of, name_of, repr_of, short
+from .aio.tasks.safe_names import describe, name_of, repr_of, short
 from .settings import Settings, make_loop
 
 __all__ = ["NotebookRunner"]
@@ -246,12 +246,8 @@ class NotebookRunner(Settings):
         try:
             late = closing.close(timeout)
             self._left_behind += late  # with what clean-up has started
-            for task in late:
-                say(
-                    f"ipyrunner: the task {label_of(task)} was cancelled, but did not end before its loop was closed "
-                    f"({short(function_of(task))}; NotebookRunner.shutdown_timeout: {timeout:.3g} seconds; an "
-                    "interrupt ends the waiting)"
-                )
+            for line in left_behind(late, timeout):
+                say(line)
         finally:
             self._left_behind = [task for task in self._left_behind if not is_done(task)]
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 from .main import Request
 from .sigint.forced_interrupt import Forced
 from .tasks.exception_handler import Failure
+from .tasks.safe_names import function_of, label_of, short
 from .tasks.slow_callbacks import Slow
 
-__all__ = ["Cancelled", "ChildEnds", "Failure", "Forced", "GivenUp", "Notice", "Slow"]
+__all__ = ["Cancelled", "ChildEnds", "Failure", "Forced", "GivenUp", "Notice", "Slow", "left_behind"]
 
 
 class GivenUp(NamedTuple):
@@ -30,3 +32,18 @@ class Cancelled(NamedTuple):
 
 
 Notice = Failure | Forced | Slow | GivenUp | ChildEnds | Cancelled
+
+
+def left_behind(late: Collection[asyncio.Task[Any]], timeout: float) -> Iterator[str]:
+    """Say which tasks did not end in *timeout* seconds, before their loop was closed, and what to do next time."""
+    for task in late:
+        yield (
+            f"ipyrunner: the task {label_of(task)} was cancelled, but did not end before its loop was closed "
+            f"({short(function_of(task))})"
+        )
+    if late:
+        yield (
+            "ipyrunner: a client, task group or timeout that a cell has entered has to be left before this, e.g. by "
+            f"`await stack.aclose()`. A clean-up that needs longer than {timeout:.3g} seconds gets more by "
+            "`%config NotebookRunner.shutdown_timeout = 10`. An interrupt ends the waiting."
+        )

@@ -81,15 +81,20 @@ def install(
 
 
 def uninstall(*, user: bool = False, prefix: str | None = None, name: str = NAME) -> Path:
-    """Remove the kernelspec that :func:`install` with the same arguments, or ``pip``, has installed; return its folder.
+    """Remove the kernelspec that :func:`install` with the same arguments has installed; return its folder.
 
-    KernelSpecError if it is not there, if it is not ours, and if it cannot be removed.
+    KernelSpecError if it is not there, if it is not ours or belongs to the package, and if it cannot be removed.
     """
     folder = _folder(name, user=user, prefix=prefix)
     if not os.path.lexists(folder):
         raise KernelSpecError(f"there is no kernelspec {folder.name} in {folder.parent}. {_where_instead(folder.name)}")
     if not _is_ours(folder):
         raise KernelSpecError(f"{folder} does not belong to ipyrunner. To remove it all the same, delete the folder")
+    if _is_the_packages(folder):
+        raise KernelSpecError(
+            f"{folder} belongs to the package: `pip uninstall ipyrunner` removes both. To remove the kernel alone, run "
+            f"`jupyter kernelspec remove {folder.name}`"
+        )
     try:
         if folder.is_symlink():
             folder.unlink()
@@ -124,9 +129,16 @@ def _is_ours(folder: Path) -> bool:
         return False
 
 
+def _is_the_packages(folder: Path) -> bool:
+    """Return whether ``pip`` has installed this kernelspec: an unchanged copy of ours."""
+    return (folder / "kernel.json").read_bytes() == (RESOURCES / "kernel.json").read_bytes()
+
+
 def _where_instead(name: str) -> str:
     for option, user, prefix in (("--user", True, None), ("--sys-prefix", False, sys.prefix)):
-        if _is_ours(_folder(name, user=user, prefix=prefix)):
+        if _is_ours(folder := _folder(name, user=user, prefix=prefix)):
+            if _is_the_packages(folder):
+                return f"The one in {folder.parent} belongs to the package: `pip uninstall ipyrunner` removes both"
             return f"There is one for {option}: run this command with {option}"
     return "`jupyter kernelspec list` lists those that there are"
 
