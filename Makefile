@@ -9,8 +9,9 @@ PYTHON ?= python3
 VENV ?= .venv
 # The dependency group that the tests run with: test, base (no front ends) or oldest (base with the oldest versions).
 GROUP ?= test
-# For pytest: make test ARGS='-k interrupts'.
-ARGS ?= -m 'not slow'
+# For pytest, of all tests: make test ARGS='-k interrupts'. Without, those that SELECT selects.
+ARGS ?=
+SELECT ?= -m 'not slow'
 # Tests that run at a time: they wait half of their time. WORKERS=0: one after the other, in one process.
 WORKERS ?= $(shell expr 2 '*' "$$(getconf _NPROCESSORS_ONLN)")
 BIN := $(VENV)/bin
@@ -25,12 +26,12 @@ demo: $(VENV)/installed-demo
 
 test: $(VENV)/installed-$(GROUP)
 	@echo "==> running the tests on $$($(BIN)/python -V) with $$($(BIN)/python -c 'import ipykernel, IPython; print("ipykernel", ipykernel.__version__, "and IPython", IPython.__version__)'), $(WORKERS) at a time ($(TAKES_test))"
-	@TEST_GROUP=$(GROUP) $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 16 --dist worksteal $(ARGS)
+	@TEST_GROUP=$(GROUP) $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 16 --dist worksteal $(or $(ARGS),$(SELECT))
 
 # On each loop, in JupyterLab, with everything that takes long. Chromium and Xvfb are installed by apt-get (as root).
 test-all:
 	@tests/programs.sh
-	@$(MAKE) --no-print-directory test ARGS= TAKES_test="about fifteen minutes on two cores"
+	@$(MAKE) --no-print-directory test SELECT= TAKES_test="about fifteen minutes on two cores"
 
 check: $(VENV)/installed-check
 	@echo "==> format, lint and types"

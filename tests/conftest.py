@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 # What tests are repeated with: other loops, interrupts by message, the older library of the nested mode.
 REPEATED = {"uvloop", "turns", "message", "nest_asyncio"}
+EACH_PYTHON = {"nest_asyncio"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -44,8 +45,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         parameters = (
             item.callspec.params.values() if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ()
         )
-        if any(isinstance(value, str) and value in REPEATED for value in parameters):
+        names = {value for value in parameters if isinstance(value, str)}
+        if names & REPEATED:
             item.add_marker(pytest.mark.slow)
+        if names & EACH_PYTHON:
+            item.add_marker(pytest.mark.each_python)
 
 
 def pytest_collection_finish() -> None:

@@ -243,6 +243,7 @@ def test_a_front_ends_breakpoint(attached: tuple[Kernel, Debugger]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.each_python
 def test_an_interrupt_while_stopped_ends_the_cell_when_it_goes_on(attached: tuple[Kernel, Debugger]) -> None:
     started, debugger = attached
     started.ok("%config NotebookRunner.interrupt_grace = 0.1")

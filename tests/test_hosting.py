@@ -161,6 +161,48 @@ def test_the_host_is_woken_by_another_threads_timer(guest: Any, poll: bool) -> N
     run_host(guest, poll, main)
 
 
+def test_what_rings_and_raises_before_the_turn_does_not_stop_the_next_run(guest: Any) -> None:
+    raised: list[ValueError] = []
+
+    @contextmanager
+    def between() -> Iterator[None]:
+        if not raised:  # as a signal handler may that is called here
+            host.call_soon(str)
+            raised.append(ValueError())
+            raise raised[0]
+        yield
+
+    async def main(hosting: Hosting) -> None:
+        nonlocal host
+        host = asyncio.get_running_loop()
+        while not raised:
+            await asyncio.sleep(0.01)
+        hosting.stop()
+
+    host: Any = None
+    assert run_host(guest, False, main, between=between) == raised
+    assert guest.run_until_complete(asyncio.sleep(0.01, "next")) == "next"
+
+
+def test_what_is_raised_as_the_guest_gives_way_does_not_keep_it(guest: Any) -> None:
+    raised: list[ValueError] = []
+
+    def stop() -> None:
+        if not raised:
+            raised.append(ValueError())
+            raise raised[0]
+        guest.stop()
+
+    async def main(hosting: Hosting) -> None:
+        for _ in range(3):
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(str)
+
+    guest.set_exception_handler(lambda loop, context: None)
+    run_host(guest, False, main, stop=stop)
+    assert raised
+
+
 def test_a_host_that_leads_hears_of_what_comes_as_the_guest_begins_to_rest() -> None:
     works: list[Callable[[], object]] = []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import IPython
 import pytest
 
 from kernels import Kernel, kernel
@@ -82,6 +83,29 @@ def test_ipython_syntax_in_the_body(k: Kernel) -> None:
     payload = k.ok("%%arun\nfetch?").reply
     assert payload is not None
     assert "fetch" in str(payload["payload"])
+
+
+@pytest.mark.parametrize(
+    "raised", ["Mine('the server said: 504') from e", "TimeoutError('mine') from e", "TimeoutError('mine')"]
+)
+def test_a_timeout_error_of_the_cells_own_stays(k: Kernel, raised: str) -> None:
+    cell = k.run(
+        "%%arun --timeout 0.05\nclass Mine(TimeoutError): pass\ntry: await asyncio.sleep(60)\n"
+        f"except asyncio.CancelledError as e: raise {raised}"
+    )
+    assert cell.ename == raised.partition("(")[0]
+    assert raised.split("'")[1] in cell.traceback
+    assert "did not end within" not in cell.traceback
+
+
+@pytest.mark.skipif(IPython.version_info < (8, 11), reason="shows no notes")
+def test_a_note_on_a_timeouts_cancellation_is_shown(k: Kernel) -> None:
+    cell = k.run(
+        "%%arun --timeout 0.05\ntry: await asyncio.sleep(60)\nexcept asyncio.CancelledError as e: e.add_note('mine'); raise"
+    )
+    assert cell.ename == "TimeoutError"
+    assert "did not end within" in cell.traceback
+    assert cell.traceback.rstrip().endswith("mine")
 
 
 def test_timeout_cancels_and_cleans_up(k: Kernel) -> None:

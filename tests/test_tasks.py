@@ -267,6 +267,59 @@ def test_tasks_in_a_circle_do_not_keep_the_others(shared: Kernel) -> None:
     shared.ok("%arunner restart")
 
 
+@pytest.mark.parametrize("name", ["get_name", "get_context", "cancelled", "done", "cancelling", "get_coro", "get_loop"])
+def test_attributes_of_a_task_that_raise_are_not_asked(shared: Kernel, name: str) -> None:
+    shared.ok(WORK)
+    shared.ok(
+        "bad = asyncio.create_task(work(event), name='bad'); good = asyncio.create_task(work(event), name='good')"
+    )
+    shared.ok(f"def boom(*args): raise ZeroDivisionError\nbad.{name} = boom")
+    for shown in ("%atasks", "%atasks tree"):
+        table = shared.ok(shown).value
+        assert table is not None
+        assert "bad" in table
+        assert "good" in table
+    cell = shared.ok("event.set(); await asyncio.sleep(0.3)")
+    assert cell.stderr == ""
+    history = shared.ok("%atasks -a").value
+    assert history is not None
+    assert "bad" in history
+    assert "good" in history
+    shared.ok("%reset -f")
+
+
+def test_a_cancel_that_raises_is_not_called_twice(shared: Kernel) -> None:
+    shared.ok(
+        "class Odd(asyncio.Task):\n"
+        "    def cancel(self, msg=None): calls.append(msg); super().cancel(msg); raise TypeError('after')\n"
+        "calls = []; t = Odd(asyncio.sleep(60)); await asyncio.sleep(0)"
+    )
+    assert "cannot be cancelled (TypeError)" in shared.ok("%atasks cancel all").stdout
+    assert shared.ok("calls").value == "['cancelled by %atasks cancel']"
+
+
+def test_show_says_where_a_future_was_made(shared: Kernel) -> None:
+    shared.ok("loop = asyncio.get_running_loop(); await asyncio.sleep(0); loop.set_debug(True)")
+    shared.ok(
+        "async def f(): await loop.create_future()\nt = asyncio.create_task(f(), name='f'); await asyncio.sleep(0)"
+    )
+    shown = shared.ok("%atasks show f").stdout
+    assert re.search(r"which waits for <Future pending created at .*>$", shown, re.M)
+    shared.ok("loop.set_debug(False); t.cancel()")
+
+
+def test_a_queue_that_does_not_tell_its_size(shared: Kernel) -> None:
+    shared.ok(
+        "class Odd(asyncio.Queue):\n    def _init(self, size): self._queue = None\n    def empty(self): return True\n"
+        "q = Odd(); t = asyncio.create_task(q.get(), name='odd'); s = asyncio.create_task(asyncio.sleep(10), name='s')\n"
+        "await asyncio.sleep(0)"
+    )
+    table = shared.ok("%atasks").value
+    assert table is not None
+    assert "Queue.get" in table
+    assert "a sleep of 10 s" in table
+
+
 def test_a_task_whose_cancel_takes_no_message_is_cancelled(shared: Kernel) -> None:
     shared.ok("class Old(asyncio.Task):\n    def cancel(self): return super().cancel()")
     shared.ok("t = Old(asyncio.sleep(60)); await asyncio.sleep(0)")

@@ -28,6 +28,12 @@ _ASYNCIO = ("_asyncio", "asyncio.tasks", "asyncio.futures")
 
 # asyncio's classes themselves: asked directly, since every new task is asked.
 _PLAIN = (asyncio.Task, asyncio.Future)
+# Their functions, not the methods of an object: a user may have set an attribute of the same name on it.
+_DONE, _CANCELLED, _GET_LOOP = (
+    {cls: getattr(cls, name) for cls in _PLAIN} for name in ("done", "cancelled", "get_loop")
+)
+_CANCELLING, _GET_CORO, _GET_NAME = asyncio.Task.cancelling, asyncio.Task.get_coro, asyncio.Task.get_name
+_GET_CONTEXT: Callable[[Any], Any] | None = getattr(asyncio.Task, "get_context", None)
 
 # Python 3.12.0 to 3.12.4 crash if get_coro() is asked of an eager task that has ended (gh-122332). Private, there:
 # ``_coro``.
@@ -52,12 +58,14 @@ def _as_it_is(answer: Any) -> Any:
 
 def is_done(future: Any) -> bool:
     """Return whether it has ended; True if that is not known: nobody can wait for it then."""
-    return future.done() if type(future) in _PLAIN else _ask(future, "done", bool, default=True)
+    done = _DONE.get(type(future))
+    return _ask(future, "done", bool, default=True) if done is None else done(future)
 
 
 def is_cancelled(future: Any) -> bool:
     """Return whether it has ended by being cancelled."""
-    return future.cancelled() if type(future) in _PLAIN else _ask(future, "cancelled", bool, default=False)
+    cancelled = _CANCELLED.get(type(future))
+    return _ask(future, "cancelled", bool, default=False) if cancelled is None else cancelled(future)
 
 
 def cancel(task: asyncio.Task[Any], *message: str) -> BaseException | None:
@@ -66,9 +74,12 @@ def cancel(task: asyncio.Task[Any], *message: str) -> BaseException | None:
     By its class, or because tasks wait for each other in a circle.
     """
     try:
+        before = cancelling(task)
         try:
             task.cancel(*message)
         except TypeError:  # a class of the user's that takes no message, as until Python 3.8
+            if cancelling(task) != before:
+                raise
             task.cancel()
     except KeyboardInterrupt:
         raise
@@ -79,7 +90,7 @@ def cancel(task: asyncio.Task[Any], *message: str) -> BaseException | None:
 
 def cancelling(task: Any) -> int:
     """Return how often it was asked to be cancelled; 0 for a future, which does not count."""
-    return task.cancelling() if type(task) is _PLAIN[0] else _ask(task, "cancelling", int, 0)
+    return _CANCELLING(task) if type(task) is _PLAIN[0] else _ask(task, "cancelling", int, 0)
 
 
 def retrieve(future: object) -> BaseException | None:
@@ -92,14 +103,15 @@ def coro_of(task: Any) -> Any:
     """Return the coroutine that it runs; None if that is not known."""
     if _CRASHES and issubclass(type(task), _PLAIN[0]):
         return vars(_PLAIN[0])["_coro"].__get__(task)
-    return task.get_coro() if type(task) is _PLAIN[0] else _ask(task, "get_coro", _as_it_is, None)
+    return _GET_CORO(task) if type(task) is _PLAIN[0] else _ask(task, "get_coro", _as_it_is, None)
 
 
 def loop_of(future: Any) -> asyncio.AbstractEventLoop | None:
     """Return the loop that it belongs to."""
-    if type(future) in _PLAIN:
+    get_loop = _GET_LOOP.get(type(future))
+    if get_loop is not None:
         try:
-            return future.get_loop()  # type: ignore[no-any-return]
+            return get_loop(future)  # type: ignore[no-any-return]
         except RuntimeError:  # one that nobody has initialised
             return None
     return _ask(future, "get_loop", _as_it_is, None)  # type: ignore[no-any-return]
@@ -107,11 +119,11 @@ def loop_of(future: Any) -> asyncio.AbstractEventLoop | None:
 
 def own_context(task: Any) -> Any:
     """Return what ``get_context`` (since Python 3.12) does."""
-    if type(task) is _PLAIN[0] and hasattr(task, "get_context"):
-        return task.get_context()
+    if type(task) is _PLAIN[0] and _GET_CONTEXT is not None:
+        return _GET_CONTEXT(task)
     return _ask(task, "get_context", _as_it_is, None)
 
 
-def own_name(task: object) -> Any:
+def own_name(task: Any) -> Any:
     """Return what ``get_name`` does."""
-    return _ask(task, "get_name", _as_it_is, None)
+    return _GET_NAME(task) if type(task) is _PLAIN[0] else _ask(task, "get_name", _as_it_is, None)

@@ -87,8 +87,8 @@ class Hosting:
         self._slice = _SHORTEST_SLICE
         self._passed = 0
         self._gives_way = False
-        # Whether the guest runs because we run it.
-        self._in_turn = False
+        # Whether the guest is about to run; whether the doorbell has rung since. Whether it runs because we run it.
+        self._begins = self._rung = self._in_turn = False
         self._waiters: set[Callable[[], None]] = set()
         self._slow: float | None = None
         self._faults = Faults(guest)
@@ -196,10 +196,11 @@ class Hosting:
     def _turn(self, seconds: float | None) -> None:
         guest = self.guest
         end: asyncio.Handle | None = None
-        self._gives_way = False
+        rung: asyncio.Handle | None = None
+        self._gives_way = self._rung = False
         try:
             # Before the doorbell hangs: a signal handler may ring it at once, which has to end this turn.
-            self._in_turn = True
+            self._begins = True
             if seconds == 0:
                 end = guest.call_soon(self._give_way)  # one iteration, without waiting
             else:
@@ -210,6 +211,9 @@ class Hosting:
                     end = guest.call_later(seconds, self._give_way)
                 self._doorbell.hang()
             with running_as(NOTHING), self._between():
+                self._begins, self._in_turn = False, True
+                if self._rung:  # not stopped at once: if the handler raises, a run of the user's would find it stopped
+                    rung = guest.call_soon(self._give_way)
                 guest.run_forever()
         except (KeyboardInterrupt, SystemExit) as exc:
             self._escaped(exc)
@@ -220,10 +224,11 @@ class Hosting:
                 self.stop()
             self._escaped(exc)
         finally:
-            self._in_turn = False
+            self._begins = self._in_turn = False
             self._doorbell.take()
-            if end is not None:
-                end.cancel()
+            for handle in (end, rung):
+                if handle is not None:
+                    handle.cancel()
         self._left()
 
     def _stop_host(self, original: Callable[[], None]) -> Callable[[], None]:
@@ -247,6 +252,9 @@ class Hosting:
         return self._slice if seconds is None else min(seconds, self._slice)
 
     def _give_way(self) -> None:
+        if self._begins:
+            self._rung = True
+            return
         if not self._in_turn:  # a cell without await runs the guest itself
             self.pause()
             return
@@ -261,4 +269,9 @@ class Hosting:
             self.guest.call_later(_LONGEST_IDLE_SLICE, self._give_way, context=contextvars.Context())
             return
         self._gives_way = True
-        self._stop_guest()
+        try:
+            self._stop_guest()
+        except BaseException:  # a signal handler's, and nothing else may come that stops the guest
+            self._gives_way = False
+            self.guest.call_soon(self._give_way, context=contextvars.Context())
+            raise

@@ -39,7 +39,7 @@ def _text(make: Callable[[], Any]) -> str | None:
 
 def name_of(task: Any) -> str:
     """Return the first 1,000 characters of the name of a task, or of the name of its class if it has none."""
-    name = task.get_name() if type(task) is _TASK else None
+    name = own_name(task) if type(task) is _TASK else None
     if type(name) is str:  # nearly always; and ten thousand tasks may end at once
         return name[:_LONGEST]
     name = _text(lambda: task.get_name())

@@ -14,6 +14,7 @@ from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 from IPython.core.magic_arguments import argument
 from IPython.display import display
 
+from ...aio.introspection.exceptions import add_note, notes_of
 from ...aio.introspection.task_origin import origin_of
 from ...aio.runner import run
 from ...aio.tasks.task_scope import Scope
@@ -175,19 +176,30 @@ class RunnerMagics(Magics):
             task.set_name(arguments.name)
         loop = asyncio.get_running_loop()
         debug = loop.get_debug()
+        cancelled: asyncio.CancelledError | None = None
+        expired: TimeoutError | None = None
         if arguments.debug:
             loop.set_debug(True)
         try:
             with self._progress(arguments), self._trace(arguments), self._profile(arguments):
-                async with asyncio.timeout(arguments.timeout) as timeout, self._scope(arguments):
-                    value = await run_body(body, self.shell.user_ns)
+                async with asyncio.timeout(arguments.timeout) as timeout:
+                    try:
+                        async with self._scope(arguments):
+                            value = await run_body(body, self.shell.user_ns)
+                    except asyncio.CancelledError as exc:
+                        cancelled = exc
+                        raise
         except TimeoutError as exc:
-            if timeout.expired() and isinstance(cancelled := exc.__cause__, asyncio.CancelledError):
+            if cancelled is not None and exc.__cause__ is cancelled and timeout.expired():
                 message = f"the cell was cancelled because it did not end within {arguments.timeout:g} seconds"
                 # As with an interrupt: one traceback, of the place where the cell was.
-                raise TimeoutError(message).with_traceback(cancelled.__traceback__) from None
+                expired = TimeoutError(message).with_traceback(cancelled.__traceback__)
+                for note in notes_of(cancelled):
+                    add_note(expired, note)
+                raise expired from None
             raise
         finally:
+            cancelled = expired = None  # their tracebacks hold this frame
             if arguments.debug and loop.get_debug():  # else the cell has turned it off
                 loop.set_debug(debug)
         return self._deliver(arguments, value)

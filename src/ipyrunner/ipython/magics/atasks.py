@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import io
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -263,8 +264,10 @@ class TaskMagics(Magics):
             print(f"  which waits for the task {label_of(future)}")
         elif future is not None:
             # Without the callbacks, which are the task's own and ours.
-            shown, cut, _ = repr_of(future).partition(" cb=[")
-            print(f"  which waits for {shown}{'>' if cut else ''}")
+            shown = repr_of(future)
+            if type(future) is asyncio.Future:
+                shown = re.sub(r" cb=\[.*\](?= created at |>$)", "", shown)
+            print(f"  which waits for {shown}")
         call_graph = getattr(asyncio, "print_call_graph", None)  # since 3.14
         if call_graph is not None:
             text = io.StringIO()

@@ -207,16 +207,16 @@ def place(step: Step, name_file: Callable[[str], str], *, width: int = _LINE) ->
 
 def asyncios(task: asyncio.Task[Any]) -> str:
     """Return in words what *task* waits for in a function of asyncio's; empty if it is in none."""
-    with suppress(BaseException):  # a queue may be of a user's class
-        if (call := calls_asyncio(task)) is not None:
-            function, subject = call
-            if function == "sleep" and type(subject) in (int, float):
-                return f"a sleep of {subject:g} s"
-            if issubclass(type(subject), asyncio.Queue):
-                number = asyncio.Queue.qsize(subject)
-                return f"{short(function)} of a queue with {number:,} item{'' if number == 1 else 's'}"
-            return _WORDS.get(function, short(function))
-    return ""
+    if (call := calls_asyncio(task)) is None:
+        return ""
+    function, subject = call
+    with suppress(BaseException):  # too large a number; and what a queue keeps its items in may be of a user's class
+        if function == "sleep" and type(subject) in (int, float):
+            return f"a sleep of {subject:g} s"
+        if issubclass(type(subject), asyncio.Queue):
+            number = asyncio.Queue.qsize(subject)
+            return f"{short(function)} of a queue with {number:,} item{'' if number == 1 else 's'}"
+    return _WORDS.get(function, short(function))
 
 
 def age(seconds: float | None) -> str:
