@@ -25,7 +25,7 @@ from .aio.notices import Notice
 from .aio.persistent_runner import PersistentRunner
 from .aio.sigint.defer_sigint import Held
 from .aio.sigint.handlers import Outside, on_main_thread, signal_main_thread
-from .aio.tasks.safe_names import describe, function_of, label_of, name_of, repr_of, short
+from .aio.tasks.safe_names import describe, function_of, in_seconds, label_of, name_of, repr_of, short
 from .settings import Settings, make_loop
 
 __all__ = ["NotebookRunner"]
@@ -249,8 +249,8 @@ class NotebookRunner(Settings):
             for task in late:
                 say(
                     f"ipyrunner: the task {label_of(task)} was cancelled, but did not end before its loop was closed "
-                    f"({short(function_of(task))}; NotebookRunner.shutdown_timeout: {timeout:.3g} seconds; an "
-                    "interrupt ends the waiting)"
+                    f"({short(function_of(task))}; NotebookRunner.shutdown_timeout: "
+                    f"{in_seconds(round(timeout, 3))}; an interrupt ends the waiting)"
                 )
         finally:
             self._left_behind = [task for task in self._left_behind if not is_done(task)]

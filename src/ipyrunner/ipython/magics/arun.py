@@ -16,6 +16,7 @@ from IPython.display import display
 
 from ...aio.introspection.task_origin import origin_of
 from ...aio.runner import run
+from ...aio.tasks.safe_names import in_seconds
 from ...aio.tasks.task_scope import Scope
 from ...audience import has_audience
 from ...cells.portals import wait_for
@@ -182,8 +183,12 @@ class RunnerMagics(Magics):
                 async with asyncio.timeout(arguments.timeout) as timeout, self._scope(arguments):
                     value = await run_body(body, self.shell.user_ns)
         except TimeoutError as exc:
-            if timeout.expired() and isinstance(cancelled := exc.__cause__, asyncio.CancelledError):
-                message = f"the cell was cancelled because it did not end within {arguments.timeout:g} seconds"
+            if (
+                timeout.expired()
+                and arguments.timeout is not None
+                and isinstance(cancelled := exc.__cause__, asyncio.CancelledError)
+            ):
+                message = f"the cell was cancelled because it did not end within {in_seconds(arguments.timeout)}"
                 # As with an interrupt: one traceback, of the place where the cell was.
                 raise TimeoutError(message).with_traceback(cancelled.__traceback__) from None
             raise
