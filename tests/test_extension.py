@@ -137,10 +137,20 @@ def test_loop_factory_takes_effect_at_restart(fresh: Kernel, value: str) -> None
     fresh.expect_alive()
 
 
-@pytest.mark.parametrize("wrong", ['"no.such.module"', "5"])
-def test_a_wrong_loop_factory_changes_nothing(fresh: Kernel, wrong: str) -> None:
+WRONG = {
+    '"no.such.module"': ". If it is a package: `%pip install no`",
+    '"asyncio.no.such"': "No module named 'asyncio.no'",
+    "5": "",
+}
+
+
+@pytest.mark.parametrize(("wrong", "advice"), WRONG.items())
+def test_a_wrong_loop_factory_changes_nothing(fresh: Kernel, wrong: str, advice: str) -> None:
     cell = fresh.run(f"%config NotebookRunner.loop_factory = {wrong}")
-    assert "loop_factory" in cell.stderr + cell.traceback  # traitlets' choice by version: a warning or TraitError
+    said = cell.stderr + cell.traceback  # traitlets' choice by version: a warning or TraitError
+    assert "loop_factory" in said
+    assert advice in said
+    assert ("%pip" in said) == ("%pip" in advice)
     assert fresh.ok("import ipyrunner; ipyrunner.get_runner().loop_factory").value is None
     fresh.ok("%arunner restart")
     fresh.ok(BEFORE)

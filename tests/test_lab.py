@@ -361,6 +361,18 @@ def live_row(live: Cell, name: str) -> Locator:
     )
 
 
+def expect_fit_when_narrow(live: Cell) -> None:
+    """Make the page narrow: the red sign stays on one line, and the heads of name and buttons in sight. Undo it."""
+    page = live.outputs.page
+    size = page.viewport_size
+    assert size is not None
+    page.set_viewport_size({**size, "width": 700})
+    expect(live.outputs.locator("th", has_text="actions")).to_be_in_viewport(ratio=1)
+    expect(live.outputs.locator("th", has_text="task")).to_be_in_viewport(ratio=1)
+    assert (live.outputs.locator(".ipyrunner-blocked").bounding_box() or {})["height"] < 30
+    page.set_viewport_size(size)
+
+
 def test_the_live_view_while_a_cell_awaits(notebook: Notebook, tmp_path: Path) -> None:
     end = tmp_path / "end"
     notebook.page.set_viewport_size({"width": 1280, "height": 6000})  # what is scrolled away is not seen
@@ -407,10 +419,12 @@ await two
         expect(live.outputs.locator(".ipyrunner-blocked")).to_have_text(
             re.compile(r"blocked for \d+ s in crunch\(\), In\[\d+\]:5")
         )
+        expect_fit_when_narrow(live)
     finally:
         end.touch()
     blocking.expect_end()
     expect(live.outputs.locator(".ipyrunner-blocked")).to_have_count(0)
+    expect(live.outputs.locator(".ipyrunner-lag")).to_contain_text(re.compile(r"at most \d+\.\d s$"))
     notebook.page.set_viewport_size({"width": 1280, "height": 720})
     expect_alive(notebook)
 

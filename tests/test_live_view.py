@@ -640,3 +640,25 @@ def test_an_answer_that_takes_long_is_asked_for_less_often(
     assert ask() == 1
     now += 1
     assert ask() == 2
+
+
+def test_the_lag_is_measured_between_the_answers_too(
+    loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(loop_watch, "time", SimpleNamespace(monotonic=lambda: now))
+
+    def answer() -> None:
+        nonlocal now
+        now += 1  # so that the next one is due in 20 s
+
+    seen: list[float] = []
+    watch = LoopWatch(lambda: loop, answer=answer, blocked=lambda b: seen.append(b.seconds), gone=pytest.fail)  # type: ignore[arg-type]
+    watch._ask()
+    turn(loop)
+    for _ in range(11):  # the loop is blocked for 5 s
+        watch._ask()
+        now += 0.5
+    turn(loop)
+    assert max(watch.lags) == 5.5
+    assert max(seen) == 5

@@ -115,6 +115,8 @@ def test_timeout_cancels_and_cleans_up(k: Kernel) -> None:
     assert cell.ename == "TimeoutError"
     assert cell.stdout == "clean\n"
     assert "because it did not end within 0.05 seconds" in cell.traceback
+    late = k.run("%%arun --timeout 1\nasyncio.sleep(60)").traceback
+    assert late.endswith("because it did not end within 1 second")
     assert k.ok("%%arun --timeout 30\nfetch(1)").value == "1"
 
 
@@ -154,14 +156,23 @@ def test_output_variable(k: Kernel) -> None:
     assert k.ok("other").value == "9"
 
 
-@pytest.mark.parametrize(
-    "line", ["--unknown", "--timeout soon", "--timeout -1", "--context share", "-o 1x", "-o class"]
-)
-def test_wrong_options_are_usage_errors(k: Kernel, line: str) -> None:
+WRONG = {
+    "--unknown": "unrecognized arguments: --unknown",
+    "--timeout soon": "SECONDS has to be a number, 0 or more, not 'soon'",
+    "--timeout -1": "SECONDS has to be a number, 0 or more, not '-1'",
+    "--context share": "invalid choice: 'share'",
+    "-o 1x": "VAR has to be the name of a variable, such as result, not '1x'",
+    "-o class": "VAR has to be the name of a variable: class is a keyword of Python",
+}
+
+
+@pytest.mark.parametrize(("line", "text"), WRONG.items(), ids=WRONG)
+def test_wrong_options_are_usage_errors(k: Kernel, line: str, text: str) -> None:
     cell = k.run(f"%%arun {line}\nprint('not run')")
     assert cell.ename == "UsageError"
     assert cell.stdout == ""
     assert "UsageError" in cell.stderr
+    assert text in cell.stderr
 
 
 def test_other_cell_magics_in_front(k: Kernel) -> None:
@@ -204,6 +215,10 @@ def test_help_fits_into_an_output(tmp_path: Path) -> None:
             lines = k.ok(f"{magic} --help").stdout.splitlines()
             assert len(lines) > 10
             assert max(map(len, lines)) <= 80
+        text = k.ok("%arun --help").stdout
+        assert "--context copy" in text
+        assert "--trace [FILE]" in text
+        assert "<" not in text
 
 
 def test_history_keeps_the_cell_as_typed(k: Kernel) -> None:

@@ -71,7 +71,7 @@ def test_a_failure_that_somebody_looks_at_is_not_told(shared: Kernel, code: str)
 def test_many_that_fail_alike_are_one_traceback_and_a_number(shared: Kernel) -> None:
     shared.ok(BOOM)
     cell = shared.ok("for _ in range(50): asyncio.create_task(boom(released))\nreleased.set()")
-    wait_for_stderr(shared, cell, "49 more failed the same way")
+    wait_for_stderr(shared, cell, "49 more failed at the same line, with an exception of the same type")
     assert cell.stderr.count("return 1 / 0") == 1
 
 
@@ -180,6 +180,9 @@ def test_the_table_says_what_each_task_waits_for(shared: Kernel) -> None:
     message = next(m for m in shared.run("%atasks").messages if m["msg_type"] == "execute_result")
     assert "&lt;b&gt;" in message["content"]["data"]["text/html"]
     assert "<b>" not in message["content"]["data"]["text/html"]
+    age = re.search(r"<td([^>]*)>[\d.]+ s</td>", message["content"]["data"]["text/html"])
+    assert age is not None
+    assert "nowrap" in age[1]
     shared.ok("import ipyrunner; infos = ipyrunner.tasks()")
     assert shared.ok("print(*[(i.name, i.state, i.function, i.task in ts, i.age > 0) for i in infos])").stdout == (
         "('a', 'waiting', 'work', True, True) ('<b>', 'waiting', 'work', True, True)\n"
@@ -320,6 +323,15 @@ def test_a_queue_that_does_not_tell_its_size(shared: Kernel) -> None:
     assert "a sleep of 10 s" in table
 
 
+def test_a_name_without_letters_is_seen(shared: Kernel) -> None:
+    shared.ok("ts = [asyncio.create_task(asyncio.sleep(60), name=n) for n in ('', ' ', 'a\\nb')]")
+    text = shared.ok("%atasks").value
+    assert text is not None
+    assert [re.split(r"\s{2,}", line)[1] for line in text.splitlines()[1:]] == ["''", "' '", "a\\nb"]
+    assert shared.ok("%atasks cancel ''").stdout == "cancelling 1 task ('')\n"
+    assert shared.ok("%atasks cancel all").stdout == "cancelling 2 tasks (' ', a\\nb)\n"
+
+
 def test_a_task_whose_cancel_takes_no_message_is_cancelled(shared: Kernel) -> None:
     shared.ok("class Old(asyncio.Task):\n    def cancel(self): return super().cancel()")
     shared.ok("t = Old(asyncio.sleep(60)); await asyncio.sleep(0)")
@@ -333,6 +345,8 @@ def test_wait_blocks_until_the_tasks_have_ended(shared: Kernel) -> None:
     late = shared.run("%atasks wait w --timeout 0.05")
     assert late.ename == "TimeoutError"
     assert "still running after 0.05 seconds: w" in late.traceback
+    # A second is one.
+    assert "still running after 1 second: w" in shared.run("%atasks wait w --timeout 1").traceback
     # In one cell without await: the loop rests until %atasks runs it.
     wait = "asyncio.get_event_loop().call_later(0.05, event.set)\n%atasks wait w --timeout 20"
     assert shared.ok(wait).stdout == "w ended without an error\n"
@@ -349,6 +363,8 @@ def test_wait_blocks_until_the_tasks_have_ended(shared: Kernel) -> None:
 WRONG = {
     "cancel": "needs numbers or names",
     "cancel nobody": "there is no task 'nobody'",
+    "cancel page 7": "there is no task 'page'. A name with spaces has to be in quotes, such as 'page 7'",
+    "cancel In[1]": "In[1] does not await at this moment",
     "stop 1": "invalid choice",
     "--timeout 3": "is an option of wait",
 }
@@ -356,6 +372,7 @@ WRONG = {
 
 @pytest.mark.parametrize(("line", "text"), WRONG.items(), ids=WRONG)
 def test_what_is_wrong_with_a_line_is_said(shared: Kernel, line: str, text: str) -> None:
+    shared.ok("t = asyncio.create_task(asyncio.sleep(60), name='page 7')")
     cell = shared.run(f"%atasks {line}")
     assert cell.ename == "UsageError"
     assert text in cell.stderr

@@ -27,6 +27,7 @@ from ipyrunner.aio.tasks.trace import session, start, tracer
 from ipyrunner.aio.tasks.trace.busy_places import BusyPlaces
 from ipyrunner.aio.tasks.trace.tracer import keys
 from ipyrunner.ipython.magics.timeline.chrome_trace import events
+from ipyrunner.ipython.magics.timeline.picture import picture as drawing
 from ipyrunner.ipython.magics.timeline.rows import Row, Timeline
 from ipyrunner.ipython.magics.timeline.summary import summary
 from ipyrunner.ipython.magics.timeline.trace import Trace
@@ -398,6 +399,43 @@ def test_many_tasks_make_a_small_picture(asyncio_runner: NotebookRunner) -> None
     drawn = ET.fromstring(svg)
     assert len(drawn.findall(f"{SVG}g")) == 41  # and the callbacks
     assert "and 161 more tasks" in "".join(drawn.itertext())
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_the_picture_can_be_read_in_any_theme(asyncio_runner: NotebookRunner) -> None:
+    async def fetch() -> None:
+        for _ in range(2):
+            await asyncio.sleep(0.02)
+            spin(0.06)
+        await asyncio.sleep(0.02)
+
+    async def main() -> None:
+        await asyncio.gather(*[asyncio.create_task(fetch(), name=f"page {n}") for n in range(2)])
+
+    drawn = ET.fromstring(drawing(traced(asyncio_runner, main)))
+    (background,) = drawn.findall(f"{SVG}rect")  # the page's may be of any colour
+    assert (background.get("width"), background.get("height")) == (drawn.get("width"), drawn.get("height"))
+    dark, light = sorted(luminance(each.get("fill") or "") for each in (drawn, background))
+    assert (light + 0.05) / (dark + 0.05) > 7
+    assert min(float(text.get("font-size") or drawn.get("font-size") or 0) for text in drawn.iter(f"{SVG}text")) >= 11
+    rows = drawn.findall(f"{SVG}g")
+    # The names are short, so the plot begins near the left margin.
+    assert float((rows[0].get("transform") or "").partition("(")[2].partition(" ")[0]) < 120
+    labels = [(text.text or "", float(text.get("x") or 0)) for row in rows for text in row if text.get("y") == "11"]
+    blocks = [label for label, _ in labels if " ms " in label]
+    assert len(blocks) == 4
+    assert not any("…" in label for label in blocks), blocks
+    for row in rows:
+        ends = [0.0]
+        above = [text for text in row if text.get("y") == "11" and text.get("text-anchor") is None]
+        for text in sorted(above, key=lambda text: float(text.get("x") or 0)):
+            assert float(text.get("x") or 0) >= ends[-1]
+            ends.append(float(text.get("x") or 0) + len(text.text or "") * 6)
 
 
 HOSTILE = ['</text><script>alert("1")</script>', "&amp; ]]>", "a\nb\x00\x1b[31m\u202e\ud800", "x" * 1_000_000, ""]

@@ -58,7 +58,10 @@ def _resolve_factory(value: Any) -> _Factory | None:
         try:
             value = import_item(value)
         except (ImportError, ValueError) as exc:
-            raise TraitError(f"loop_factory: cannot import {repr_of(value)}: {exc}") from exc
+            missing = exc.name if isinstance(exc, ModuleNotFoundError) else None
+            # If it is a part of a package, the package is there.
+            advice = f". If it is a package: `%pip install {missing}`" if missing and missing.isidentifier() else ""
+            raise TraitError(f"loop_factory: cannot import {repr_of(value)}: {exc}{advice}") from exc
     if value is not None and not callable(value):
         raise TraitError(
             "loop_factory has to be a callable, an import string such as 'uvloop.new_event_loop', or None, not "

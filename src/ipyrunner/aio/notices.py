@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from .main import Request
 from .sigint.forced_interrupt import Forced
 from .tasks.exception_handler import Failure
-from .tasks.safe_names import function_of, label_of, short
+from .tasks.safe_names import function_of, in_seconds, label_of, short
 from .tasks.slow_callbacks import Slow
 
 __all__ = ["Cancelled", "ChildEnds", "Failure", "Forced", "GivenUp", "Notice", "Slow", "left_behind"]
@@ -44,6 +44,6 @@ def left_behind(late: Collection[asyncio.Task[Any]], timeout: float) -> Iterator
     if late:
         yield (
             "ipyrunner: a client, task group or timeout that a cell has entered has to be left before this, e.g. by "
-            f"`await stack.aclose()`. A clean-up that needs longer than {timeout:.3g} seconds gets more by "
+            f"`await stack.aclose()`. A clean-up that needs longer than {in_seconds(round(timeout, 3))} gets more by "
             "`%config NotebookRunner.shutdown_timeout = 10`. An interrupt ends the waiting."
         )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import keyword
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
 from IPython.core.error import UsageError
 from IPython.core.magic_arguments import MagicHelpFormatter, argument, kwds, magic_arguments, parse_argstring
+
+from ..aio.tasks.safe_names import short
 
 __all__ = ["ARUN", "ArunArguments", "MagicOptions", "seconds", "unquoted", "without_comment"]
 
@@ -25,6 +29,12 @@ def without_comment(line: str) -> str:
         if before.count('"') % 2 == before.count("'") % 2 == 0:
             return before
     return line
+
+
+class _HelpFormatter(MagicHelpFormatter):  # type: ignore[misc]
+    """As IPython's, which puts a value that is no plain word into <>: ``--trace <[FILE]>``."""
+
+    _format_action_invocation = argparse.HelpFormatter._format_action_invocation
 
 
 class MagicOptions:
@@ -44,7 +54,7 @@ class MagicOptions:
         for each in reversed(self._arguments):
             function = each(function)
         # argparse takes the width of the terminal that the kernel was started in, which is not where the help is read.
-        formatter = partial(MagicHelpFormatter, width=_WIDTH)
+        formatter = partial(_HelpFormatter, width=_WIDTH)
         return magic_arguments()(kwds(usage=self._usage, formatter_class=formatter)(function))
 
     def parse(self, function: Any, line: str) -> Any:
@@ -77,15 +87,17 @@ class MagicOptions:
 
 def seconds(text: str) -> float:
     """Parse an option that is a number of seconds."""
-    value = float(text)
-    if not value >= 0:
-        raise ValueError(text)
-    return value
+    with suppress(ValueError):
+        if (value := float(text)) >= 0:
+            return value
+    raise argparse.ArgumentTypeError(f"SECONDS has to be a number, 0 or more, not {short(text)!r}")
 
 
 def _variable(text: str) -> str:
-    if not text.isidentifier() or keyword.iskeyword(text):
-        raise ValueError(text)
+    if not text.isidentifier():
+        raise argparse.ArgumentTypeError(f"VAR has to be the name of a variable, such as result, not {short(text)!r}")
+    if keyword.iskeyword(text):
+        raise argparse.ArgumentTypeError(f"VAR has to be the name of a variable: {text} is a keyword of Python")
     return text
 
 
@@ -95,9 +107,6 @@ def unquoted(text: str) -> str:
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
 
 
-_variable.__name__ = "name of a variable"
-seconds.__name__ = "number of seconds"  # argparse: "invalid number of seconds value: 'abc'"
-
 ARUN = MagicOptions(
     "%%arun",
     ("%arun EXPRESSION", "%%arun [options]"),
@@ -105,7 +114,8 @@ ARUN = MagicOptions(
              "with TimeoutError"),
     argument("--name", type=unquoted, metavar="NAME", help="name of the cell's task, as %%atasks shows it"),
     argument("--debug", action="store_true", help="turn asyncio's debug mode on while the cell runs"),
-    argument("--context", choices=["copy"], help="'copy': ContextVars that the cell sets are not set in later cells"),
+    argument("--context", choices=["copy"], metavar="copy", help="ContextVars that the cell sets are not "
+             "set in later cells"),
     argument("--fresh", action="store_true", help="run the cell as asyncio.run() does: in a new event loop, which is "
              "closed when the cell ends"),
     argument("--background", action="store_true", help="return at once and go on as a background task. Its output "

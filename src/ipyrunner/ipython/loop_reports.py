@@ -70,7 +70,8 @@ class Reports:
         lines += format_exception(self._shell, exc, tb, tb_offset=0)
         if failure.more:
             lines.append(
-                f"ipyrunner: {failure.more} more failed the same way at the same line. `%atasks -a` lists the last ones"
+                f"ipyrunner: {failure.more} more failed at the same line, with an exception of the same type. "
+                "`%atasks -a` lists the last ones"
             )
         print("\n".join(lines), file=sys.stderr, flush=True)
 

@@ -15,6 +15,7 @@ from ..introspection.frames import uninterruptible
 from ..introspection.private_api import tasks_of, unseen
 from ..introspection.task_state import cancel, cancelling, is_cancelled, is_done, retrieve
 from ..tasks.exception_handler import report
+from ..tasks.safe_names import in_seconds
 
 __all__ = ["wind_up"]
 
@@ -130,7 +131,7 @@ async def _shutdown_executor(loop: asyncio.AbstractEventLoop, limit: float) -> N
         async with asyncio.timeout(limit):
             await shutdown(*arguments)
     except TimeoutError:
-        warnings.warn(f"{_NOT_JOINED} within {limit:.3g} seconds.", RuntimeWarning, stacklevel=2)
+        warnings.warn(f"{_NOT_JOINED} within {in_seconds(round(limit, 3))}.", RuntimeWarning, stacklevel=2)
 
 
 async def _join_executor(loop: asyncio.BaseEventLoop, limit: float) -> None:
@@ -169,7 +170,7 @@ async def _join_executor(loop: asyncio.BaseEventLoop, limit: float) -> None:
             await joined
     except TimeoutError:
         warnings.warn(
-            f"{_NOT_JOINED} within {limit} seconds.",
+            f"{_NOT_JOINED} within {in_seconds(round(limit, 3))}.",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -1,6 +1,7 @@
-"""Names of tasks, their functions and exceptions: on one line, short, and safe for any object of the user's.
+"""Texts for messages: names of tasks, their functions and exceptions, safe for any object of the user's.
 
-Names, messages and ``repr`` may be ten megabytes long, contain control characters, or raise.
+They are short, and on one line. Names, messages and ``repr`` may be ten megabytes long, contain control characters, or
+raise.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 from ..introspection.frames import catches_interrupts
 from ..introspection.task_state import coro_of, own_name
 
-__all__ = ["describe", "function_of", "label_of", "name_of", "repr_of", "short"]
+__all__ = ["describe", "function_of", "in_seconds", "label", "label_of", "name_of", "repr_of", "short"]
 
 # Characters of a name, or of the name of a function, that are kept.
 _LONGEST = 1000
@@ -25,6 +26,11 @@ def short(text: str, width: int = 60) -> str:
     """Return *text* on one line of *width* characters at most; what is not printable is escaped."""
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text[: width + 1])
     return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def label(name: str, width: int = 60) -> str:
+    """Return a name as it is shown; in quotes if nothing of it would be seen."""
+    return short(name, width) if name.strip() else repr(short(name, width))
 
 
 @catches_interrupts
@@ -48,9 +54,15 @@ def name_of(task: Any) -> str:
     return name[:_LONGEST]
 
 
+def in_seconds(number: float) -> str:
+    """Return a number of seconds in words."""
+    text = f"{number:g}"
+    return f"{text} second{'' if text == '1' else 's'}"
+
+
 def label_of(task: Any) -> str:
     """Return the name of a task as it is shown."""
-    return short(name_of(task))
+    return label(name_of(task))
 
 
 def function_of(task: Any) -> str:

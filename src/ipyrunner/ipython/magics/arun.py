@@ -17,6 +17,7 @@ from IPython.display import display
 from ...aio.introspection.exceptions import add_note, notes_of
 from ...aio.introspection.task_origin import origin_of
 from ...aio.runner import run
+from ...aio.tasks.safe_names import in_seconds
 from ...aio.tasks.task_scope import Scope
 from ...audience import has_audience
 from ...cells.portals import wait_for
@@ -191,7 +192,7 @@ class RunnerMagics(Magics):
                         raise
         except TimeoutError as exc:
             if cancelled is not None and exc.__cause__ is cancelled and timeout.expired():
-                message = f"the cell was cancelled because it did not end within {arguments.timeout:g} seconds"
+                message = f"the cell was cancelled because it did not end within {in_seconds(arguments.timeout or 0)}"
                 # As with an interrupt: one traceback, of the place where the cell was.
                 expired = TimeoutError(message).with_traceback(cancelled.__traceback__)
                 for note in notes_of(cancelled):

@@ -21,7 +21,7 @@ from ...aio.introspection.running_loop import running_loop
 from ...aio.introspection.task_state import cancel
 from ...aio.introspection.wait_graph import awaits
 from ...aio.tasks.deadlocks import Waits
-from ...aio.tasks.safe_names import label_of, name_of, repr_of, short
+from ...aio.tasks.safe_names import in_seconds, label, label_of, name_of, repr_of, short
 from ...aio.tasks.task_records import Ended, Started
 from ...audience import has_audience
 from ...cells.deadlock_notes import deadlock_lines
@@ -199,11 +199,20 @@ class TaskMagics(Magics):
         ):
             raise UsageError(f"%atasks: the task {short(word)} has already ended. %atasks show {short(word)} says how")
         if not found:
-            raise UsageError(
-                f"%atasks: there is no task {short(word)!r}. %atasks lists the tasks that run, %atasks -a also those "
-                "that have ended"
-            )
+            raise UsageError(f"%atasks: {self._why_not(word)}")
         return found
+
+    def _why_not(self, word: str) -> str:
+        """Return why there is no task *word*, and what to write instead."""
+        if re.fullmatch(r"In\[\d+\]", word):
+            return f"{word} does not await at this moment. %atasks lists the tasks that cells have started"
+        infos = table(self.shell, self._runner, ended=True)
+        name = next((info.name for info in infos if word in info.name.split()), None)
+        if name is not None and name != word:
+            return f"there is no task {short(word)!r}. A name with spaces has to be in quotes, such as {short(name)!r}"
+        return (
+            f"there is no task {short(word)!r}. %atasks lists the tasks that run, %atasks -a also those that have ended"
+        )
 
     def _background(self, tasks: list[asyncio.Task[Any]]) -> None:
         for task in tasks:
@@ -242,10 +251,10 @@ class TaskMagics(Magics):
             done, late = self._runner.run(asyncio.wait(tasks, timeout=timeout), context=contextvars.copy_context())
             for task in sorted(done, key=name_of):
                 print(f"{label_of(task)} {ending(task)}")
-            if late:
+            if late and timeout is not None:
                 names = ", ".join(sorted(map(label_of, late)))
                 raise TimeoutError(
-                    f"still running after {timeout:g} seconds: {short(names, 1000)}. They go on; %atasks lists them"
+                    f"still running after {in_seconds(timeout)}: {short(names, 1000)}. They go on; %atasks lists them"
                 )
 
     def _show(self, info: TaskInfo) -> None:
@@ -254,7 +263,7 @@ class TaskMagics(Magics):
             print(info.ending)
             return
         old = "" if info.age is None else f", {age(info.age)} old"
-        print(f"{short(info.name)} (task {info.number}, {info.place_of_start}) is {info.state}{old}")
+        print(f"{label(info.name)} (task {info.number}, {info.place_of_start}) is {info.state}{old}")
         print("  It is in these calls, the outermost first:")
         for step in awaits(task):
             if not step.filename.startswith(MACHINERY):

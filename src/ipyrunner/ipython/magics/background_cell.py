@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.display import DisplayHandle, display
 
-from ...aio.tasks.safe_names import short
+from ...aio.tasks.safe_names import label
 from .tasks_table import age, states
 
 if TYPE_CHECKING:
@@ -98,11 +98,11 @@ class BackgroundCell:
             return self.task.result()
         if loop.is_closed():
             raise RuntimeError(
-                f"{short(self.name)} did not end before its event loop was closed, and cannot go on: run its cell again"
+                f"{label(self.name)} did not end before its event loop was closed, and cannot go on: run its cell again"
             )
         if asyncio.get_running_loop() is not loop:
             raise RuntimeError(
-                f"{short(self.name)} runs in the notebook's event loop, but this code runs in another one: await it "
+                f"{label(self.name)} runs in the notebook's event loop, but this code runs in another one: await it "
                 "directly in a cell"
             )
         # Not the task itself: cancelling the waiting code must not cancel the cell.
@@ -120,7 +120,7 @@ class BackgroundCell:
         if not self.task.done() and self.task.get_loop().is_closed():
             state = "did not end before its loop was closed"
         took = "" if self._took is None else f" after {age(self._took)}"
-        return f"<{short(self.name)} {state}{took}{': ' if error else ''}{error}>"
+        return f"<{label(self.name)} {state}{took}{': ' if error else ''}{error}>"
 
     def _bundle(self) -> dict[str, str]:
         return {"text/plain": repr(self), "text/html": f"<code>{html.escape(repr(self)[1:-1])}</code>"}

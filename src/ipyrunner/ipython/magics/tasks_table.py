@@ -16,7 +16,7 @@ from ...aio.introspection.private_api import exception_of, task_context, waits_f
 from ...aio.introspection.task_origin import origin_of
 from ...aio.introspection.task_state import cancelling, is_done
 from ...aio.introspection.wait_graph import Step, awaits, calls_asyncio, innermost
-from ...aio.tasks.safe_names import describe, function_of, name_of, short
+from ...aio.tasks.safe_names import describe, function_of, label, name_of, short
 from ...aio.tasks.task_records import Ended, Started, state_of
 
 __all__ = ["TaskInfo", "TaskTable", "age", "asyncios", "ending", "few", "place", "quick_state", "state_now", "states"]
@@ -38,6 +38,8 @@ _WORDS = {
     "Barrier.wait": "a Barrier",
 }
 _HEADS = ("no.", "name", "state", "cell", "age", "waits for, or error")
+# Those whose text is short and stays on one line, however narrow the page is.
+_ON_ONE_LINE = {"no.", "state", "cell", "age"}
 
 
 class TaskInfo:
@@ -91,7 +93,7 @@ class TaskInfo:
         after = "" if self.age is None else f"after {age(self.age)}, "
         when = f"{after}{age(self._now - self._ended)} ago"
         error = f": {self._error}" if self._error else ""
-        return f"{short(self.name)} (task {self.number}, {self.place_of_start}) {how} {when}{error}"
+        return f"{label(self.name)} (task {self.number}, {self.place_of_start}) {how} {when}{error}"
 
     def place(self, step: Step) -> str:
         """Return a step of the chain on one line."""
@@ -143,12 +145,17 @@ class TaskTable(Sequence[TaskInfo]):
         if not rows:
             return "<p>no tasks</p>"
         left = "text-align: left"
-        head = "".join(f'<th style="{left}">{html.escape(cell)}</th>' for cell in _HEADS)
-        body = "".join(
-            "<tr>" + "".join(f'<td style="{left}">{html.escape(cell)}</td>' for cell in row) + "</tr>" for row in rows
-        )
+        styles = [f"{left}; white-space: nowrap" if head in _ON_ONE_LINE else left for head in _HEADS]
+
+        def tr(tag: str, row: tuple[str, ...]) -> str:
+            cells = [
+                f'<{tag} style="{style}">{html.escape(cell)}</{tag}>' for style, cell in zip(styles, row, strict=True)
+            ]
+            return f"<tr>{''.join(cells)}</tr>"
+
+        head, body = tr("th", _HEADS), "".join(tr("td", row) for row in rows)
         tail = "".join(f"<p>{html.escape(line)}</p>" for line in rest)
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{tail}"
+        return f"<table><thead>{head}</thead><tbody>{body}</tbody></table>{tail}"
 
     def _rows(self) -> tuple[list[tuple[str, ...]], list[str]]:
         kinds: Counter[tuple[str | None, ...]] = Counter()
@@ -161,7 +168,8 @@ class TaskTable(Sequence[TaskInfo]):
             if len(rows) == _ROWS or (kinds[alike] > _ALIKE and len(self._infos) > _ROWS):
                 left[kind] += 1
                 continue
-            cells = (str(info.number), info.name, info.state, info.cell or "-", age(info.age), info.waits_for)
+            name = label(info.name)
+            cells = (str(info.number), name, info.state, info.cell or "-", age(info.age), info.waits_for)
             rows.append(tuple(short(cell) for cell in cells))
         rest = [
             f"and {number:,} more: {state}, {short(function)}, started in {cell or 'no cell'}"

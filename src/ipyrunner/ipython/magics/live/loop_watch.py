@@ -25,7 +25,8 @@ __all__ = ["Blocked", "LoopWatch"]
 # Seconds between two questions, and until a loop that does not answer is reported as blocked.
 PERIOD = 0.5
 BLOCKED = 1.0
-# The next question waits this many times as long as the answer took, so that answers take little of the loop's time.
+# The next *answer* comes after this many times as long as the last one took, so that they take little of the loop's
+# time. Questions go on: a loop that is blocked soon after an answer has to be noticed.
 _SHARE = 20
 # How many answers are remembered: those of a minute.
 _MINUTE = int(60 / PERIOD)
@@ -41,7 +42,7 @@ class Blocked(NamedTuple):
 
 
 class LoopWatch:
-    """Call *answer* in the loop twice a second, and *blocked* in a thread while the loop does not answer.
+    """Call *answer* in the loop twice a second at most, and *blocked* in a thread while the loop does not answer.
 
     *get_loop* returns the loop to ask, or None; then *gone* is called in the thread. From :meth:`start` to
     :meth:`stop`, which may be called in each of these functions. To be made on the loop's thread.
@@ -102,8 +103,6 @@ class LoopWatch:
             self._asked = None
             self._gone()
         elif asked is None or asked[0] is not loop:
-            if now < self._rest:
-                return
             self._asked = loop, now
             with suppress(RuntimeError):  # closed since
                 loop.call_soon_threadsafe(self._reply, loop, now)
@@ -125,6 +124,8 @@ class LoopWatch:
         begin = time.monotonic()
         self.lags.append(begin - asked)
         self._asked = None
+        if begin < self._rest:
+            return
         try:
             self._answer()
         except BaseException:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypedDict
 
 from ....aio.tasks.deadlocks import Waits
-from ....aio.tasks.safe_names import short
+from ....aio.tasks.safe_names import label, short
 from ....aio.tasks.task_records import Started
 from ....cells.deadlock_notes import deadlock_lines
 from ..tasks_table import TaskInfo, quick_state
@@ -160,7 +160,7 @@ class _Tree:
             f"task {info.number}",
             depth,
             number=info.number,
-            name=short(info.name),
+            name=label(info.name),
             state=info.state,
             age=info.age,
             where=short(info.waits_for, 120),

@@ -18,6 +18,10 @@ function age(seconds) {
   return `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;
 }
 
+function lag(milliseconds) {
+  return milliseconds < 999.5 ? `${Math.round(milliseconds)} ms` : age(milliseconds / 1000);
+}
+
 function setText(node, text) {
   if (node.textContent !== text) node.textContent = text; // setting the same text again would lose a selection
 }
@@ -37,9 +41,9 @@ class Lag {
     if (!lags.length) return;
     const most = Math.max(...lags), top = Math.max(most, 20);
     const x = (i) => WIDTH - (lags.length - 1 - i) * WIDTH / (LAGS - 1);
-    const y = (lag) => HEIGHT - 1.5 - (HEIGHT - 3) * lag / top;
-    this.line.setAttribute("points", lags.map((lag, i) => `${x(i).toFixed(1)},${y(lag).toFixed(1)}`).join(" "));
-    setText(this.label, `lag ${Math.round(lags.at(-1))} ms, at most ${Math.round(most)} ms`);
+    const y = (milliseconds) => HEIGHT - 1.5 - (HEIGHT - 3) * milliseconds / top;
+    this.line.setAttribute("points", lags.map((each, i) => `${x(i).toFixed(1)},${y(each).toFixed(1)}`).join(" "));
+    setText(this.label, `lag ${lag(lags.at(-1))}, at most ${lag(most)}`);
   }
 }
 
@@ -82,6 +86,7 @@ class Rows {
       node.dataset.state = row.state;
       cells[0].style.paddingLeft = `${16 * row.depth}px`;
       setText(cells[0], row.name);
+      cells[0].title = row.name;
       setText(cells[1], row.state);
       setText(cells[2], row.age === null ? "" : age(row.age));
       setText(cells[3], row.where);
@@ -97,14 +102,14 @@ class Rows {
 function render({ model, el }) {
   const view = Math.random().toString(36).slice(2);
   const act = (action, number) => model.send({ type: action, number });
-  const lag = new Lag(), rows = new Rows(act);
+  const curve = new Lag(), rows = new Rows(act);
   const status = make("span"), said = make("span", { class: "ipyrunner-said", role: "status" });
   const rest = make("p", { class: "ipyrunner-rest" }), deadlocks = make("p", { class: "ipyrunner-deadlocks" });
   const table = make("pre", {}, model.get("table"));
   const live = make("div", { class: "ipyrunner-scroll", hidden: "" }, deadlocks, rows.node, rest);
-  lag.node.hidden = true;
+  curve.node.hidden = true;
   el.append(make("div", { class: "ipyrunner-live", role: "region", "aria-label": "asyncio tasks" },
-    make("div", { class: "ipyrunner-head" }, status, said, lag.node), table, live));
+    make("div", { class: "ipyrunner-head" }, status, said, curve.node), table, live));
 
   function sayBlocked({ seconds, where }) {
     status.className = "ipyrunner-blocked";
@@ -130,7 +135,7 @@ function render({ model, el }) {
       setText(rest, message.rest);
       setText(deadlocks, message.deadlocks.join("\n"));
       deadlocks.hidden = !message.deadlocks.length;
-      lag.draw(message.lags);
+      curve.draw(message.lags);
     }
   }
 

@@ -1,7 +1,7 @@
-"""The rows as an SVG: static, without scripts, small, and readable on a light and on a dark background.
+"""The rows as an SVG: static, without scripts, small, and readable in a light and in a dark theme.
 
-It draws no background, since it cannot know the front end's: text is in a middle grey, and bars are in middle tones.
-Front ends show it as an image, without hover texts: so what matters is written in the picture.
+It draws its own background, a light one: it cannot know the front end's, and no colour of text has much contrast with
+both white and black. Front ends show it as an image, without hover texts: so what matters is written in the picture.
 """
 
 from __future__ import annotations
@@ -17,21 +17,30 @@ from .words import duration
 
 __all__ = ["picture"]
 
-_WIDTH, _LEFT, _RIGHT = 800, 190, 12
-_PLOT = _WIDTH - _LEFT - _RIGHT
-_ROW, _LINE = 24, 15
-# How many letters of a text are of any use.
+# In pixels. A cell in JupyterLab is as wide as this in a window of 1,200; where there is less room it is scaled.
+_WIDTH, _RIGHT = 960, 20
+_MARGIN = 8
+# Where the names of tasks end: as far to the left as the longest one allows.
+_LEFT = 60, 240
+_ROW, _LINE = 30, 18
+# The height of letters: of the summary, of names, and in the rows.
+_LARGE, _NORMAL, _SMALL = 13, 12, 11
+# In a row, from its top: the line's middle, and the foot of the words above it.
+_MIDDLE, _ABOVE = 19, 11
+# The width of the shortest segments that have words: of those that hold the loop, and of others. How many letters of a
+# text are of any use.
+_SHORTEST_BLOCK, _SHORTEST = 10, 30
 _READABLE = 8
 # How many rows are shown; lines that are fewer pixels apart than this are drawn as one.
 _ROWS, _GAP = 40, 2.0
 _FONT = "system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif"
-_TEXT = "#767676"
-_COLOURS = {"wait": "#8c8c8c", "ready": "#d9952b", "run": "#3b86c8", "block": "#d6453d", "cancel": "#a259c4"}
-_HEIGHTS = {"wait": 2, "ready": 5, "run": 9, "block": 9}
+_TEXT, _BACKGROUND = "#24292f", "#f8f9fa"
+_COLOURS = {"wait": "#8c8c8c", "ready": "#c47f11", "run": "#3b86c8", "block": "#d6453d", "cancel": "#a259c4"}
+_HEIGHTS = {"wait": 2, "ready": 5, "run": 10, "block": 10}
 # The width in pixels in which the kind of an error can be read.
-_ENOUGH = 100
-# The width in pixels of a letter that is 10 pixels high, about.
-_LETTER = 5.6
+_ENOUGH = 120
+# The width of a letter as a share of its height, about; fonts differ.
+_LETTER = 0.58
 _ENDINGS = ("failed", "cancelled", "vanished")
 
 
@@ -43,30 +52,35 @@ def picture(timeline: Timeline) -> str:
 class _Picture:
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
-        self._scale = _PLOT / timeline.length
         self._rows, self._hidden = _most_interesting(timeline)
+        self._drawn = [*self._rows, *([timeline.other] if timeline.other.segments else [])]
+        longest = max((_width(row.name, _NORMAL) for row in self._drawn), default=0)
+        self._left = min(max(longest + _MARGIN + 12, _LEFT[0]), _LEFT[1])
+        self._plot = _WIDTH - self._left - _RIGHT
+        self._scale = self._plot / timeline.length
 
     def parts(self) -> Iterator[str]:
-        lines = textwrap.wrap(summary(self._timeline), 120, break_on_hyphens=False)
-        top = 8 + _LINE * len(lines)
-        rows = [*self._rows, *([self._timeline.other] if self._timeline.other.segments else [])]
-        bottom = top + 20 + _ROW * len(rows)
-        height = bottom + 14 + _LINE * (2 if self._hidden else 1)
+        letters = int((_WIDTH - 2 * _MARGIN) / (_LETTER * _LARGE))
+        lines = textwrap.wrap(summary(self._timeline), letters, break_on_hyphens=False)
+        top = 12 + _LINE * len(lines)
+        bottom = top + 20 + _ROW * len(self._drawn)
+        height = bottom + 12 + _LINE * (2 if self._hidden else 1)
         yield (
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" '
-            f'viewBox="0 0 {_WIDTH} {height}" font-family="{_FONT}" font-size="10" fill="{_TEXT}">'
+            f'viewBox="0 0 {_WIDTH} {height}" font-family="{_FONT}" font-size="{_SMALL}" fill="{_TEXT}">'
+            f'<rect width="{_WIDTH}" height="{height}" rx="4" fill="{_BACKGROUND}"/>'
         )
         for n, line in enumerate(lines):
-            yield _text(4, 14 + _LINE * n, line, size=12)
+            yield _text(_MARGIN, 19 + _LINE * n, line, size=_LARGE)
         yield from self._axis(top + 12, bottom)
-        for n, row in enumerate(rows):
-            yield f'<g transform="translate({_LEFT} {top + 20 + _ROW * n})">'
+        for n, row in enumerate(self._drawn):
+            yield f'<g transform="translate({self._left:.1f} {top + 20 + _ROW * n})">'
             yield from self._row(row)
             yield "</g>"
-        y = bottom + 16
+        y = bottom + 19
         if self._hidden:
             busy = sum(row.busy for row in self._hidden)
-            yield _text(4, y, f"and {len(self._hidden):,} more tasks, which ran {duration(busy)} in all")
+            yield _text(_MARGIN, y, f"and {len(self._hidden):,} more tasks, which ran {duration(busy)} in all")
             y += _LINE
         yield from self._legend(y)
         yield "</svg>"
@@ -74,13 +88,13 @@ class _Picture:
     def _axis(self, y: int, bottom: int) -> Iterator[str]:
         step = _round_step(self._timeline.length)
         for n in range(int(self._timeline.length // step) + 1):
-            x = _LEFT + n * step * self._scale
-            yield f'<path d="M{x:.1f} {y + 4}V{bottom}" stroke="{_TEXT}" stroke-opacity=".25"/>'
-            if x < _WIDTH - 20:
+            x = self._left + n * step * self._scale
+            yield f'<path d="M{x:.1f} {y + 4}V{bottom}" stroke="{_TEXT}" stroke-opacity=".2"/>'
+            if x <= _WIDTH - _RIGHT:
                 yield _text(x, y, duration(n * step) if n else "0", anchor="middle")
 
     def _row(self, row: Row) -> Iterator[str]:
-        yield _text(-8, 18, _fit(row.name, _LEFT - 36), anchor="end", size=11)
+        yield _text(-8, _MIDDLE + 4, _fit(row.name, self._left - _MARGIN - 8, _NORMAL), anchor="end", size=_NORMAL)
         drawn: dict[str, list[tuple[float, float]]] = {"wait": [], "ready": [], "run": [], "block": []}
         for segment in row.segments:
             kind = "block" if segment.blocks else segment.kind
@@ -89,28 +103,36 @@ class _Picture:
             if path := _path(spans):
                 yield f'<path d="{path}" stroke="{_COLOURS[kind]}" stroke-width="{_HEIGHTS[kind]}"/>'
         for x in _apart(mark.at * self._scale for mark in row.marks):
-            yield f'<path d="M{x - 4:.1f} 10l8 8m0-8l-8 8" stroke="{_COLOURS["cancel"]}" stroke-width="2.5"/>'
+            yield _cross(x, _MIDDLE)
         yield from self._words(row)
 
     def _words(self, row: Row) -> Iterator[str]:
-        """Write into the row what the longest segments are, if there is room, and how the task has ended."""
-        free, last = 0.0, float(_PLOT)
+        """Write into the row what the longest segments are, if there is room, and how the task has ended.
+
+        Words may go on beyond the end of their segment, up to the next ones. Those of what holds the loop come first.
+        """
+        last = self._plot
         end = max((s.end for s in row.segments), default=0) * self._scale
         if ending := self._ending(row):
-            room, width = _PLOT - end - 8, len(ending) * _LETTER
+            room, width = self._plot - end - 8, _width(ending, _SMALL)
             if room >= min(width, _ENOUGH) or room > end:
-                yield _text(end + 8, 17.5, _fit(ending, room), size=9)
+                yield _text(end + 8, _MIDDLE + 4, _fit(ending, room))
             else:  # above the line's end, where the words of segments would be
-                last = end - width
-                yield _text(end, 8, _fit(ending, end), size=9, anchor="end")
-        segments = [s for s in row.segments if s.blocks or (s.kind == "wait" and s.place is not None)]
-        for segment in _in_time(segments, self._scale):
-            x = segment.begin * self._scale
-            width = min(segment.end * self._scale, last) - x
-            text = _fit_or(self._words_of(segment), width - 4)
-            if x >= free and text:
-                yield _text(x + 1, 8, text, size=9)
-                free = x + width
+                last = end - width - 8
+                yield _text(end, _ABOVE, _fit(ending, end), anchor="end")
+        taken: list[tuple[float, float]] = []
+        blocks = [s for s in row.segments if s.blocks]
+        waits = [s for s in row.segments if s.kind == "wait" and s.place is not None]
+        for segments in (_in_time(blocks, self._scale, _SHORTEST_BLOCK), _in_time(waits, self._scale, _SHORTEST)):
+            begins = [segment.begin * self._scale for segment in segments]
+            for segment, x, following in zip(segments, begins, [*begins, last][1:], strict=True):
+                begin = max([x, *(end for start, end in taken if start <= x)])
+                room = min([following, last, *(start for start, _ in taken if start > x)]) - begin - 8
+                if begin > x:  # it would not be above what it belongs to
+                    room = min(room, segment.end * self._scale - begin)
+                if text := _fit_or(self._words_of(segment), room):
+                    yield _text(begin + 1, _ABOVE, text)
+                    taken.append((begin, begin + _width(text, _SMALL) + 8))
 
     def _words_of(self, segment: Segment) -> tuple[str, str]:
         """Return the text for a segment, and a short one for where there is no room."""
@@ -132,19 +154,19 @@ class _Picture:
         return f"cancelled by {by}" if by else short(lane.error, 60)
 
     def _legend(self, y: float) -> Iterator[str]:
-        x = 4.0
+        x = float(_MARGIN)
         blocked = f"held the loop for {duration(BLOCK)} or more"
         entries = [("run", "running"), ("block", blocked), ("ready", "ready, but not run"), ("wait", "waiting")]
         if not self._timeline.sees_callbacks:
             entries[2:] = [("wait", "waiting, or ready")]
         for kind, text in entries:
             yield (
-                f'<path d="M{x:.1f} {y - 3.5}h18" stroke="{_COLOURS[kind]}" stroke-width="{_HEIGHTS[kind]}"/>'
+                f'<path d="M{x:.1f} {y - 4}h18" stroke="{_COLOURS[kind]}" stroke-width="{_HEIGHTS[kind]}"/>'
                 f"{_text(x + 23, y, text)}"
             )
-            x += 42 + len(text) * _LETTER * 0.95
+            x += 44 + _width(text, _SMALL)
         if any(row.marks for row in self._rows):
-            yield f'<path d="M{x:.1f} {y - 7.5}l8 8m0-8l-8 8" stroke="{_COLOURS["cancel"]}" stroke-width="2.5"/>'
+            yield _cross(x + 4, y - 4)
             yield _text(x + 13, y, "cancelled")
 
 
@@ -179,7 +201,7 @@ def _path(spans: list[tuple[float, float]]) -> str:
             merged[-1][1] = max(merged[-1][1], end)
         else:
             merged.append([begin, end])
-    return "".join(f"M{begin:.1f} 14h{max(end - begin, 1):.1f}" for begin, end in merged)
+    return "".join(f"M{begin:.1f} {_MIDDLE}h{max(end - begin, 1):.1f}" for begin, end in merged)
 
 
 def _apart(places: Iterable[float]) -> list[float]:
@@ -191,25 +213,34 @@ def _apart(places: Iterable[float]) -> list[float]:
     return found
 
 
-def _in_time(segments: list[Segment], scale: float) -> list[Segment]:
-    """Return the segments in which there is room for words, in the order of time."""
-    return sorted((s for s in segments if (s.end - s.begin) * scale > 30), key=lambda s: s.begin)
+def _in_time(segments: list[Segment], scale: float, shortest: float) -> list[Segment]:
+    """Return the segments that are so long that they have words, in the order of time."""
+    return sorted((s for s in segments if (s.end - s.begin) * scale > shortest), key=lambda s: s.begin)
 
 
-def _fit(text: str, width: float) -> str:
-    return short(text, max(int(width / _LETTER), 1))
+def _width(text: str, size: float) -> float:
+    """Return about how wide the text is."""
+    return len(text) * size * _LETTER
+
+
+def _fit(text: str, width: float, size: float = _SMALL) -> str:
+    return short(text, max(int(width / (size * _LETTER) + 0.01), 1))
 
 
 def _fit_or(texts: tuple[str, str], width: float) -> str:
     """Return the first text, shortened if it stays readable; otherwise the second, if it fits; otherwise nothing."""
     text, brief = texts
-    letters = int(width / _LETTER)
+    letters = int(width / (_SMALL * _LETTER))
     if len(text) <= letters or letters >= len(brief) + _READABLE:
         return short(text, letters)
     return brief if len(brief) <= letters else ""
 
 
-def _text(x: float, y: float, text: str, *, size: float = 10, anchor: str = "") -> str:
+def _cross(x: float, y: float) -> str:
+    return f'<path d="M{x - 4:.1f} {y - 4:g}l8 8m0-8l-8 8" stroke="{_COLOURS["cancel"]}" stroke-width="2.5"/>'
+
+
+def _text(x: float, y: float, text: str, *, size: float = _SMALL, anchor: str = "") -> str:
     options = f' text-anchor="{anchor}"' if anchor else ""
-    options += f' font-size="{size:g}"' if size != 10 else ""
+    options += f' font-size="{size:g}"' if size != _SMALL else ""
     return f'<text x="{x:.4g}" y="{y:g}"{options}>{html.escape(short(text, 400))}</text>'

@@ -7,6 +7,7 @@ from types import CodeType
 
 from ....aio.introspection.frames import function_name
 from ....aio.introspection.wait_graph import Step
+from ....aio.tasks.safe_names import label as shown
 from ....aio.tasks.safe_names import short
 from ....aio.tasks.trace.lanes import Lane, Place, resolve
 
@@ -38,8 +39,8 @@ def label(lane: Lane) -> str:
     """Return the label of a task: its name and its function."""
     function = lane.function.rpartition(".")[2]
     if lane.is_cells or not function or function == lane.name:
-        return short(lane.name, 40)
-    return f"{short(lane.name, 24)} {short(function, 24)}"
+        return shown(lane.name, 40)
+    return f"{shown(lane.name, 24)} {short(function, 24)}"
 
 
 class Words:
