@@ -48,6 +48,7 @@ LAYERS += [
 # Each can be deleted, with its line in the extension: nothing else knows it.
 ROOMS = [
     "terminal",
+    "ipykernel.message_encoding",
     "ipykernel.late_output",
     "ipykernel.gui_loops",
     "ipython.debugger",

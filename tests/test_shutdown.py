@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kernels import RUNNER_KERNEL, Kernel, kernel
+from kernels import BEFORE, RUNNER_KERNEL, Kernel, kernel
 
 # Each leaves a line in a file when it has been cleaned up.
 LEAVE = """
@@ -245,3 +245,24 @@ def test_a_restart_runs_what_clean_up_starts_and_names_what_of_it_does_not_end(k
     later = k.ok("import gc; del t; gc.collect(); await asyncio.sleep(0)")
     assert restart.stderr == later.stderr == ""
     assert "Task was destroyed" not in k.log.read_text()
+
+
+CLOSED = {
+    "close": "asyncio.get_event_loop().close()",
+    "with a task": "t = asyncio.create_task(asyncio.sleep(3600)); asyncio.get_event_loop().close()",
+    "restart": "asyncio.get_event_loop().close()\n%arunner restart",
+    "after leave": "%arunner leave\nasyncio.get_event_loop().close()",
+    "before leave": "asyncio.get_event_loop().close()\n%arunner leave",
+    "stop": "asyncio.get_event_loop().stop()",
+}
+
+
+@pytest.mark.parametrize("how", CLOSED)
+def test_nothing_of_a_loop_that_the_user_has_closed_is_reported_as_destroyed(on_each_loop: Kernel, how: str) -> None:
+    k = on_each_loop
+    k.ok("import gc\nt = None; await asyncio.sleep(0)")
+    later = [k.ok(code) for code in (CLOSED[how], "await asyncio.sleep(0)", "gc.collect();", "del t; gc.collect();")]
+    assert [cell.stderr for cell in later] == [""] * 4
+    assert "destroyed" not in k.log.read_text()
+    k.ok(BEFORE)
+    k.expect_alive()

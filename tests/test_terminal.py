@@ -200,3 +200,13 @@ def test_tab_completes_the_lines_of_magics(terminal: Terminal) -> None:
     terminal.type("\t")
     terminal.wait_for("%atasks cancel crawl_of_pages")
     assert "cancelling 1 task (crawl_of_pages)" in terminal.run("")
+
+
+def test_nothing_of_a_loop_that_the_user_has_closed_is_reported_as_destroyed(either: Terminal) -> None:
+    for code in ("import gc; await asyncio.sleep(0)", "loop.close()", "await asyncio.sleep(0)", "gc.collect();"):
+        either.run(code)
+    either.run("t = asyncio.create_task(asyncio.sleep(3600)); asyncio.get_event_loop().close()")
+    either.run("await asyncio.sleep(0)")
+    either.begin("exit")
+    assert either.wait_for_exit() == 0
+    assert "destroyed" not in either.log

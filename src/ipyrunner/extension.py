@@ -338,6 +338,7 @@ PARTS: tuple[Part, ...] = (
     _loops,
     _sigint,
     _end_of_process,
+    _room("ipykernel.message_encoding"),
     _room("terminal.prompt"),
     _cells,
     _room("ipykernel.late_output"),

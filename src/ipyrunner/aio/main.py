@@ -354,6 +354,11 @@ def _subclass(base: Any) -> Any:
             self._main = main
             super().__init__(main.run(), loop=loop, context=context)
 
+        def __del__(self) -> None:
+            # If somebody closes the loop between two coroutines it waits for ever, which is no fault of the user's.
+            if self._main.step is not None or is_done(self):
+                super().__del__()
+
         def cancel(self, msg: Any = None) -> bool:
             return self._main.cancel(sys._getframe(1), msg, super().cancel)
 
