@@ -142,8 +142,8 @@ def test_a_source_with_such_text_runs_and_the_history_goes_on(fresh: Kernel, sta
 
 
 def test_the_session_is_left_as_it_was(stock: Kernel) -> None:
-    stock.ok("kernel = get_ipython().kernel; before = kernel.session.pack, kernel.do_execute")
+    stock.ok("kernel = get_ipython().kernel; before = kernel.session.serialize, kernel.do_execute")
     stock.ok("%load_ext ipyrunner")
-    assert stock.ok("kernel.session.pack is before[0]").value == "False"
+    assert stock.ok("kernel.session.serialize == before[0]").value == "False"
     stock.ok("%unload_ext ipyrunner")
-    assert stock.ok("kernel.session.pack is before[0], kernel.do_execute == before[1]").value == "(True, True)"
+    assert stock.ok("kernel.session.serialize == before[0], kernel.do_execute == before[1]").value == "(True, True)"

@@ -239,9 +239,12 @@ def test_a_restart_runs_what_clean_up_starts_and_names_what_of_it_does_not_end(k
     )
     assert "left behind" not in k.ok("%arunner restart").stdout
     assert left(k) == ["generator", "goodbye", "task"]
+    k.ok("%config NotebookRunner.shutdown_timeout = 3")
     k.ok("t = asyncio.create_task(work(stubborn)); await asyncio.sleep(0)")
     restart = k.ok("%arunner restart")
     assert "the task started late was cancelled, but did not end before its loop was closed (" in restart.stdout
+    # The advice: more time than there was.
+    assert "needs longer than 3 seconds gets more by `%config NotebookRunner.shutdown_timeout = 15`" in restart.stdout
     later = k.ok("import gc; del t; gc.collect(); await asyncio.sleep(0)")
     assert restart.stderr == later.stderr == ""
     assert "Task was destroyed" not in k.log.read_text()

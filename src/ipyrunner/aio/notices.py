@@ -45,5 +45,5 @@ def left_behind(late: Collection[asyncio.Task[Any]], timeout: float) -> Iterator
         yield (
             "ipyrunner: a client, task group or timeout that a cell has entered has to be left before this, e.g. by "
             f"`await stack.aclose()`. A clean-up that needs longer than {in_seconds(round(timeout, 3))} gets more by "
-            "`%config NotebookRunner.shutdown_timeout = 10`. An interrupt ends the waiting."
+            f"`%config NotebookRunner.shutdown_timeout = {max(10, round(5 * timeout))}`. An interrupt ends the waiting."
         )

@@ -90,7 +90,7 @@ class ItemReplacement(Replacement):
 def _is_inherited(owner: Any, name: str, value: Any) -> bool:
     """Return whether *value* is a method of the class of *owner*, and not an attribute of *owner* itself."""
     of_class: Any = getattr(type(owner), name, None)
-    if not hasattr(of_class, "__get__") or hasattr(of_class, "__set__"):  # a trait keeps what the object has
+    if not hasattr(of_class, "__get__"):
         return False
     method = of_class.__get__(owner, type(owner))
     # Not by == alone: what the user has put there may be anything.

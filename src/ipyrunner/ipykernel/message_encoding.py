@@ -4,8 +4,8 @@ The problem: a string may contain a lone surrogate (``"\ud800"``), which has no 
 it is not sent: a traceback, a value or a reply is lost. So is all that was printed since the last flush, and the cell
 waits ten seconds for the thread that sends it.
 
-The solution: all messages are made by the packer of the kernel's session. If it fails for this reason it packs the
-message again, with such characters written as in the source of a string. Bytes of file names (``"\udcff"``), which
+The solution: the kernel's session serializes all messages. If it fails for this reason it serializes the message again,
+with such characters written as in the source of a string. Bytes of file names (``"\udcff"``), which
 Jupyter can send, stay as they are in messages that need no change.
 
 A cell whose source has one in it, say half of an emoji, runs as if it were written like this too: Python cannot compile
@@ -29,17 +29,18 @@ def install(extension: Installation) -> None:
         extension.replace(kernel, "do_execute", _do_execute)
     session = getattr(kernel, "session", None)
     if session is not None:
-        extension.replace(session, "pack", _pack)
+        extension.replace(session, "serialize", _serialize)
 
 
-def _pack(original: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
-    def pack(message: Any) -> bytes:
+# Not its packer: that is called four times for each message, and there are ten messages or so around each cell.
+def _serialize(original: Callable[..., list[bytes]]) -> Callable[..., list[bytes]]:
+    def serialize(message: Any, *args: Any, **kwargs: Any) -> list[bytes]:
         try:
-            return original(message)
+            return original(message, *args, **kwargs)
         except UnicodeEncodeError:
-            return original(_escaped(message))
+            return original(_escaped(message), *args, **kwargs)
 
-    return pack
+    return serialize
 
 
 def _do_execute(original: Callable[..., Any]) -> Callable[..., Any]:

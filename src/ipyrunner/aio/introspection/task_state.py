@@ -126,4 +126,9 @@ def own_context(task: Any) -> Any:
 
 def own_name(task: Any) -> Any:
     """Return what ``get_name`` does."""
-    return _GET_NAME(task) if type(task) is _PLAIN[0] else _ask(task, "get_name", _as_it_is, None)
+    if type(task) is not _PLAIN[0]:
+        return _ask(task, "get_name", _as_it_is, None)
+    try:
+        return _GET_NAME(task)
+    except AttributeError:  # one of Python's class (nest_asyncio) that nobody has initialised
+        return None

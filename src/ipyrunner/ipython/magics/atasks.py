@@ -273,10 +273,10 @@ class TaskMagics(Magics):
             print(f"  which waits for the task {label_of(future)}")
         elif future is not None:
             # Without the callbacks, which are the task's own and ours.
-            shown = repr_of(future)
+            shown = repr_of(future, 10_000)
             if type(future) is asyncio.Future:
                 shown = re.sub(r" cb=\[.*\](?= created at |>$)", "", shown)
-            print(f"  which waits for {shown}")
+            print(f"  which waits for {short(shown, 300)}")
         call_graph = getattr(asyncio, "print_call_graph", None)  # since 3.14
         if call_graph is not None:
             text = io.StringIO()
