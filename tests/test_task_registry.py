@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import gc
 import sys
+import time
 import weakref
 from types import FrameType
 from typing import Any
@@ -398,3 +399,91 @@ def test_a_task_gets_the_name_and_the_context_that_are_given(runner: NotebookRun
         runner.run(main())
     finally:
         loop.set_task_factory(None)
+
+
+def test_on_uvloop_tasks_are_made_as_uvloop_makes_them() -> None:
+    uvloop = pytest.importorskip("uvloop")
+    loop = uvloop.new_event_loop()
+    own = {name: getattr(loop, name) for name in ("create_task", "set_task_factory", "set_debug", "close")}
+    books = Tasks(loop, torn=lambda exc: pytest.fail(repr(exc)))
+    made: list[Any] = []
+
+    def factory(loop: Any, coro: Any, **options: Any) -> asyncio.Task[Any]:
+        made.append(options)
+        return asyncio.Task(coro, loop=loop, **options)
+
+    async def main() -> None:
+        assert await loop.create_task(asyncio.sleep(0, "plain")) == "plain"
+        named = loop.create_task(asyncio.sleep(0), name="named")
+        assert named.get_name() == "named"
+        assert [entry.task for entry in books.started() if entry.task is named] == [named]
+        assert await loop.create_task(asyncio.sleep(0, "plain")) == "plain"
+        loop.set_task_factory(factory)
+        assert await loop.create_task(asyncio.sleep(0, "made")) == "made"
+        assert len(made) == 1
+        loop.set_task_factory(None)
+        loop.set_debug(True)
+        assert loop.create_task(asyncio.sleep(0))._source_traceback
+        loop.set_debug(False)
+        assert not loop.create_task(asyncio.sleep(0))._source_traceback
+        assert len(made) == 1
+        coro = asyncio.sleep(0)
+        with pytest.raises(TypeError, match="odd"):
+            loop.create_task(coro, odd=1)
+        coro.close()
+
+    loop.run_until_complete(main())
+    books.close()
+    assert {name: getattr(loop, name) for name in own} == own
+    books = Tasks(loop, torn=lambda exc: pytest.fail(repr(exc)))
+    reports: list[Any] = []
+    loop.set_exception_handler(lambda loop, report: reports.append(report))
+    loop.close()
+    coro = asyncio.sleep(0)
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        loop.create_task(coro)
+    coro.close()
+    gc.collect()
+    assert reports == []
+    books.close()
+
+
+def test_a_task_is_as_old_as_it_is_also_after_a_look_at_the_others(
+    loop: asyncio.AbstractEventLoop, books: Tasks
+) -> None:
+    async def main() -> None:
+        before = loop.create_task(asyncio.sleep(60))
+        books.started()
+        start = time.monotonic()
+        after = loop.create_task(asyncio.sleep(60))
+        ages = {entry.task: entry.at for entry in books.started()}
+        assert (ages[before] or 0) <= start <= (ages[after] or 0)
+        before.cancel()
+        after.cancel()
+
+    loop.run_until_complete(main())
+
+
+def test_a_task_that_a_signal_handler_starts_while_others_are_sorted_does_not_hide_later_ones(
+    loop: asyncio.AbstractEventLoop, books: Tasks
+) -> None:
+    emptied, started = books._young.emptied, list[Any]()
+
+    def emptied_and_interrupted() -> None:
+        emptied()
+        if not started:
+            started.append(loop.create_task(asyncio.sleep(60)))
+
+    async def main() -> None:
+        books._young.emptied = emptied_and_interrupted
+        started.clear()
+        before = loop.create_task(asyncio.sleep(60))
+        await looked_at(books)
+        later = loop.create_task(asyncio.sleep(60))
+        await looked_at(books)
+        for task in (before, *started, later):
+            assert weakref.ref(task) in books._live
+            task.cancel()
+
+    started.append(None)
+    loop.run_until_complete(main())

@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
+import sys
 import weakref
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["new_loop", "when_changed"]
+from ..replacements import Replacements
+
+__all__ = ["new_loop", "takes_other_options", "when_changed"]
 
 _Changed = Callable[[], None]
 _told: weakref.WeakKeyDictionary[Any, _Changed] = weakref.WeakKeyDictionary()
@@ -31,17 +35,50 @@ def new_loop() -> asyncio.AbstractEventLoop:
     return own
 
 
-def when_changed(loop: asyncio.AbstractEventLoop, changed: _Changed | None) -> bool:
-    """Call *changed* when the task factory or the debug mode was set, or the loop was closed; None: stop doing so.
+def when_changed(loop: asyncio.AbstractEventLoop, changed: _Changed) -> Callable[[], None] | None:
+    """Call *changed* when the task factory or the debug mode was set, or the loop was closed.
 
-    False if the loop does not report changes.
+    Return a function that ends this; None if the loop does not report changes.
     """
-    if not hasattr(type(loop), "_tells_changes"):
-        return False
-    _told.pop(loop, None)
-    if changed is not None:
+    if hasattr(type(loop), "_tells_changes"):
         _told[loop] = changed
-    return True
+
+        def end() -> None:
+            _told.pop(loop, None)
+
+        return end
+    if not _is_uvloops(loop):
+        return None
+    replaced = Replacements()
+    for name in ("set_task_factory", "set_debug", "close"):
+        replaced.replace(loop, name, functools.partial(_telling, changed))
+    return replaced.restore
+
+
+def _telling(changed: _Changed, method: Callable[..., None]) -> Callable[..., None]:
+    def tell(*args: Any) -> None:
+        method(*args)
+        changed()
+
+    return tell
+
+
+def takes_other_options(create_task: Any) -> bool | None:
+    """Return whether asyncio's or uvloop's ``loop.create_task`` takes more than a name and a context.
+
+    None if it is of neither.
+    """
+    function = getattr(create_task, "__func__", None)
+    if function is asyncio.BaseEventLoop.create_task:
+        return bool(asyncio.BaseEventLoop.create_task.__code__.co_flags & inspect.CO_VARKEYWORDS)  # since 3.13.3
+    if _is_uvloops(getattr(create_task, "__self__", None)) and not inspect.isfunction(function):
+        return True
+    return None
+
+
+def _is_uvloops(loop: object) -> bool:
+    # Its own class, not one derived from it.
+    return type(loop) is getattr(sys.modules.get("uvloop"), "Loop", None)
 
 
 class _PassingOn(type):

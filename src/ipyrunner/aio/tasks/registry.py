@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import inspect
 import time
 import weakref
 from collections import deque
@@ -29,7 +28,7 @@ from operator import attrgetter
 from typing import Any, TypeVar
 
 from ..introspection.frames import uninterruptible
-from ..introspection.loop_class import when_changed
+from ..introspection.loop_class import takes_other_options, when_changed
 from ..introspection.private_api import exception_of, is_task, tasks_of, waits_for
 from ..introspection.task_state import is_done
 from ..replacements import Override
@@ -101,11 +100,13 @@ class Tasks:
         self._is_over = False
         # Called when the way to make a task may have changed.
         self._choose: Callable[[], None] = lambda: None
+        self._stop_telling: Callable[[], None] | None = None
         self._create_task = Override(loop, "create_task", self._make_create_task)
 
     def close(self) -> None:
         """Let go of all tasks, and of the loop."""
-        when_changed(self._loop, None)
+        if self._stop_telling is not None:
+            self._stop_telling()
         self._is_over = True
         self._choose()
         self._create_task.restore()
@@ -244,20 +245,24 @@ class Tasks:
                     watcher(task, context)  # type: ignore[arg-type]
             return task  # type: ignore[no-any-return]
 
-        if getattr(make, "__func__", None) is not asyncio.BaseEventLoop.create_task:
+        has_options = takes_other_options(make)
+        if has_options is None:
             make_task.__name__ = make_task.__qualname__ = "create_task"
             return make_task
         is_plain = False
+        room = 0  # how many tasks may be appended before begin() is to be called; 0 if not plain
 
         # What asyncio's own does without a factory and debug mode, without another function call: tasks are made in
         # great numbers, and each bit of work for one adds up.
-        if not make.__func__.__code__.co_flags & inspect.CO_VARKEYWORDS:  # since 3.13.3 there are other options
+        if not has_options:
 
             def create_task(coro: Any, *, name: Any = None, context: Any = None) -> asyncio.Task[Any]:
-                if not is_plain:
-                    return make_task(coro, name=name, context=context)
-                if not 0 < size() < FEW:
-                    begin()
+                nonlocal room
+                if not room:
+                    if not is_plain:
+                        return make_task(coro, name=name, context=context)
+                    make_room()
+                room -= 1
                 if name is None and context is None:  # parsing arguments that are None takes longer
                     task = module.Task(coro, loop=loop)
                 else:
@@ -269,10 +274,12 @@ class Tasks:
             def create_task(  # type: ignore[misc]
                 coro: Any, *, name: Any = None, context: Any = None, **options: Any
             ) -> asyncio.Task[Any]:
-                if options or not is_plain:
-                    return make_task(coro, name=name, context=context, **options)
-                if not 0 < size() < FEW:
-                    begin()
+                nonlocal room
+                if options or not room:
+                    if options or not is_plain:
+                        return make_task(coro, name=name, context=context, **options)
+                    make_room()
+                room -= 1
                 if name is None and context is None:  # to parse what is not given takes longer
                     task = module.Task(coro, loop=loop)
                 else:
@@ -280,14 +287,25 @@ class Tasks:
                 append(ref(task))
                 return task  # type: ignore[no-any-return]
 
+        def make_room() -> None:
+            nonlocal room
+            begin()
+            room = FEW
+
+        def emptied() -> None:
+            nonlocal room
+            room = 0
+
         def choose() -> None:
-            nonlocal is_plain
+            nonlocal is_plain, room
+            room = 0
             is_plain = not (
                 self._is_over or watchers or loop.get_debug() or loop.is_closed() or loop.get_task_factory() is not None
             )
 
-        if when_changed(loop, choose):
-            self._choose = choose
+        self._stop_telling = when_changed(loop, choose)
+        if self._stop_telling is not None:
+            self._choose, self._young.emptied = choose, emptied
             choose()
         return create_task
 

@@ -25,7 +25,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from itertools import islice
+from itertools import islice, repeat
+from operator import call, is_not
 from typing import Any
 
 from ..introspection.frames import uninterruptible
@@ -97,6 +98,8 @@ class YoungTasks:
         # create_task() appends each task of asyncio's own class here. When the list is empty, and when it has FEW, it
         # calls begin() first: so the garbage collector is watched before the task runs.
         self.new: list[_Ref] = []
+        # Called before the list is emptied, and when the garbage collector is no longer watched.
+        self.emptied: Callable[[], None] = _gone
         # How many tasks have been sorted; when the new ones were started, about.
         self._count, self._since = 0, 0.0
         self._loop = loop
@@ -170,6 +173,7 @@ class YoungTasks:
                 self._check(unchecked[0])
                 unchecked.popleft()
             if self.new:
+                self.emptied()
                 refs = self.new[:]
                 batch = _Batch(refs, self._count + 1, self._since)
                 # In this order: if a user's signal handler raises in between, all of it is done again.
@@ -184,11 +188,13 @@ class YoungTasks:
 
     def _check(self, batch: _Batch) -> None:
         refs = batch.refs
-        tasks = [ref() for ref in refs]
-        if alive := [task for task in tasks if task is not None]:
+        # Without a step of Python code for each: most batches are gone. And not by the truth of a task, which may be of
+        # a class of the user's.
+        tasks = list(map(call, refs))
+        if any(map(is_not, tasks, repeat(None))):
             self._failures += unseen_of(refs, tasks)
             # Each reference that is kept is one more object for the garbage collector to go through.
-            if len(alive) < len(tasks):
+            if not all(map(is_not, tasks, repeat(None))):
                 refs[:] = [_gone if task is None else ref for ref, task in zip(refs, tasks, strict=True)]
             return
         self._left -= len(refs)
@@ -297,7 +303,7 @@ class YoungTasks:
             self.sort()
             self._unwatch()
         if self._batches and not self._loop.is_closed():
-            self._spared = [ref() for batch in self._batches for ref in batch.refs]
+            self._spared = [task for batch in self._batches for task in map(call, batch.refs)]
             self._queue_look()
 
     def resume(self) -> None:
@@ -305,6 +311,7 @@ class YoungTasks:
         self._resting = False
 
     def _unwatch(self) -> None:
+        self.emptied()
         self._watching = False
         with suppress(ValueError):
             while True:
@@ -316,17 +323,17 @@ class YoungTasks:
             self._spared = []
             return
         if self._sorting or threading.get_ident() != self._thread:  # the batches may be in the middle of a change
-            self._spared = [ref() for ref in self.refs()]
+            self._spared = list(map(call, self.refs()))
             return
         generation = info["generation"]
         if generation == 1 and _IS_INCREMENTAL:
             generation = 2
         since = (self._once, self._twice, 0)[generation]
-        spared = [ref() for ref in (self.new[:] if since <= self._count else self.new[since - self._count :])]
+        spared = list(map(call, self.new[:] if since <= self._count else self.new[since - self._count :]))
         for batch in reversed(tuple(self._batches)):
             if batch.number + len(batch.refs) <= since:
                 break
-            spared += [ref() for ref in batch.refs[max(batch.begin, since - batch.number) :]]
+            spared += map(call, batch.refs[max(batch.begin, since - batch.number) :])
         self._spared = spared
         self._once = self._count + len(self.new)
         if generation:
