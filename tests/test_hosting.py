@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ipyrunner.aio.introspection.running_loop import NOTHING, running_as
+from ipyrunner.aio.introspection.running_loop import NOTHING, RunningAs
 from ipyrunner.aio.loops.guest_leads import Faults, Hosting
 from ipyrunner.aio.loops.host_leads import Visiting
 from ipyrunner.aio.loops.shutdown import wind_up
@@ -286,7 +286,7 @@ def test_a_run_of_the_users_between_turns(guest: Any, poll: bool) -> None:
         host = asyncio.get_running_loop()
         host.call_soon_threadsafe(lambda: None)
         hosting.pause()
-        with running_as(NOTHING):
+        with RunningAs(NOTHING):
             guest.run_until_complete(asyncio.sleep(0.05))
 
     run_host(guest, poll, main)

@@ -16,7 +16,7 @@ from .aio.introspection.context_copy import carry_into
 from .aio.introspection.loop_class import new_loop
 from .aio.introspection.private_api import tasks_of
 from .aio.introspection.running_callback import lends_loop
-from .aio.introspection.running_loop import NOTHING, Running, exchange, running_as, running_loop
+from .aio.introspection.running_loop import NOTHING, Running, RunningAs, exchange, running_loop
 from .aio.introspection.task_origin import origin_of
 from .aio.introspection.task_state import is_done
 from .aio.loops.create_task import Lender
@@ -115,7 +115,7 @@ class NotebookRunner(Settings):
             self._current.detach()
 
     def _attach(self, current: PersistentRunner) -> None:
-        if self._host is not None:
+        if self._host is not None and current.hosting is None:
             current.attach(self._host, poll=self.poll, ended=lambda: self.when_host_stops(), **self._host_options)
 
     @property
@@ -382,7 +382,7 @@ class NotebookRunner(Settings):
         if present is not None and (present.is_closed() or running_loop() is present):
             return call()  # a closed loop is replaced, and the user told so, in the next cell
         loop = self.get_loop()
-        with Held() as held, running_as(Running(loop, None)):
+        with Held() as held, RunningAs(Running(loop, None)):
             return held.let_through(call)
 
     @observe("loop_factory", "poll")

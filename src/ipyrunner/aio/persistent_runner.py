@@ -16,7 +16,7 @@ from .introspection.exceptions import set_traceback, traceback_of
 from .introspection.private_api import cancel_ready
 from .introspection.ready_queue import ReadyQueue
 from .introspection.running_callback import is_left_running
-from .introspection.running_loop import NOTHING, running_as, running_loop
+from .introspection.running_loop import NOTHING, RunningAs, running_loop
 from .loops.blocking_run import drive
 from .loops.guest_leads import Hosting
 from .loops.host_leads import Visiting
@@ -246,7 +246,7 @@ class PersistentRunner:
             )
         self.pause()
         copy = contextvars.copy_context() if context is None else context
-        with running_as(NOTHING), self.interrupts.of_run(self.context) as interrupt:
+        with RunningAs(NOTHING), self.interrupts.of_run(self.context) as interrupt:
             run = self._start_alone(main, copy, name)
             self._drive(run, interrupt)
         if context is not None:
@@ -262,7 +262,7 @@ class PersistentRunner:
 
     def run_cell(self, coro: Coroutine[Any, Any, _T], *, name: str | None = None) -> _T:
         """Run *coro*, a cell that awaits, and block. For where no kernel has a loop that must go on meanwhile."""
-        with running_as(NOTHING):
+        with RunningAs(NOTHING):
             if self.is_entered:
                 return self.run(coro, name=name)
             self.pause()
@@ -306,7 +306,7 @@ class PersistentRunner:
     def _wind_up(self, timeout: float, late: set[asyncio.Task[Any]]) -> None:
         if self._main is not None:
             self._main.close()
-        with running_as(NOTHING), self.interrupts.of_shutdown(timeout) as interrupt:
+        with RunningAs(NOTHING), self.interrupts.of_shutdown(timeout) as interrupt:
             # Not by create_task, which calls the user's task factory.
             task = asyncio.Task(wind_up(timeout, late), loop=self.loop, name="ipyrunner: close")
             self._drive(Alone(task, task), interrupt)

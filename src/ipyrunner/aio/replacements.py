@@ -51,23 +51,28 @@ class Replacement(Override):
     """As :class:`Override`, for a method: after :meth:`restore` the replacement calls the original."""
 
     def __init__(self, owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-        self._active = True
+        self._switch_off: Callable[[], None]
 
         def switch(original: Callable[..., Any]) -> Callable[..., Any]:
-            replacement = make(original)
+            called = make(original)
 
             # ipykernel looks at the signature (functools.wraps keeps it) to see which arguments it may pass.
             @functools.wraps(original)
             def method(*args: Any, **kwargs: Any) -> Any:
-                return (replacement if self._active else original)(*args, **kwargs)
+                return called(*args, **kwargs)
 
+            def switch_off() -> None:
+                nonlocal called
+                called = original
+
+            self._switch_off = switch_off
             return method
 
         super().__init__(owner, name, switch)
 
     def restore(self) -> None:
         """Restore what was there, if ours is there now; from now on ours calls the original. Idempotent."""
-        self._active = False
+        self._switch_off()
         super().restore()
 
 

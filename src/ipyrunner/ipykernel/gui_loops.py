@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..aio.introspection.running_loop import NOTHING, running_as
+from ..aio.introspection.running_loop import NOTHING, RunningAs
 from ..installation import Installation
 from ..notebook import NotebookRunner
 
@@ -84,7 +84,7 @@ class Gui:
             if self._handle_events is not None and self._runner.present is not None:
                 self._runner.lend(self._handle_events)
             elif self._handle_events is not None:  # after `%arunner close`: do not make a new loop for this
-                with running_as(NOTHING):
+                with RunningAs(NOTHING):
                     self._handle_events()
         except (SystemExit, KeyboardInterrupt) as exc:  # as with callbacks of the notebook's loop
             print(

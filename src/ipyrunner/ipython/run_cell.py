@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..aio.exit_and_fork import end_child
 from ..aio.introspection.exceptions import is_a, traceback_of
-from ..aio.introspection.running_loop import NOTHING, running_as, running_loop
+from ..aio.introspection.running_loop import NOTHING, RunningAs, running_loop
 from ..aio.introspection.task_origin import Origin, begin
 from ..aio.main import Detached
 from ..aio.sigint.defer_sigint import Held
@@ -209,7 +209,7 @@ class Cells:
             if call.source is None or not self.kinds.needs_loop(
                 self.kinds.ask(call.raw_cell, call.source, stock), call.source, awaited=True
             ):
-                with Held() as held, running_as(NOTHING):
+                with Held() as held, RunningAs(NOTHING):
                     return held.let_through(lambda: context.run(_run_through, counted))
             return await self._run_async(counted, call, call.source, record, context=context)
         finally:

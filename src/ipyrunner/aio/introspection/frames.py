@@ -37,8 +37,9 @@ _PROTECTED = (OURS, selectors.__file__, _weakrefset.__file__, weakref.__file__)
 _COROUTINE = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-_OUR_CALLBACKS: set[CodeType] = set()
-_CATCHING: set[CodeType] = set()
+# By their id(): to hash code, Python goes through all of its instructions.
+_OUR_CALLBACKS: dict[int, CodeType] = {}
+_CATCHING: dict[int, CodeType] = {}
 _LEFT_ALONE: set[str] = set()
 # Names of lambdas and comprehensions. Others in <> stand for the top level of a module, or of code that runs as one.
 _INNER = ("<lambda>", "<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>")
@@ -46,13 +47,13 @@ _INNER = ("<lambda>", "<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>")
 
 def uninterruptible(function: _Function) -> _Function:
     """Mark a function that the loop calls for us: no interrupt is forced into it, nor into what it calls."""
-    _OUR_CALLBACKS.add(function.__code__)
+    _OUR_CALLBACKS[id(function.__code__)] = function.__code__
     return function
 
 
 def catches_interrupts(function: _Function) -> _Function:
     """Mark a function that calls user code and catches what it raises: interrupts may be forced into that code."""
-    _CATCHING.add(function.__code__)
+    _CATCHING[id(function.__code__)] = function.__code__
     return function
 
 
@@ -79,9 +80,9 @@ def is_user_code(frame: FrameType, loop: asyncio.AbstractEventLoop) -> bool:
         return is_in_call(frame)
     caller: FrameType | None = frame
     while caller is not None and not is_callback(caller) and not is_driver(caller):
-        if caller.f_code in _CATCHING:
+        if id(caller.f_code) in _CATCHING:
             break
-        if caller.f_code in _OUR_CALLBACKS or _is_left_alone(caller):
+        if id(caller.f_code) in _OUR_CALLBACKS or _is_left_alone(caller):
             return False
         if runs_other_loop(caller, loop):  # a loop of the user's, run in a callback of ours
             return True

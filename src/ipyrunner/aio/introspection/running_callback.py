@@ -50,8 +50,9 @@ HANDLE_RUN = asyncio.Handle._run.__code__
 _CALLBACK_LINES = {
     i.positions.lineno for i in dis.get_instructions(HANDLE_RUN) if i.argval == "run" and i.positions is not None
 }
-_DRIVERS: set[CodeType] = set()
-_LENDERS: set[CodeType] = set()
+# By their id(): to hash code, Python goes through all of its instructions, and these are asked for at each turn.
+_DRIVERS: dict[int, CodeType] = {}
+_LENDERS: dict[int, CodeType] = {}
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -61,19 +62,19 @@ def drives_loop(function: _Function) -> _Function:
     The functions of a loop that is not written in Python (uvloop) have no frames: while such a loop calls a C function,
     the driver's frame is the innermost. If a forced interrupt is due there, the loop is not polling.
     """
-    _DRIVERS.add(function.__code__)
+    _DRIVERS[id(function.__code__)] = function.__code__
     return function
 
 
 def lends_loop(function: _Function) -> _Function:
     """Mark a function that calls user code for which a loop counts as running, as for a callback of that loop."""
-    _LENDERS.add(function.__code__)
+    _LENDERS[id(function.__code__)] = function.__code__
     return function
 
 
 def is_driver(frame: FrameType) -> bool:
     """Return whether the frame's function is marked by :func:`drives_loop`."""
-    return frame.f_code in _DRIVERS
+    return id(frame.f_code) in _DRIVERS
 
 
 def is_callback(frame: FrameType) -> bool:
@@ -111,7 +112,7 @@ def is_left_running(loop: asyncio.AbstractEventLoop) -> bool:
 
 def is_lent(frame: FrameType | None) -> bool:
     """Return whether *frame* is in a call of a function marked by :func:`lends_loop`."""
-    while frame is not None and frame.f_code not in _LENDERS:
+    while frame is not None and id(frame.f_code) not in _LENDERS:
         frame = frame.f_back
     return frame is not None
 
@@ -138,7 +139,7 @@ def task_of_step(frame: FrameType) -> asyncio.Task[Any] | None:
 def runs_nested(frame: FrameType | None) -> bool:
     """Return whether a callback runs a loop inside itself, and *frame* is in that: in a callback or between two."""
     is_in_loop = False
-    while frame is not None and frame.f_code not in _DRIVERS:
+    while frame is not None and id(frame.f_code) not in _DRIVERS:
         if is_in_loop and frame.f_code is HANDLE_RUN:
             return True
         # nest_asyncio's has that name, too.
@@ -206,8 +207,8 @@ class Holder:
 
     def _called(self, frame: FrameType | None) -> object | None:
         callback, outermost, other = None, None, False
-        while frame is not None and frame.f_code not in _DRIVERS:
-            if frame.f_code in _LENDERS:
+        while frame is not None and id(frame.f_code) not in _DRIVERS:
+            if id(frame.f_code) in _LENDERS:
                 return frame if self._everything else None
             if callback is None and frame.f_code is HANDLE_RUN:
                 callback = frame

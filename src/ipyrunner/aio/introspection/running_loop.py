@@ -9,11 +9,9 @@ without them no loop but asyncio's own could exist, so there is no fallback. The
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-__all__ = ["NOTHING", "Running", "exchange", "register_task", "running_as", "running_loop", "unregister_task"]
+__all__ = ["NOTHING", "Running", "RunningAs", "exchange", "register_task", "running_loop", "unregister_task"]
 
 
 class Running(NamedTuple):
@@ -47,14 +45,20 @@ def exchange(new: Running) -> Running:
     return Running(loop, task)
 
 
-@contextmanager
-def running_as(new: Running) -> Iterator[None]:
+class RunningAs:
     """Count *new* as running for the length of the block."""
-    aside = exchange(new)
-    try:
-        yield
-    finally:
-        exchange(aside)
+
+    # Not by contextlib.contextmanager, which takes several calls for each block: the loops take turns in such blocks.
+    __slots__ = ("_aside", "_new")
+
+    def __init__(self, new: Running) -> None:
+        self._new = new
+
+    def __enter__(self) -> None:
+        self._aside = exchange(self._new)
+
+    def __exit__(self, *exc: object) -> None:
+        exchange(self._aside)
 
 
 def register_task(task: asyncio.Task[Any]) -> None:
