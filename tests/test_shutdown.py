@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from ipyrunner.ipykernel import sigterm
 from kernels import BEFORE, RUNNER_KERNEL, Kernel, kernel
 
 # Each leaves a line in a file when it has been cleaned up.
@@ -116,6 +120,47 @@ def test_sigterm_cleans_up_and_ends_the_process(k: Kernel, code: str) -> None:
     os.kill(process.pid, signal.SIGTERM)
     assert process.wait(10) == -signal.SIGTERM
     assert left(k) == (["cell", *ALL] if "leave" in code else ALL)
+
+
+@pytest.mark.parametrize("raises", [True, False])
+def test_no_interrupt_arrives_after_the_kernels_loop_has_answered(
+    monkeypatch: pytest.MonkeyPatch, raises: bool
+) -> None:
+    # It would end the clean-up. The thread that interrupts may be about to do so when the loop goes on.
+    host, happened = asyncio.new_event_loop(), list[str]()
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def on_sigint(*_: object) -> None:
+        happened.append("interrupt")
+        if raises:
+            raise KeyboardInterrupt
+
+    def send() -> None:
+        begun.set()
+        goes_on.wait(1)  # a loop that waits for this thread does not go on
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    def blocks() -> None:
+        sigterm.interrupt_until_idle(host, after=0)
+        host.call_soon(answered)
+        begun.wait(10)
+
+    def answered() -> None:
+        happened.append("answer")
+        goes_on.set()
+        host.call_later(0.1, host.stop)
+
+    monkeypatch.setattr(sigterm, "signal_main_thread", send)
+    before = signal.signal(signal.SIGINT, on_sigint)
+    sigterm.watchdog.start()
+    try:
+        host.call_soon(blocks)
+        with contextlib.suppress(KeyboardInterrupt):
+            host.run_forever()
+    finally:
+        signal.signal(signal.SIGINT, before)
+        host.close()
+    assert happened == ["interrupt", "answer"]
 
 
 @pytest.mark.parametrize(

@@ -39,19 +39,31 @@ _AGAIN = 0.5
 def interrupt_until_idle(host: asyncio.AbstractEventLoop, *, after: float) -> None:
     """Send SIGINT to the main thread until *host*, its loop, runs callbacks again; for the first time *after* seconds.
 
-    Returns at once. From any thread.
+    Returns at once. From any thread. None arrives after the answer: it would end the clean-up that comes next.
     """
-    answered: list[bool] = []
+    answered = False
+    # Held from the question whether it is needed to the sending: the loop's thread may go on in between.
+    sending = threading.Lock()
+
+    def answer() -> None:
+        nonlocal answered
+        while not answered:
+            with suppress(KeyboardInterrupt), sending:
+                answered = True
+                if hasattr(signal, "pthread_sigmask"):
+                    signal.pthread_sigmask(signal.SIG_BLOCK, ())  # a system call: what was sent arrives in it
+
     try:
-        host.call_soon_threadsafe(answered.append, True)
+        host.call_soon_threadsafe(answer)
     except RuntimeError:  # it is closed
         return
     pauses = itertools.chain([CLEAN_UP], itertools.repeat(PATIENCE))
 
     def watch() -> float | None:
-        if answered or not host.is_running():
-            return None
-        signal_main_thread()
+        with sending:
+            if answered or not host.is_running():
+                return None
+            signal_main_thread()
         return next(pauses)
 
     watchdog.call_later(after, watch)
