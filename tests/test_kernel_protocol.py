@@ -10,7 +10,7 @@ from pathlib import Path
 import ipykernel
 import jupyter_kernel_test
 import pytest
-from jupyter_client.manager import start_new_kernel
+from jupyter_client.manager import KernelManager, start_new_kernel
 from jupyter_kernel_test.msgspec_v5 import validate_message
 
 import ipyrunner
@@ -87,6 +87,13 @@ class Welcome(jupyter_kernel_test.IopubWelcomeTests):
     __test__ = False
     kernel_name = "ipyrunner"
     support_iopub_welcome = True
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        # As there, but the kernel logs no warning, which may be published before the client is welcome.
+        cls.km = KernelManager(kernel_name=cls.kernel_name)
+        cls.km.start_kernel(extra_arguments=["--log-level=50"])
+        cls.kc = cls.km.client()
 
 
 ASKED = {
