@@ -196,7 +196,7 @@ class Tracebacks:
             add_note(exc, deadlock_note(deadlock, partial(name_file, self._shell)))
         _clean(exc)
         if is_a(exc, asyncio.CancelledError) and present is not None and (requests := present.requests):
-            add_note(exc, cancelled_note(requests[-1]))
+            add_note(exc, cancelled_note(requests))
         with suppress(Exception):  # its frames may hold anything
             if (note := hint(exc, chain_of(exc), self._runner, kernel_loop(self._shell))) is not None:
                 add_note(exc, note)
@@ -325,7 +325,8 @@ def _without_ours(tb: TracebackType | None) -> TracebackType | None:
         tb = tb.tb_next
     if not changed:
         return entries[0] if entries else None
-    if magic_call:
+    # If no line of the body is there, the call stays: IPython does not drop its own frame where that is the only one.
+    if magic_call and len(entries) > 2:
         del entries[1]
     chain: TracebackType | None = None
     for entry in reversed(entries):
