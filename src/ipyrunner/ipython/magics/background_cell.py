@@ -63,15 +63,29 @@ class BackgroundCell:
 
     def cancel(self, msg: str | None = None) -> bool:
         """Cancel the cell, which can clean up; return False if it has already ended."""
-        return self.task.cancel(msg)
+        return self.task.cancel(f"{label(self.name)} was cancelled by a call of cancel()" if msg is None else msg)
 
     def result(self) -> Any:
         """Return the value of the cell's last expression, or raise its exception; InvalidStateError before its end."""
+        self._check_ended()
         return self.task.result()
 
     def exception(self) -> BaseException | None:
         """Return the cell's exception, or None; InvalidStateError before its end, CancelledError if cancelled."""
+        self._check_ended()
         return self.task.exception()
+
+    def _check_ended(self) -> None:
+        if not self.task.done():
+            raise asyncio.InvalidStateError(
+                self._lost()
+                if self.task.get_loop().is_closed()
+                else f"{label(self.name)} has not ended, so it has no result yet: to wait for it, await this object, as "
+                "in `await job`, or in a cell without await `%arun job`"
+            )
+
+    def _lost(self) -> str:
+        return f"{label(self.name)} did not end before its event loop was closed, and cannot go on: run its cell again"
 
     # These are for asyncio.wait() and as_completed().
 
@@ -97,9 +111,7 @@ class BackgroundCell:
         if self.task.done():
             return self.task.result()
         if loop.is_closed():
-            raise RuntimeError(
-                f"{label(self.name)} did not end before its event loop was closed, and cannot go on: run its cell again"
-            )
+            raise RuntimeError(self._lost())
         if asyncio.get_running_loop() is not loop:
             raise RuntimeError(
                 f"{label(self.name)} runs in the notebook's event loop, but this code runs in another one: await it "
