@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import keyword
 import re
 import sys
@@ -20,6 +21,8 @@ __all__ = ["ARUN", "ArunArguments", "MagicOptions", "seconds", "unquoted", "with
 
 # Characters of a line of help: an output in JupyterLab may be as narrow.
 _WIDTH = 78
+# The wrong word in a message of argparse.
+_WRONG_WORD = re.compile(r"unrecognized arguments: ([^\s=]+)|invalid choice: '([^']*)'")
 
 
 def without_comment(line: str) -> str:
@@ -64,7 +67,17 @@ class MagicOptions:
         except (UsageError, ValueError) as exc:  # ValueError of shlex: a quotation that is not closed
             # With one %: for a lone `%%arun --help` IPython only says that the cell is empty.
             shown = self.title.replace("%%", "%")
-            raise UsageError(f"{self.title} {line}: {exc}. {shown} --help shows the options") from None
+            near = self._near(str(exc))
+            raise UsageError(f"{self.title} {line}: {exc}.{near} {shown} --help shows the options") from None
+
+    def _near(self, message: str) -> str:
+        """Return a question that names the option or value most like the one that *message* calls wrong."""
+        wrong = _WRONG_WORD.search(message)
+        if wrong is None or "maybe you meant" in message:  # argparse's own question (Python 3.15)
+            return ""
+        known = [*self.names, *(choice for each in self._arguments for choice in each.kwds.get("choices", ()))]
+        near = difflib.get_close_matches(wrong[1] or wrong[2], known, n=1)
+        return f" Did you mean {near[0]}?" if near else ""
 
     @staticmethod
     def show_help(function: Any) -> None:
