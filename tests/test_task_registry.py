@@ -21,7 +21,6 @@ from ipyrunner.aio.introspection.running_loop import register_task, unregister_t
 from ipyrunner.aio.tasks.registry import Tasks
 from loops import looked_at, put_off, until
 
-
 # What nest_asyncio does, too.
 PYTHONS_TASKS = """
 import asyncio

@@ -221,7 +221,9 @@ def test_very_many_callbacks_are_not_shown_however_long_their_text_is(shared: Ke
         "class Long:\n    def __call__(self, future): pass\n    def __repr__(self): return 'L' * 3000\n"
         "future = asyncio.get_event_loop().create_future()\nfuture.add_done_callback(Long())"
     )
-    shared.ok("async def on(future): await future\nt = asyncio.create_task(on(future), name='t'); await asyncio.sleep(0)")
+    shared.ok(
+        "async def on(future): await future\nt = asyncio.create_task(on(future), name='t'); await asyncio.sleep(0)"
+    )
     shared.ok("for _ in range(1000): future.add_done_callback(Long())")
     assert "\n  which waits for <Future pending>\n" in shared.ok("%atasks show t").stdout
     shared.ok("t.cancel(); await asyncio.wait([t])")

@@ -82,8 +82,8 @@ class BackgroundCell:
             raise asyncio.InvalidStateError(
                 self._lost()
                 if self.task.get_loop().is_closed()
-                else f"{label(self.name)} has not ended, so it has no result yet: to wait for it, await this object, as "
-                "in `await job`, or in a cell without await `%arun job`"
+                else f"{label(self.name)} has not ended, so it has no result yet: to wait for it, await this object, "
+                "as in `await job`, or in a cell without await `%arun job`"
             )
 
     def _ask(self, answer: Callable[[], _T]) -> _T:
