@@ -286,8 +286,11 @@ def test_arunner_restart_finalizes_and_keeps_variables(k: Kernel) -> None:
         "done = []; t = asyncio.create_task(task()); g = generator()"
     )
     k.ok("await anext(g)")
-    assert re.fullmatch(r"cancelled 1 task \(Task-\d+\) and made a new event loop\n", k.ok("%arunner restart").stdout)
-    assert k.ok("%arunner restart").stdout == "made a new event loop: no task ran\n"
+    assert re.fullmatch(r"cancelled 1 task \(Task-\d+\); made a new event loop\n", k.ok("%arunner restart").stdout)
+    assert k.ok("%arunner restart").stdout == "no tasks to cancel; made a new event loop\n"
+    # Nobody can cancel the tasks of a closed loop.
+    code = "t = asyncio.create_task(asyncio.sleep(60)); asyncio.get_event_loop().close()\n%arunner restart"
+    assert k.ok(code).stdout == "no tasks to cancel; made a new event loop\n"
     assert k.ok("done, var.get(), kept, id(asyncio.get_event_loop()) == loop_id").value == (
         "(['task', 'generator'], 'unset', 'kept', False)"
     )
@@ -297,9 +300,9 @@ def test_arunner_restart_finalizes_and_keeps_variables(k: Kernel) -> None:
 def test_arunner_close_and_the_next_use(k: Kernel) -> None:
     k.ok("ts = [asyncio.create_task(asyncio.sleep(60), name=f't{n}') for n in range(6)]")
     assert k.ok("%arunner close").stdout == (
-        "cancelled 6 tasks (t0, t1, t2, t3, t4, ...) and closed the event loop. The next cell gets a new one\n"
+        "cancelled 6 tasks (t0, t1, t2, t3, t4, ...); closed the event loop. The next cell gets a new one\n"
     )
-    assert k.ok("%arunner close").stdout == "closed the event loop: no task ran. The next cell gets a new one\n"
+    assert k.ok("%arunner close").stdout == "no tasks to cancel; closed the event loop. The next cell gets a new one\n"
     said = k.ok("import ipyrunner; ipyrunner.get_runner().close()\n%arunner close").stdout
     assert said == "no event loop to close: the next cell gets a new one\n"
     assert "none" in (k.ok("import ipyrunner; ipyrunner.get_runner().close()\n%arunner").value or "")

@@ -50,6 +50,9 @@ ARUNNER = MagicOptions(
 )
 
 
+_NO_TASKS = "no tasks to cancel"
+
+
 @magics_class
 class RunnerMagics(Magics):
     """The magics of the extension."""
@@ -125,7 +128,7 @@ class RunnerMagics(Magics):
         if action == "restart":
             cancelled = self._cancelled()
             self._runner.restart()
-            print(f"{cancelled} and made a new event loop" if cancelled else "made a new event loop: no task ran")
+            print(f"{cancelled}; made a new event loop")
         elif action == "leave":
             self._runner.leave()
             print(
@@ -137,15 +140,15 @@ class RunnerMagics(Magics):
         else:
             cancelled = self._cancelled()
             self._runner.close()
-            closed = f"{cancelled} and closed the event loop" if cancelled else "closed the event loop: no task ran"
-            print(f"{closed}. The next cell gets a new one")
+            print(f"{cancelled}; closed the event loop. The next cell gets a new one")
         return None
 
     def _cancelled(self) -> str:
-        """Return in words which tasks closing the loop will cancel; empty if there is none."""
+        """Return in words which tasks closing the loop will cancel."""
         present = self._runner.present
-        names = [] if present is None else [label_of(entry.task) for entry in present.tasks.started()]
-        return f"cancelled {len(names):,} task{'' if len(names) == 1 else 's'}{few(names)}" if names else ""
+        started = [] if present is None or present.loop.is_closed() else present.tasks.started()
+        names = [label_of(entry.task) for entry in started]
+        return f"cancelled {len(names):,} task{'' if len(names) == 1 else 's'}{few(names)}" if names else _NO_TASKS
 
     def _run_expression(self, line: str, local_ns: dict[str, Any] | None) -> Any:
         if line.strip() in ("-h", "--help"):
