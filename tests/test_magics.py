@@ -183,6 +183,7 @@ NEAR = {
     "%%arun -timeout 5\npass": "--timeout",
     "%%arun timeout=5\npass": "--timeout",
     "%%arun --bakground --name x\npass": "--background",
+    "%%arun --context copied\npass": "copy",
     "%%arun --zzz\npass": None,
     "%%arun --timeout background\npass": None,
     "%atasks cancle 3": "cancel",
@@ -202,7 +203,15 @@ def test_a_misspelt_option_is_named(k: Kernel, code: str, meant: str | None) -> 
     if meant is None:
         assert "Did you mean" not in said
     else:
-        assert f" Did you mean {meant}? %" in said
+        # Python 3.15 asks itself, for some.
+        assert f" Did you mean {meant}? %" in said or f"maybe you meant '{meant}'?" in said
+
+
+def test_a_value_with_spaces_needs_quotes(k: Kernel) -> None:
+    advice = ". A value with spaces has to be in quotes. %arun --help shows the options"
+    assert advice in k.run("%%arun --name my task\npass").stderr
+    assert advice not in k.run("%%arun my task\npass").stderr
+    assert advice not in k.run("%%arun --name my --zzz\npass").stderr
 
 
 @pytest.mark.parametrize("mode", ["Plain", "Context"])
@@ -213,7 +222,8 @@ def test_a_timeout_without_a_line_of_the_body_names_the_cell(k: Kernel, mode: st
     finally:
         k.ok("%xmode Context")
     assert cell.reply is not None
-    assert f"n[{cell.reply['execution_count']}], line 1" in cell.traceback.replace("n [", "n[")
+    # Older versions name the file of a cell.
+    assert re.search(rf"n ?\[{cell.reply['execution_count']}\]|ipykernel_\d+.\d+\.py", cell.traceback)
     assert "interactiveshell" not in cell.traceback
     assert "IPython" not in cell.traceback
 

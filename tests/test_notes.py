@@ -120,6 +120,8 @@ REFUSED = {
     ),
     "await asyncio.sleep(0); other.run_until_complete(coro)": "instead of `loop.run_until_complete(main())`, or move",
     "await asyncio.sleep(0); other.run_forever()": "Move `loop.run_forever()` to a cell without await, where it works.",
+    # Python 3.13 and later forget then that a loop runs.
+    "await asyncio.sleep(0); asyncio.get_running_loop().run_forever()": "loop.run_forever()` ",
     "asyncio.run(inside())": "ipyrunner: this code already runs in an event loop. Write `await main()` instead of `loop.",
     "asyncio.run(for_ever())": "runs in an event loop, and `loop.run_forever()` cannot run another one inside it",
 }

@@ -75,7 +75,10 @@ IN_LEFT = (
     "until its `stop()`. After that {name}() works again. Until then write `%arun main()` or `await main()`."
 )
 IN_OTHER = "ipyrunner: this code already runs in an event loop. Write `await main()` instead of `{call}`."
-FOREVER_IN_OTHER = "ipyrunner: this code already runs in an event loop, and `{call}` cannot run another one inside it."
+FOREVER_IN_OTHER = (
+    "ipyrunner: this code already runs in an event loop, and `{call}` cannot run another one inside it. Leave the call "
+    "out, or make it in a cell without await, outside of async functions."
+)
 OTHER_LOOP = (
     "ipyrunner: a Future, Task or lock works only in the event loop that it was made for, and this one was made for "
     "another loop: that of an asyncio.run() or %%arun --fresh, or the one before `%arunner restart`. Make a new one in "

@@ -67,17 +67,24 @@ class MagicOptions:
         except (UsageError, ValueError) as exc:  # ValueError of shlex: a quotation that is not closed
             # With one %: for a lone `%%arun --help` IPython only says that the cell is empty.
             shown = self.title.replace("%%", "%")
-            near = self._near(str(exc))
-            raise UsageError(f"{self.title} {line}: {exc}.{near} {shown} --help shows the options") from None
+            advice = self._advice(line, str(exc))
+            raise UsageError(f"{self.title} {line}: {exc}.{advice} {shown} --help shows the options") from None
 
-    def _near(self, message: str) -> str:
-        """Return a question that names the option or value most like the one that *message* calls wrong."""
+    def _advice(self, line: str, message: str) -> str:
+        """Return what may have been meant by the word in *line* that *message* calls wrong; empty if that is unknown."""
         wrong = _WRONG_WORD.search(message)
         if wrong is None or "maybe you meant" in message:  # argparse's own question (Python 3.15)
             return ""
-        known = [*self.names, *(choice for each in self._arguments for choice in each.kwds.get("choices", ()))]
-        near = difflib.get_close_matches(wrong[1] or wrong[2], known, n=1)
-        return f" Did you mean {near[0]}?" if near else ""
+        option, value = wrong.groups()
+        choices = [choice for each in self._arguments for choice in each.kwds.get("choices", ())]
+        if near := difflib.get_close_matches(
+            option or value, choices if option is None else [*self.names, *choices], n=1
+        ):
+            return f" Did you mean {near[0]}?"
+        texts = {name for each in self._arguments if each.kwds.get("type") is unquoted for name in each.args}
+        if option is not None and not option.startswith("-") and not texts.isdisjoint(line.split()):
+            return " A value with spaces has to be in quotes."
+        return ""
 
     @staticmethod
     def show_help(function: Any) -> None:
