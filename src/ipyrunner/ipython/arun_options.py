@@ -71,7 +71,7 @@ class MagicOptions:
             raise UsageError(f"{self.title} {line}: {exc}.{advice} {shown} --help shows the options") from None
 
     def _advice(self, line: str, message: str) -> str:
-        """Return what may have been meant by the word in *line* that *message* calls wrong; empty if that is unknown."""
+        """Return what may have been meant by the word in *line* that *message* calls wrong; empty if not known."""
         wrong = _WRONG_WORD.search(message)
         if wrong is None or "maybe you meant" in message:  # argparse's own question (Python 3.15)
             return ""
