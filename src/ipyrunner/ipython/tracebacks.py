@@ -325,9 +325,10 @@ def _without_ours(tb: TracebackType | None) -> TracebackType | None:
         tb = tb.tb_next
     if not changed:
         return entries[0] if entries else None
-    # If no line of the body is there, the call stays: IPython does not drop its own frame where that is the only one.
-    if magic_call and len(entries) > 2:
+    if magic_call:
         del entries[1]
+        if len(entries) == 1:
+            return None  # no line of the body is there, and IPython does not drop its own frame if that is the only one
     chain: TracebackType | None = None
     for entry in reversed(entries):
         chain = TracebackType(chain, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
