@@ -75,6 +75,37 @@ def test_who_awaits_a_background_cell_may_be_interrupted(shared: Kernel) -> None
     assert shared.ok("await asyncio.sleep(0.01); job.cancelled()").value == "True"
 
 
+def test_a_handle_says_why_there_is_no_result(shared: Kernel) -> None:
+    begun = shared.ok("%%arun --background -o job\nawait asyncio.sleep(60)")
+    assert begun.reply is not None
+    name = f"In[{begun.reply['execution_count']}]"
+    for code in ("job.result()", "await asyncio.sleep(0); job.exception()"):
+        cell = shared.run(code)
+        assert cell.ename == "InvalidStateError"
+        assert f"{name} has not ended, so it has no result yet: to wait for it, await this object" in cell.traceback
+    shared.ok("job.cancel(); await asyncio.wait([job])")
+    for code in ("await job", "job.result()", "%arun job"):
+        cell = shared.run(code)
+        assert cell.ename == "CancelledError"
+        assert f"CancelledError: {name} was cancelled" in cell.traceback
+    shared.ok("%%arun --background -o job\nawait asyncio.sleep(60)")
+    shared.ok("job.cancel('mine'); await asyncio.wait([job])")
+    assert "CancelledError: mine" in shared.run("await job").traceback
+    # One that was left behind by its loop.
+    shared.ok("%config NotebookRunner.shutdown_timeout = 0.1")
+    shared.ok(
+        "%%arun --background -o job\nwhile True:\n    try: await asyncio.sleep(60)\n"
+        "    except asyncio.CancelledError: pass"
+    )
+    shared.ok("await asyncio.sleep(0)")
+    shared.ok("%arunner restart")
+    for code, ename in (("job.result()", "InvalidStateError"), ("await job", "RuntimeError")):
+        cell = shared.run(code)
+        assert cell.ename == ename
+        assert "did not end before its event loop was closed, and cannot go on: run its cell again" in cell.traceback
+    shared.ok("%config NotebookRunner.shutdown_timeout = 2.0")
+
+
 def test_errors_in_the_code_of_a_background_cell_are_the_cells(shared: Kernel) -> None:
     assert shared.run("%%arun --background\nif:").ename == "SyntaxError"
     cell = shared.run("%%arun --background --fresh\n1")

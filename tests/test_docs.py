@@ -59,6 +59,20 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), target
 
 
+# The reference quotes the help of the magics.
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if page.parent.name != "reference"],
+    ids=lambda page: page.relative_to(ROOT).as_posix(),
+)
+def test_a_page_imports_what_its_cells_use(page: Path) -> None:
+    imported: set[str] = set()
+    for code, _ in SNIPPET.findall(page.read_text()):
+        for names in re.findall(r"^import ([\w, ]+)", code, re.MULTILINE):
+            imported.update(names.split(", "))
+        assert set(re.findall(r"\b(asyncio|ipyrunner)\.\w", code)) <= imported, code
+
+
 def test_a_tick_stands_where_a_test_holds_it() -> None:
     text = (ROOT / "docs" / "frontends" / "index.md").read_text()
     ticks = TICK.findall(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import IPython
@@ -54,6 +55,7 @@ def test_arun_of_what_cannot_be_awaited(k: Kernel, wrong: str) -> None:
 def test_arun_misused(k: Kernel) -> None:
     assert "needs an expression" in k.run("%arun").stderr
     assert "takes an expression and no options" in k.run("%arun --timeout 3 fetch(1)").stderr
+    assert "takes an expression and no options" in k.run("%arun -o x fetch(1)").stderr
     assert k.run("%arun fetch(").ename == "SyntaxError"
     assert "x = %arun EXPRESSION" in k.run("%arun x = fetch(1)").stderr
     cell = k.run("await fetch(1)\n%arun fetch(2)")
@@ -175,6 +177,56 @@ def test_wrong_options_are_usage_errors(k: Kernel, line: str, text: str) -> None
     assert text in cell.stderr
 
 
+# What a user has written, and what was meant; None: nothing that there is.
+NEAR = {
+    "%%arun --timout 5\npass": "--timeout",
+    "%%arun -timeout 5\npass": "--timeout",
+    "%%arun timeout=5\npass": "--timeout",
+    "%%arun --bakground --name x\npass": "--background",
+    "%%arun --context copied\npass": "copy",
+    "%%arun --zzz\npass": None,
+    "%%arun --timeout background\npass": None,
+    "%atasks cancle 3": "cancel",
+    "%atasks --tree": "tree",
+    "%atasks --liv_e": "--live",
+    "%atasks kill 3": None,
+    "%arunner retsart": "restart",
+    "%arunner --restart": "restart",
+}
+
+
+@pytest.mark.parametrize(("code", "meant"), NEAR.items(), ids=NEAR)
+def test_a_misspelt_option_is_named(k: Kernel, code: str, meant: str | None) -> None:
+    said = k.run(code).stderr
+    assert said.startswith("UsageError: ")
+    assert said.count("\n") == 1
+    if meant is None:
+        assert "Did you mean" not in said
+    else:
+        # Python 3.15 asks itself, for some.
+        assert f" Did you mean {meant}? %" in said or f"maybe you meant '{meant}'?" in said
+
+
+def test_a_value_with_spaces_needs_quotes(k: Kernel) -> None:
+    advice = ". A value with spaces has to be in quotes. %arun --help shows the options"
+    assert advice in k.run("%%arun --name my task\npass").stderr
+    assert advice not in k.run("%%arun my task\npass").stderr
+    assert advice not in k.run("%%arun --name my --zzz\npass").stderr
+
+
+@pytest.mark.parametrize("mode", ["Plain", "Context", "Verbose"])
+def test_a_timeout_without_a_line_of_the_body_shows_no_line_of_ipython(k: Kernel, mode: str) -> None:
+    k.ok(f"%xmode {mode}")
+    try:
+        cell = k.run("%%arun --timeout 0.05\nasyncio.sleep(60)")
+        assert cell.ename == "TimeoutError"
+        assert cell.traceback.rstrip().endswith("did not end within 0.05 seconds")
+        assert not re.search(r"File |line \d|run_code|run_cell_magic", cell.traceback)
+        assert "1 / 0" in k.run("%%arun --timeout 60\n1 / 0").traceback
+    finally:
+        k.ok("%xmode Context")
+
+
 def test_other_cell_magics_in_front(k: Kernel) -> None:
     cell = k.ok("%%time\n%%arun\nfetch(6)")
     assert cell.value == "6"
@@ -243,7 +295,11 @@ def test_arunner_restart_finalizes_and_keeps_variables(k: Kernel) -> None:
         "done = []; t = asyncio.create_task(task()); g = generator()"
     )
     k.ok("await anext(g)")
-    k.ok("%arunner restart")
+    assert re.fullmatch(r"cancelled 1 task \(Task-\d+\); made a new event loop\n", k.ok("%arunner restart").stdout)
+    assert k.ok("%arunner restart").stdout == "no tasks to cancel; made a new event loop\n"
+    # Nobody can cancel the tasks of a closed loop.
+    code = "t = asyncio.create_task(asyncio.sleep(60)); asyncio.get_event_loop().close()\n%arunner restart"
+    assert k.ok(code).stdout == "no tasks to cancel; made a new event loop\n"
     assert k.ok("done, var.get(), kept, id(asyncio.get_event_loop()) == loop_id").value == (
         "(['task', 'generator'], 'unset', 'kept', False)"
     )
@@ -251,7 +307,13 @@ def test_arunner_restart_finalizes_and_keeps_variables(k: Kernel) -> None:
 
 
 def test_arunner_close_and_the_next_use(k: Kernel) -> None:
-    k.ok("%arunner close")
+    k.ok("ts = [asyncio.create_task(asyncio.sleep(60), name=f't{n}') for n in range(6)]")
+    assert k.ok("%arunner close").stdout == (
+        "cancelled 6 tasks (t0, t1, t2, t3, t4, ...); closed the event loop. The next cell gets a new one\n"
+    )
+    assert k.ok("%arunner close").stdout == "no tasks to cancel; closed the event loop. The next cell gets a new one\n"
+    said = k.ok("import ipyrunner; ipyrunner.get_runner().close()\n%arunner close").stdout
+    assert said == "no event loop to close: the next cell gets a new one\n"
     assert "none" in (k.ok("import ipyrunner; ipyrunner.get_runner().close()\n%arunner").value or "")
     assert k.ok("await fetch(1)").value == "1"
     # No loop until it is needed: not for the events at the end of the cell that has closed it.

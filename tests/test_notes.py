@@ -111,6 +111,57 @@ def test_a_loop_inside_a_loop_of_ones_own(shared: Kernel) -> None:
     shared.ok("inner.close()")
 
 
+REFUSED = {
+    "await asyncio.sleep(0); asyncio.run(coro)": "Write `await main()` instead of `asyncio.run(main())`, or move",
+    "await asyncio.sleep(0); asyncio.Runner().run(coro)": "Write `await main()` instead of `runner.run(main())`, or",
+    "await asyncio.sleep(0); anyio.run(main)": "Write `await main()` instead of `anyio.run(main)`, or move the call",
+    "await asyncio.sleep(0); asyncio.get_running_loop().run_until_complete(coro)": (
+        "Write `await main()` instead of `loop.run_until_complete(main())`, or move the call"
+    ),
+    "await asyncio.sleep(0); other.run_until_complete(coro)": "instead of `loop.run_until_complete(main())`, or move",
+    "await asyncio.sleep(0); other.run_forever()": "Move `loop.run_forever()` to a cell without await, where it works.",
+    # Python 3.13 and later forget then that a loop runs.
+    "await asyncio.sleep(0); asyncio.get_running_loop().run_forever()": "loop.run_forever()` ",
+    "asyncio.run(inside())": "ipyrunner: this code already runs in an event loop. Write `await main()` instead of `loop.",
+    "asyncio.run(for_ever())": "runs in an event loop, and `loop.run_forever()` cannot run another one inside it",
+}
+
+
+@pytest.mark.parametrize(("code", "words"), REFUSED.items(), ids=REFUSED)
+def test_the_note_names_the_call_that_was_refused(shared: Kernel, code: str, words: str) -> None:
+    pytest.importorskip("anyio")
+    shared.ok(
+        "import anyio\nasync def main(): pass\ncoro, other = main(), asyncio.new_event_loop()\n"
+        "async def inside(): other.run_until_complete(coro)\nasync def for_ever(): other.run_forever()"
+    )
+    cell = shared.run(code)
+    assert cell.ename == "RuntimeError"
+    assert words in notes(cell)
+    assert ("asyncio.run" in notes(cell)) is ("instead of `asyncio.run" in words)
+    shared.ok("coro.close(); other.close()")
+
+
+def test_the_result_of_what_has_not_ended(shared: Kernel) -> None:
+    shared.ok("t = asyncio.create_task(asyncio.sleep(60))")
+    for code in ("t.result()", "t.exception()", "await asyncio.sleep(0); t.result()"):
+        cell = shared.run(code)
+        assert cell.ename == "InvalidStateError"
+        assert "this task or future has not ended, so it has no result yet. Write `await task`" in notes(cell)
+    assert notes(shared.run("raise asyncio.InvalidStateError('mine')")) == ""
+    shared.ok("t.cancel()")
+
+
+def test_a_coroutine_that_is_used_as_its_value(shared: Kernel) -> None:
+    shared.ok("import warnings; warnings.simplefilter('ignore')\nasync def main(): return 'value'")
+    for code in ("main().upper()", "main()[0]", "len(main())", "list(main())", "'a' + main()", "main() + 'a'"):
+        for before in ("", "await asyncio.sleep(0); "):
+            cell = shared.run(before + code)
+            assert cell.ename in ("AttributeError", "TypeError")
+            assert notes(cell).startswith("ipyrunner: the call of an async function only makes a coroutine."), code
+    for code in ("await asyncio.to_thread(main())", "raise TypeError('no coroutine')", "main.upper()"):
+        assert notes(shared.run(code)) == ""
+
+
 LEFT = """
 import greenlet
 left = asyncio.new_event_loop()
@@ -172,15 +223,22 @@ def test_a_loop_in_a_greenlet_that_may_run_inside_itself_is_left_alone(fresh: Ke
         ("main().close()", False),
         ("coro = main()", False),
         ("plain()", False),
+        ("asyncio.tasks.sleep(0)", True),
+        ("await asyncio.tasks.sleep(0)", False),
+        ("holder.main()", False),  # looking it up may run code
         ("%%arun\nmain()", False),
         ("main(); 1 / 0", False),  # whether it was reached nobody says
         ("get_ipython().run_cell('await main()');", False),
     ],
 )
 def test_a_coroutine_that_a_cell_does_not_await(shared: Kernel, code: str, named: bool) -> None:
-    shared.ok("import warnings; warnings.simplefilter('ignore')\nasync def main(): pass\ndef plain(): return None")
+    shared.ok(
+        "import warnings; warnings.simplefilter('ignore')\nasync def main(): pass\ndef plain(): return None\n"
+        "class Holder: main = staticmethod(main)\nholder = Holder()"
+    )
     cell = shared.run(code)
-    note = "`main(...)` only makes a coroutine and does not run it: write `await main(...)`"
+    called = "asyncio.tasks.sleep" if "sleep(0)" in code.split("; ")[-1] else "main"
+    note = f"`{called}(...)` only makes a coroutine and does not run it: write `await {called}(...)`"
     assert (note in cell.stderr) is named
 
 

@@ -74,8 +74,11 @@ def test_a_child_that_fails_while_no_cell_runs(k: Kernel, group: str) -> None:
     assert cancelled.ename == "CancelledError"
     assert cancelled.stdout == "begin\n"
     note = cancelled.traceback + cancelled.stderr
-    assert f"ipyrunner: this cell was cancelled because a {KINDS[group]} that an earlier cell has entered" in note
-    assert "was cancelled by code that In[" in note
+    assert entered.reply is not None
+    assert (
+        f"ipyrunner: this cell was cancelled because a task, started by In[{entered.reply['execution_count']}], has failed "
+        f"(ValueError: of a child) in a {KINDS[group]} that an earlier cell has entered and not left. Leave it"
+    ) in note
     assert "%arunner leave" in note
     left = k.run("await stack.aclose()")
     assert left.ename in ("ExceptionGroup", "BaseExceptionGroup")
@@ -109,6 +112,33 @@ def test_timeouts_tokens_and_generators(k: Kernel) -> None:
     k.ok("scope = anyio.move_on_after(0.05); scope.__enter__(); await asyncio.sleep(0)")
     code = "try: await anyio.sleep(60)\nexcept BaseException as exc: print(scope.__exit__(type(exc), exc, exc.__traceback__))"
     assert k.ok(code).stdout == "True\n"
+    expect_one_main(k)
+
+
+SCOPES = {
+    "timeout": (
+        "limit = asyncio.timeout(0.01); await limit.__aenter__();",
+        "by a Timeout that an earlier cell has entered and not left: its time is over. Leave it",
+        "await limit.__aexit__(None, None, None)",
+    ),
+    "scope": (
+        "scope = anyio.CancelScope(); scope.__enter__()\nasync def stop(): await event.wait(); scope.cancel()\n"
+        "t = asyncio.create_task(stop()); await asyncio.sleep(0)",
+        "by a CancelScope that an earlier cell has entered and not left: code of In[N] has cancelled it. Leave it",
+        "try: await anyio.sleep(60)\nexcept BaseException as exc: scope.__exit__(type(exc), exc, None);",
+    ),
+}
+
+
+@pytest.mark.parametrize(("enter", "words", "leave"), SCOPES.values(), ids=SCOPES)
+def test_the_note_says_which_scope_has_cancelled_a_cell_and_why(k: Kernel, enter: str, words: str, leave: str) -> None:
+    entered = k.ok(enter)
+    cell = k.run("event.set(); await asyncio.sleep(60)")
+    assert cell.ename == "CancelledError"
+    assert entered.reply is not None
+    words = words.replace("In[N]", f"In[{entered.reply['execution_count']}]")
+    assert f"ipyrunner: this cell was cancelled {words}" in cell.traceback + cell.stderr
+    k.ok(leave)
     expect_one_main(k)
 
 

@@ -17,7 +17,10 @@ def k(shared: Kernel) -> Kernel:
 
 def test_in_a_cell_without_await(k: Kernel) -> None:
     assert k.ok("f(3)").value == "[0, 1, 2]"
-    assert k.run("ipyrunner.await_(1)").ename == "TypeError"
+    for code in ("ipyrunner.await_(asyncio.sleep)", "await asyncio.sleep(0); ipyrunner.await_(asyncio.sleep)"):
+        cell = k.run(code)
+        assert cell.ename == "TypeError"
+        assert "'function' cannot be awaited. Pass a coroutine (the call of an async function)" in cell.traceback
     cell = k.begin("print('go'); ipyrunner.await_(asyncio.sleep(60))")
     k.interrupted(cell, "go")
     assert cell.ename == "KeyboardInterrupt"

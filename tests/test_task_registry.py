@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import gc
+import subprocess
 import sys
 import time
 import weakref
@@ -19,6 +20,26 @@ from ipyrunner.aio.introspection.loop_class import new_loop
 from ipyrunner.aio.introspection.running_loop import register_task, unregister_task
 from ipyrunner.aio.tasks.registry import Tasks
 from loops import looked_at, put_off, until
+
+# What nest_asyncio does, too.
+PYTHONS_TASKS = """
+import asyncio
+asyncio.Task = asyncio.tasks.Task = asyncio.tasks._PyTask
+from ipyrunner.aio.tasks.safe_names import function_of, label_of, name_of
+raw = asyncio.Task.__new__(asyncio.Task)
+raw._log_destroy_pending = False
+class Mine(asyncio.Task): pass
+mine = Mine.__new__(Mine)
+mine._log_destroy_pending = False
+print(name_of(raw), label_of(raw), name_of(mine), function_of(mine), sep=", ")
+"""
+
+
+def test_a_task_of_pythons_class_that_nobody_has_initialised_has_a_name() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PYTHONS_TASKS], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("Task, Task, Mine, a Mine\n", "")
 
 
 def raise_at(step: int) -> Any:

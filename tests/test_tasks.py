@@ -216,6 +216,19 @@ def test_what_is_ours_is_not_shown_among_a_tasks_callbacks(shared: Kernel) -> No
     assert "ipyrunner" not in out
 
 
+def test_very_many_callbacks_are_not_shown_however_long_their_text_is(shared: Kernel) -> None:
+    shared.ok(
+        "class Long:\n    def __call__(self, future): pass\n    def __repr__(self): return 'L' * 3000\n"
+        "future = asyncio.get_event_loop().create_future()\nfuture.add_done_callback(Long())"
+    )
+    shared.ok(
+        "async def on(future): await future\nt = asyncio.create_task(on(future), name='t'); await asyncio.sleep(0)"
+    )
+    shared.ok("for _ in range(1000): future.add_done_callback(Long())")
+    assert "\n  which waits for <Future pending>\n" in shared.ok("%atasks show t").stdout
+    shared.ok("t.cancel(); await asyncio.wait([t])")
+
+
 def test_what_waits_in_asyncio_alone_is_said_in_words(shared: Kernel) -> None:
     waits = {
         "asyncio.sleep(60)": "a sleep of 60 s",

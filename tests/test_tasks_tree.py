@@ -75,7 +75,7 @@ def test_cells_that_run_are_roots(shared: Kernel) -> None:
     )
     shared.interrupted(cell, "go")
     lines = AGE.sub("AGE", CELL.sub("In[N]", cell.stdout)).splitlines()
-    assert lines[:2] == ["In[N]: waiting, AGE, waits for a, In[N]:6 in <module>: await a", lines[1]]
+    assert lines[:2] == ["In[N]: waiting, AGE, waits for a, In[N]:6: await a", lines[1]]
     assert lines[1].startswith(" ├─ a: waiting, AGE, waits for a sleep of 3600 s")
     assert lines[2].startswith(" ├─ b: waiting, AGE")
     assert lines[3] == " └─ looks: running, AGE"
@@ -266,7 +266,7 @@ def test_it_is_answered_while_a_cell_awaits(shared: Kernel) -> None:
     cell = shared.begin("import asyncio; print('go')\nawait asyncio.sleep(3600)")
     shared.wait_for(cell, "go")
     (line,) = drawn(shared)
-    assert line == "In[N]: waiting, AGE, waits for a sleep of 3600 s, In[N]:2 in <module>: await asyncio.sleep(3600)"
+    assert line == "In[N]: waiting, AGE, waits for a sleep of 3600 s, In[N]:2: await asyncio.sleep(3600)"
     shared.interrupted(cell, "go")
     shared.expect_alive()
 

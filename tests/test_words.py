@@ -28,5 +28,9 @@ def test_a_setting_that_there_is_not(fresh: Kernel, wrong: str, near: str) -> No
     assert f"NotebookRunner has no setting '{wrong[:50]}" in said
     assert f".{near} `%config NotebookRunner` lists the settings" in said
     assert len(said) < 300
+    for name in ("NotebookRuner", "NoteBookRunner"):
+        said = fresh.run(f"%config {name}.debug = True").stderr
+        assert said.count(f"there is no {name}. Did you mean `%config NotebookRunner`?") == 1
+    assert fresh.run("%config InteractiveShell.xmode = 'Context'").stderr == ""
     fresh.ok("%config NotebookRunner.debug = True")
     assert fresh.ok("import asyncio\nawait asyncio.sleep(0)\nasyncio.get_running_loop().get_debug()").value == "True"

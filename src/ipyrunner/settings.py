@@ -140,6 +140,9 @@ class Settings(LoggingConfigurable):
 
     def update_config(self, config: Any) -> None:
         """Apply what ``%config NotebookRunner`` sets; TraitError, which IPython prints, for an unknown name."""
+        for name in config:
+            if name != "NotebookRunner" and difflib.get_close_matches(name, ["NotebookRunner"], cutoff=0.85):
+                raise TraitError(f"there is no {short(name)}. Did you mean `%config NotebookRunner`?")
         known = self.trait_names(config=True)
         for name in config.get("NotebookRunner", {}):
             if name not in known:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+
 from ..aio.main import Request
 from ..aio.tasks.safe_names import describe, short
 
@@ -21,13 +24,21 @@ def kept_notice(request: Request) -> str:
     )
 
 
-def cancelled_note(request: Request) -> str:
-    """Return the note on the CancelledError of a cell that *request* has cancelled."""
-    origin = "" if request.origin is None else f" by code that {request.origin.label} has started"
-    return (
-        f"ipyrunner: this cell was cancelled because a {_kind(request)} that an earlier cell has entered, and that is "
-        f"still open, was cancelled{origin}{_because(request)}. {_LEAVE}"
-    )
+def cancelled_note(requests: Sequence[Request]) -> str:
+    """Return the note on the CancelledError of a cell that the last of *requests* has cancelled."""
+    # anyio asks again and again: what failed is known of the first time.
+    same = [request for request in requests if request.scope is requests[-1].scope]
+    request = next((request for request in same if request.cause is not None), same[-1])
+    scope = f"a {_kind(request)} that an earlier cell has entered and not left"
+    label = None if request.origin is None else request.origin.label
+    if request.cause is not None:
+        started = "" if label is None else f", started by {label},"
+        why = f"because a task{started} has failed ({describe(request.cause)}) in {scope}"
+    elif type(request.scope) is asyncio.Timeout:
+        why = f"by {scope}: its time is over"
+    else:
+        why = f"by {scope}{'' if label is None else f': code of {label} has cancelled it'}"
+    return f"ipyrunner: this cell was cancelled {why}. {_LEAVE}"
 
 
 def _kind(request: Request) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures.thread
 import os
+import re
 from collections.abc import Iterable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -42,24 +43,42 @@ _OTHER_LOOP = (
 # The whole message of aiohttp if its session's loop has no current task.
 _NO_TASK = "Timeout context manager should be used inside a task"
 
+# The whole messages of asyncio's futures.
+_NOT_ENDED = ("Result is not set.", "Exception is not set.")
+
+# Of Python's messages on a coroutine that is used as if it were the value.
+_COROUTINE = re.compile(
+    r"^'coroutine' object (?!is not callable)|^object of type 'coroutine'|^unsupported operand .*'coroutine'"
+    r"|^can only concatenate .*\"coroutine\""
+)
+
 # Classes of anyio and sniffio, raised when no loop of any kind runs.
 _MISSING = ("NoEventLoopError", "AsyncLibraryNotFoundError")
 
+# {call} is the call that was refused, {name} the function.
 IN_NOTEBOOK = (
     "ipyrunner: this code already runs in the notebook's event loop, because its cell contains await or begins with "
-    "%%arun. Write `await main()` instead of `asyncio.run(main())`, or move the call to a cell without await, where "
-    "asyncio.run() works."
+    "%%arun. Write `await main()` instead of `{call}`, or move the call to a cell without await, where it works."
+)
+FOREVER_IN_NOTEBOOK = (
+    "ipyrunner: this code already runs in the notebook's event loop, because its cell contains await or begins with "
+    "%%arun. Move `{call}` to a cell without await, where it works. The notebook's own loop and its tasks go on "
+    "without it."
 )
 NOT_NESTED = " If the call is in a library, `%config NotebookRunner.nested = True` lets it work; this patches asyncio."
 IN_KERNEL = (
     "ipyrunner: this cell began before ipyrunner was loaded, so it runs in the kernel's event loop. Put `%load_ext "
-    "ipyrunner` in a cell of its own. In later cells without await asyncio.run() works."
+    "ipyrunner` in a cell of its own. In later cells without await {name}() works."
 )
 IN_LEFT = (
     "ipyrunner: some code has started another event loop here, which is still running, as Playwright's sync API does "
-    "until its `stop()`. After that asyncio.run() works again. Until then write `%arun main()` or `await main()`."
+    "until its `stop()`. After that {name}() works again. Until then write `%arun main()` or `await main()`."
 )
-IN_OTHER = "ipyrunner: this code already runs in an event loop. Write `await main()` instead of `asyncio.run(main())`."
+IN_OTHER = "ipyrunner: this code already runs in an event loop. Write `await main()` instead of `{call}`."
+FOREVER_IN_OTHER = (
+    "ipyrunner: this code already runs in an event loop, and `{call}` cannot run another one inside it. Leave the call "
+    "out, or make it in a cell without await, outside of async functions."
+)
 OTHER_LOOP = (
     "ipyrunner: a Future, Task or lock works only in the event loop that it was made for, and this one was made for "
     "another loop: that of an asyncio.run() or %%arun --fresh, or the one before `%arunner restart`. Make a new one in "
@@ -69,6 +88,14 @@ OTHER_CLIENT = (
     "ipyrunner: this code uses a client, session or connection that was made in another event loop. Each asyncio.run() "
     "has a loop of its own; cells with await share the notebook's. Use it in the loop in which it was made: `await "
     "main()`, or `%arun main()`, for what cells with await have made."
+)
+NOT_ENDED = (
+    "ipyrunner: this task or future has not ended, so it has no result yet. Write `await task`: it waits for the end, "
+    "and returns the result."
+)
+NOT_AWAITED = (
+    "ipyrunner: the call of an async function only makes a coroutine. Write `await` in front of the call: it runs the "
+    "function, and returns its value."
 )
 NO_LOOP = (
     "ipyrunner: in a cell without await no event loop is running, as in a script. Begin the cell with %%arun to run "
@@ -98,13 +125,17 @@ def hint(
     notebooks = None if runner.present is None else runner.present.loop
     if is_a(exc, RuntimeError, ValueError):
         if any(part in text for part in _IN_LOOP):
-            return _in_loop(runner, notebooks, kernel)
+            return _in_loop(_refused(exc, text), runner, notebooks, kernel)
         if any(part in text for part in _OTHER_LOOP):
             return OTHER_LOOP
         if text == "Event loop is closed":
             return _closed(exc)
         if text == _NO_TASK and _is_of_other_loop(exc):
             return OTHER_CLIENT
+    if is_a(exc, asyncio.InvalidStateError) and text in _NOT_ENDED:
+        return NOT_ENDED
+    if is_a(exc, TypeError, AttributeError) and _COROUTINE.search(text):
+        return NOT_AWAITED
     if running_loop() is not None or (notebooks is not None and notebooks.is_running()):
         return None
     missing = (
@@ -115,16 +146,34 @@ def hint(
     return NO_LOOP if missing else None
 
 
+def _refused(exc: BaseException, text: str) -> str:
+    """Return the name of the function that was to run a loop."""
+    for frame in reversed(list(_frames(exc))):
+        code, module = frame.f_code, str(frame.f_globals.get("__name__"))
+        if code.co_name in ("run_until_complete", "run_forever"):
+            return f"loop.{code.co_name}"
+        if code.co_name == "run" and module.startswith(("asyncio.", "anyio.")):
+            return f"{module.partition('.')[0]}.run" if code.co_qualname == "run" else "runner.run"
+    # uvloop's functions have no frames.
+    return "asyncio.run" if "asyncio.run" in text else "loop.run_until_complete"
+
+
 def _in_loop(
-    runner: NotebookRunner, notebooks: asyncio.AbstractEventLoop | None, kernel: asyncio.AbstractEventLoop | None
+    name: str,
+    runner: NotebookRunner,
+    notebooks: asyncio.AbstractEventLoop | None,
+    kernel: asyncio.AbstractEventLoop | None,
 ) -> str:
+    forever = name == "loop.run_forever"
+    call = f"{name}({'' if forever else 'main' if name == 'anyio.run' else 'main()'})"
     running = running_loop()
     if notebooks is not None and (running is notebooks or notebooks.is_running()):
         can_nest = isinstance(notebooks, asyncio.BaseEventLoop) and not is_allowed(notebooks)
-        return IN_NOTEBOOK + (NOT_NESTED if can_nest else "")
+        note = FOREVER_IN_NOTEBOOK if forever else IN_NOTEBOOK
+        return note.format(call=call) + (NOT_NESTED if can_nest else "")
     if running is None:
-        return IN_OTHER
-    return IN_KERNEL if running is kernel else IN_LEFT
+        return (FOREVER_IN_OTHER if forever else IN_OTHER).format(call=call)
+    return (IN_KERNEL if running is kernel else IN_LEFT).format(name=name)
 
 
 def _closed(exc: BaseException) -> str | None:

@@ -8,6 +8,7 @@ task with a portal takes about twice as long, so the user has to open it. In nes
 from __future__ import annotations
 
 import asyncio
+import inspect
 import sys
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -30,6 +31,11 @@ NESTED = (
 
 def wait_for(runner: NotebookRunner, awaitable: Awaitable[_T]) -> _T:
     """Return the result of *awaitable*, or raise its exception, see ``ipyrunner.await_``."""
+    if not inspect.isawaitable(awaitable):
+        raise TypeError(
+            f"ipyrunner.await_() waits for an awaitable, and {type(awaitable).__name__!r} cannot be awaited. Pass a "
+            "coroutine (the call of an async function), a Task, a Future or another awaitable"
+        )
     running = running_loop()
     # If there is a portal, greenback was imported. Asked first, since in a greenlet the loop's frames cannot be seen.
     greenback: Any = sys.modules.get("greenback")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any
 
 __all__ = ["Unawaited"]
@@ -29,7 +29,7 @@ class Unawaited:
             calls = [
                 node.value for node in tree.body if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
             ]
-            self._names = [call.func.id for call in calls if isinstance(call.func, ast.Name)]
+            self._names = [ast.unparse(call.func) for call in calls if _is_name(call.func)]
 
     def notes(self, namespace: dict[str, Any]) -> list[str]:
         """Return a note for each such call, once all statements of the cell have run."""
@@ -37,6 +37,19 @@ class Unawaited:
         return [
             f"ipyrunner: `{name}(...)` only makes a coroutine and does not run it: write `await {name}(...)`."
             for name in names
-            if type(function := namespace.get(name)) is FunctionType
+            if type(function := _named(name, namespace)) is FunctionType
             and function.__code__.co_flags & inspect.CO_COROUTINE
         ]
+
+
+def _is_name(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) or (isinstance(node, ast.Attribute) and _is_name(node.value))
+
+
+def _named(name: str, namespace: dict[str, Any]) -> object:
+    """Return what *name* stands for: a variable, or one of a module's. None for attributes, which may run code."""
+    first, *rest = name.split(".")
+    value = namespace.get(first)
+    for attribute in rest:
+        value = vars(value).get(attribute) if type(value) is ModuleType else None
+    return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import keyword
 import re
 import sys
@@ -20,6 +21,8 @@ __all__ = ["ARUN", "ArunArguments", "MagicOptions", "seconds", "unquoted", "with
 
 # Characters of a line of help: an output in JupyterLab may be as narrow.
 _WIDTH = 78
+# The wrong word in a message of argparse.
+_WRONG_WORD = re.compile(r"unrecognized arguments: ([^\s=]+)|invalid choice: '([^']*)'")
 
 
 def without_comment(line: str) -> str:
@@ -64,7 +67,24 @@ class MagicOptions:
         except (UsageError, ValueError) as exc:  # ValueError of shlex: a quotation that is not closed
             # With one %: for a lone `%%arun --help` IPython only says that the cell is empty.
             shown = self.title.replace("%%", "%")
-            raise UsageError(f"{self.title} {line}: {exc}. {shown} --help shows the options") from None
+            advice = self._advice(line, str(exc))
+            raise UsageError(f"{self.title} {line}: {exc}.{advice} {shown} --help shows the options") from None
+
+    def _advice(self, line: str, message: str) -> str:
+        """Return what may have been meant by the word in *line* that *message* calls wrong; empty if not known."""
+        wrong = _WRONG_WORD.search(message)
+        if wrong is None or "maybe you meant" in message:  # argparse's own question (Python 3.15)
+            return ""
+        option, value = wrong.groups()
+        choices = [choice for each in self._arguments for choice in each.kwds.get("choices", ())]
+        if near := difflib.get_close_matches(
+            option or value, choices if option is None else [*self.names, *choices], n=1
+        ):
+            return f" Did you mean {near[0]}?"
+        texts = {name for each in self._arguments if each.kwds.get("type") is unquoted for name in each.args}
+        if option is not None and not option.startswith("-") and not texts.isdisjoint(line.split()):
+            return " A value with spaces has to be in quotes."
+        return ""
 
     @staticmethod
     def show_help(function: Any) -> None:

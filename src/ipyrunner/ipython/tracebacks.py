@@ -196,7 +196,7 @@ class Tracebacks:
             add_note(exc, deadlock_note(deadlock, partial(name_file, self._shell)))
         _clean(exc)
         if is_a(exc, asyncio.CancelledError) and present is not None and (requests := present.requests):
-            add_note(exc, cancelled_note(requests[-1]))
+            add_note(exc, cancelled_note(requests))
         with suppress(Exception):  # its frames may hold anything
             if (note := hint(exc, chain_of(exc), self._runner, kernel_loop(self._shell))) is not None:
                 add_note(exc, note)
@@ -327,6 +327,8 @@ def _without_ours(tb: TracebackType | None) -> TracebackType | None:
         return entries[0] if entries else None
     if magic_call:
         del entries[1]
+        if len(entries) == 1:
+            return None  # no line of the body is there, and IPython does not drop its own frame if that is the only one
     chain: TracebackType | None = None
     for entry in reversed(entries):
         chain = TracebackType(chain, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)

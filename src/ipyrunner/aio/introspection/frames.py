@@ -23,6 +23,7 @@ __all__ = [
     "catches_interrupts",
     "function_name",
     "is_ours",
+    "is_top_level",
     "is_user_code",
     "leave_alone",
     "uninterruptible",
@@ -103,4 +104,9 @@ def user_frame(frame: FrameType | None, loop: asyncio.AbstractEventLoop) -> Fram
 
 def function_name(code: CodeType) -> str | None:
     """Return the name of a function; None for code at the top level of a module, or of code that runs as one."""
-    return None if code.co_name.startswith("<") and code.co_name not in _INNER else code.co_qualname
+    return None if is_top_level(code.co_name) else code.co_qualname
+
+
+def is_top_level(name: str) -> bool:
+    """Return whether code of this name is the top level of a module, a cell's, say, and not a function."""
+    return name.startswith("<") and "." not in name and name not in _INNER

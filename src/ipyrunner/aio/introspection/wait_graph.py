@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType
 from typing import Any, NamedTuple
 
+from .frames import is_top_level
 from .private_api import (
     Combined,
     combined_by,
@@ -60,6 +61,11 @@ class Step(NamedTuple):
     filename: str
     line: int
     function: str
+
+    @property
+    def is_top_level(self) -> bool:
+        """Whether it is no function: a cell itself, say, which tracebacks name by its number alone."""
+        return is_top_level(self.function)
 
     @property
     def source(self) -> str:

@@ -17,7 +17,7 @@ from IPython.display import display
 from ...aio.introspection.exceptions import add_note, notes_of
 from ...aio.introspection.task_origin import origin_of
 from ...aio.runner import run
-from ...aio.tasks.safe_names import in_seconds
+from ...aio.tasks.safe_names import in_seconds, label_of
 from ...aio.tasks.task_scope import Scope
 from ...audience import has_audience
 from ...cells.portals import wait_for
@@ -28,6 +28,7 @@ from ..top_level_await import Body, compile_body, compile_expression, evaluate, 
 from .arunner_status import Status
 from .background_cell import BackgroundCell, show_figures
 from .progress_bar import Progress, require_tqdm
+from .tasks_table import few
 
 __all__ = ["ACTIONS", "ARUNNER", "RunnerMagics"]
 
@@ -42,11 +43,14 @@ ARUNNER = MagicOptions(
         choices=ACTIONS,
         help="status (default): show the event loop, its tasks and its ContextVars; restart: cancel all tasks, wait "
         "for their clean-up and make a new loop, without the ContextVars that cells have set; close: like restart, but "
-        "make the new loop only when a cell needs it; leave: run the next cells in a new main task. Use it if a task "
+        "make the new loop at the next cell; leave: run the next cells in a new main task. Use it if a task "
         "group, cancel scope or timeout of an earlier cell is still open, cancels every cell, and no variable refers "
         "to it any more",
     ),
 )
+
+
+_NO_TASKS = "no tasks to cancel"
 
 
 @magics_class
@@ -122,16 +126,29 @@ class RunnerMagics(Magics):
         if action == "status":
             return Status.of(self._runner)
         if action == "restart":
+            cancelled = self._cancelled()
             self._runner.restart()
+            print(f"{cancelled}; made a new event loop")
         elif action == "leave":
             self._runner.leave()
             print(
                 "ipyrunner: the next cell runs in a new main task. Task groups that earlier cells have entered stay "
                 "open, and their tasks go on."
             )
+        elif self._runner.present is None:
+            print("no event loop to close: the next cell gets a new one")
         else:
+            cancelled = self._cancelled()
             self._runner.close()
+            print(f"{cancelled}; closed the event loop. The next cell gets a new one")
         return None
+
+    def _cancelled(self) -> str:
+        """Return in words which tasks closing the loop will cancel."""
+        present = self._runner.present
+        started = [] if present is None or present.loop.is_closed() else present.tasks.started()
+        names = [label_of(entry.task) for entry in started]
+        return f"cancelled {len(names):,} task{'' if len(names) == 1 else 's'}{few(names)}" if names else _NO_TASKS
 
     def _run_expression(self, line: str, local_ns: dict[str, Any] | None) -> Any:
         if line.strip() in ("-h", "--help"):
@@ -142,11 +159,13 @@ class RunnerMagics(Magics):
                 "%arun needs an expression, such as %arun fetch(url). To run a whole cell, begin it with %%arun"
             )
         if line.lstrip().startswith("--"):
-            raise UsageError("%arun takes an expression and no options. To use options, begin the cell with %%arun")
+            raise _no_options()
         expression = line.strip().rstrip(";")
         try:
             code = compile_expression(self.shell, expression)
         except SyntaxError:
+            if line.lstrip().startswith("-"):  # -o, say
+                raise _no_options() from None
             if is_statement(expression):
                 raise UsageError(
                     "%arun takes one expression. For an assignment write `x = %arun EXPRESSION`; for statements begin "
@@ -258,6 +277,10 @@ class RunnerMagics(Magics):
             return value
         self.shell.user_ns[arguments.output] = value
         return None
+
+
+def _no_options() -> UsageError:
+    return UsageError("%arun takes an expression and no options. To use options, begin the cell with %%arun")
 
 
 def _label(default: str) -> str:

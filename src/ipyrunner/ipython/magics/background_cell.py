@@ -7,7 +7,7 @@ import contextvars
 import html
 import time
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from IPython.display import DisplayHandle, display
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
 __all__ = ["BackgroundCell", "show_figures"]
+
+_T = TypeVar("_T")
 
 
 def show_figures(shell: InteractiveShell) -> None:
@@ -67,11 +69,33 @@ class BackgroundCell:
 
     def result(self) -> Any:
         """Return the value of the cell's last expression, or raise its exception; InvalidStateError before its end."""
-        return self.task.result()
+        self._check_ended()
+        return self._ask(self.task.result)
 
     def exception(self) -> BaseException | None:
         """Return the cell's exception, or None; InvalidStateError before its end, CancelledError if cancelled."""
-        return self.task.exception()
+        self._check_ended()
+        return self._ask(self.task.exception)
+
+    def _check_ended(self) -> None:
+        if not self.task.done():
+            raise asyncio.InvalidStateError(
+                self._lost()
+                if self.task.get_loop().is_closed()
+                else f"{label(self.name)} has not ended, so it has no result yet: to wait for it, await this object, "
+                "as in `await job`, or in a cell without await `%arun job`"
+            )
+
+    def _ask(self, answer: Callable[[], _T]) -> _T:
+        try:
+            return answer()
+        except asyncio.CancelledError as exc:
+            if self.task.cancelled() and not exc.args:
+                exc.args = (f"{label(self.name)} was cancelled",)
+            raise
+
+    def _lost(self) -> str:
+        return f"{label(self.name)} did not end before its event loop was closed, and cannot go on: run its cell again"
 
     # These are for asyncio.wait() and as_completed().
 
@@ -95,11 +119,9 @@ class BackgroundCell:
     async def _wait(self) -> Any:
         loop = self.task.get_loop()
         if self.task.done():
-            return self.task.result()
+            return self._ask(self.task.result)
         if loop.is_closed():
-            raise RuntimeError(
-                f"{label(self.name)} did not end before its event loop was closed, and cannot go on: run its cell again"
-            )
+            raise RuntimeError(self._lost())
         if asyncio.get_running_loop() is not loop:
             raise RuntimeError(
                 f"{label(self.name)} runs in the notebook's event loop, but this code runs in another one: await it "
@@ -107,7 +129,7 @@ class BackgroundCell:
             )
         # Not the task itself: cancelling the waiting code must not cancel the cell.
         await asyncio.wait([self.task])
-        return self.task.result()
+        return self._ask(self.task.result)
 
     def _on_done(self, task: asyncio.Task[Any]) -> None:
         self._took = time.monotonic() - self._began

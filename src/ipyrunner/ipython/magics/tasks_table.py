@@ -210,7 +210,8 @@ def few(names: Sequence[str]) -> str:
 
 def place(step: Step, name_file: Callable[[str], str], *, width: int = _LINE) -> str:
     """Return a step of a task's chain on one line."""
-    return f"{name_file(step.filename)}:{step.line} in {short(step.function)}: {short(step.source, width)}"
+    function = "" if step.is_top_level else f" in {short(step.function)}"
+    return f"{name_file(step.filename)}:{step.line}{function}: {short(step.source, width)}"
 
 
 def asyncios(task: asyncio.Task[Any]) -> str:
