@@ -12,7 +12,7 @@ import concurrent.futures.thread
 import os
 import re
 from collections.abc import Iterable, Iterator
-from types import FrameType
+from types import CoroutineType, FrameType
 from typing import TYPE_CHECKING, Any
 
 from ..aio.introspection.exceptions import is_a, message_of, traceback_of
@@ -46,7 +46,7 @@ _NO_TASK = "Timeout context manager should be used inside a task"
 # The whole messages of asyncio's futures.
 _NOT_ENDED = ("Result is not set.", "Exception is not set.")
 
-# Of Python's messages on a coroutine that is used as if it were the value.
+# Of Python's TypeErrors on a coroutine that is used as if it were the value.
 _COROUTINE = re.compile(
     r"^'coroutine' object (?!is not callable)|^object of type 'coroutine'|^unsupported operand .*'coroutine'"
     r"|^can only concatenate .*\"coroutine\""
@@ -134,7 +134,7 @@ def hint(
             return OTHER_CLIENT
     if is_a(exc, asyncio.InvalidStateError) and text in _NOT_ENDED:
         return NOT_ENDED
-    if is_a(exc, TypeError, AttributeError) and _COROUTINE.search(text):
+    if _is_of_coroutine(exc, text):
         return NOT_AWAITED
     if running_loop() is not None or (notebooks is not None and notebooks.is_running()):
         return None
@@ -144,6 +144,12 @@ def hint(
         or _holds_resting_loop(exc, text, notebooks)
     )
     return NO_LOOP if missing else None
+
+
+def _is_of_coroutine(exc: BaseException, text: str) -> bool:
+    if is_a(exc, AttributeError):
+        return type(vars(AttributeError)["obj"].__get__(exc)) is CoroutineType
+    return is_a(exc, TypeError) and _COROUTINE.search(text) is not None  # it does not say of which object
 
 
 def _refused(exc: BaseException, text: str) -> str:
