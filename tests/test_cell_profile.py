@@ -155,6 +155,7 @@ def test_it_is_a_page_in_notebooks(shared: Kernel) -> None:
     assert len(data["text/html"]) < 300_000
 
 
+@pytest.mark.slow
 def test_it_survives_nbconvert() -> None:
     notebook = nbformat.v4.new_notebook()
     sources = ("%load_ext ipyrunner", PRELUDE, "%%arun --profile\nawait asyncio.create_task(child())")

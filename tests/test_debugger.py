@@ -200,7 +200,7 @@ class Debugger:
         return {variable["name"]: variable["value"] for variable in variables}
 
 
-@pytest.fixture(params=["extension", "kernel"])
+@pytest.fixture(params=["extension", pytest.param("kernel", marks=pytest.mark.slow)])
 def attached(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     # debugpy would show what a fork comes from.
     with kernel(tmp_path, *([RUNNER_KERNEL] if request.param == "kernel" else []), forked=False) as started:

@@ -103,6 +103,7 @@ def test_the_tutorial_is_committed_without_output() -> None:
     assert not save.outputs(document)
 
 
+@pytest.mark.slow
 def test_the_demo_prints_cell_by_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     monkeypatch.setenv("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # ipykernel 6 says that modules are frozen

@@ -393,6 +393,7 @@ def test_it_goes_on_with_the_next_loop(live: Kernel) -> None:
     view.wait_for_rows((0, cell), (1, "b"))
 
 
+@pytest.mark.slow
 def test_of_many_tasks_some_are_shown_and_the_others_are_counted(live: Kernel) -> None:
     view = display(live)
     live.ok(

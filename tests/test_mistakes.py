@@ -175,6 +175,7 @@ def test_no_room_left(k: Kernel, code: str, ename: str) -> None:
     expect_background(k)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("_on_each_loop", ["asyncio"], indirect=True)
 def test_a_hundred_thousand_tasks(k: Kernel) -> None:
     k.ok("many = [asyncio.create_task(asyncio.sleep(1000)) for _ in range(100_000)]")

@@ -216,6 +216,7 @@ def test_a_crash_in_the_clean_up_is_logged(k: Kernel) -> None:
     assert "ZeroDivisionError" in log
 
 
+@pytest.mark.slow
 def test_a_thread_that_does_not_end(k: Kernel) -> None:
     k.ok("t = asyncio.create_task(asyncio.to_thread(time.sleep, 60)); await asyncio.sleep(0)")
     assert ask(k) < SOON

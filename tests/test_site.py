@@ -21,6 +21,7 @@ def test_the_generated_pages_are_up_to_date(monkeypatch: pytest.MonkeyPatch) -> 
         assert (DOCS / "reference" / name).read_text(encoding="utf-8") == text, "python docs/reference/generate.py"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_errors_come_as_written_and_what_to_do_works(fresh: Kernel) -> None:
     """The cells of a section give its title, whose parts "..." separates; the last one does not fail."""

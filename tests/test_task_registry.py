@@ -18,6 +18,7 @@ import pytest
 from ipyrunner import NotebookRunner
 from ipyrunner.aio.introspection.loop_class import new_loop
 from ipyrunner.aio.introspection.running_loop import register_task, unregister_task
+from ipyrunner.aio.tasks import young_tasks
 from ipyrunner.aio.tasks.registry import Tasks
 from loops import looked_at, put_off, until
 
@@ -111,9 +112,11 @@ TORN = {
 
 @pytest.mark.parametrize("where", TORN)
 def test_an_interrupt_in_the_middle_of_the_books_loses_no_task(
-    loop: asyncio.AbstractEventLoop, books: Tasks, where: str
+    loop: asyncio.AbstractEventLoop, books: Tasks, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A cell without await runs the loop itself: KeyboardInterrupt may be raised between any two instructions.
+    monkeypatch.setattr(young_tasks, "_PAUSE", 0.002)  # the test waits for some hundred looks
+    monkeypatch.setattr(young_tasks, "_LONGEST_PAUSE", 0.005)
     code, reports = TORN[where].__code__, list[dict[str, Any]]()
     loop.set_exception_handler(lambda _, report: reports.append(report))
     torn = 0

@@ -395,6 +395,7 @@ def test_what_is_wrong_with_a_line_is_said(shared: Kernel, line: str, text: str)
     )
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_tasks_are_a_short_table(fresh: Kernel) -> None:
     fresh.ok(WORK)
     fresh.ok("ts = [asyncio.create_task(work(event)) for _ in range(100_000)]; None")

@@ -149,6 +149,7 @@ def test_a_circle_is_drawn_once(shared: Kernel) -> None:
     shared.ok("%config NotebookRunner.shutdown_timeout = 2")
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_tasks_are_a_short_tree(fresh: Kernel) -> None:
     fresh.ok(
         PRELUDE + "event = asyncio.Event()\nts = [asyncio.create_task(event.wait()) for _ in range(100_000)]; None"

@@ -344,6 +344,7 @@ def test_eager_tasks_are_there(asyncio_runner: NotebookRunner) -> None:
     assert timeline.endings == {"done": 2}
 
 
+@pytest.mark.slow
 def test_the_last_100000_events_are_kept_and_no_task(asyncio_runner: NotebookRunner) -> None:
     refs: list[weakref.ref[Any]] = []
 

@@ -348,3 +348,19 @@ def test_the_collector_is_not_watched_when_a_plain_cell_has_run_the_loop(runner:
         return [callback for callback in gc.callbacks if isinstance(getattr(callback, "__self__", None), YoungTasks)]
 
     assert runner.run_sync(cell) == []
+
+
+def test_a_task_is_not_watched_before_the_second_look(loop: asyncio.AbstractEventLoop, books: Tasks) -> None:
+    # To watch it takes longer than to run a short one.
+    async def main() -> None:
+        event = asyncio.Event()
+        waiting = [asyncio.create_task(event.wait()) for _ in range(10)]
+        await asyncio.sleep(0)
+        books._young._look()
+        assert not any(weakref.ref(task) in books._live for task in waiting)
+        books._young._look()
+        assert all(weakref.ref(task) in books._live for task in waiting)
+        event.set()
+        await asyncio.wait(waiting)
+
+    loop.run_until_complete(main())

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import math
 import sys
 import threading
 import time
@@ -120,6 +121,9 @@ class YoungTasks:
         # whether the garbage collector is watched; whether a cell without await runs.
         self._asked = self._queued = self._sorting = self._watching = self._resting = False
         self._pause, self._looked = _PAUSE, 0.0
+        # How many tasks were sorted at the last look. Later ones may be about to end, and to watch a task takes longer
+        # than to run a short one.
+        self._seen = 0
 
     def close(self) -> None:
         """Let go of all tasks."""
@@ -265,20 +269,28 @@ class YoungTasks:
         try:
             self._queued, self._spared = False, []
             self.settle()
-            some = max(int(_HANDED_ON * self._pause), self._left // _PART)
-            self._hand_some_on(self._left if self._resting else some)
-            self._looked = time.monotonic()
+            if self._resting:
+                self._hand_some_on(self._left)
+            else:
+                some = max(int(_HANDED_ON * self._pause), self._left // _PART)
+                self._hand_some_on(some, up_to=self._seen)
+            self._seen, self._looked = self._count, time.monotonic()
         finally:  # also if a user's signal handler has raised in the middle
             if self.new or self._batches:
                 self.begin()
             else:
                 self._unwatch()
 
-    def _hand_some_on(self, number: int) -> None:
-        """Hand the oldest on, up to the first task that has not begun: the loop holds that and all later ones."""
+    def _hand_some_on(self, number: int, *, up_to: float = math.inf) -> None:
+        """Hand the oldest on, with numbers to *up_to*, and before the first task that has not begun.
+
+        The loop holds that and all later ones.
+        """
         while self._batches:
             batch = self._batches[0]
             refs = batch.refs
+            if batch.number > up_to:
+                break
             while batch.begin < len(refs) and number:
                 start, end = batch.begin, min(batch.begin + _STRIDE, len(refs))
                 alive = [(n, task) for n in range(start, end) if (task := refs[n]()) is not None][:number]

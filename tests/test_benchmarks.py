@@ -1,0 +1,26 @@
+"""The benchmarks run: what they measure is not tested."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="it measures processor time by /proc")
+def test_each_part_measures_something(tmp_path: Path) -> None:
+    file = tmp_path / "measured.json"
+    parts = ("cells", "interrupts", "answers")
+    command = [sys.executable, str(BENCHMARKS / "run.py"), "--quick", "--json", str(file), "--parts", *parts]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    measured = json.loads(file.read_text())
+    assert {"machine", *parts} == set(measured)
+    for part in parts:
+        assert measured[part]
