@@ -40,6 +40,30 @@ def test_every_cell_gets_a_reply(hostile: Kernel, exception: str) -> None:
         hostile.expect_alive()
 
 
+LATE = """
+class Late(Exception):
+    answers = 0
+    def __str__(self):
+        Late.answers -= 1
+        if Late.answers < 0: raise REFUSAL
+        return "text"
+"""
+
+
+@pytest.mark.parametrize("refusal", ["SystemExit", "KeyboardInterrupt"])
+def test_an_exception_that_answers_at_first_and_raises_later_costs_no_reply(hostile: Kernel, refusal: str) -> None:
+    hostile.ok(LATE.replace("REFUSAL", refusal))
+    shown = set()
+    for code in ("raise Late", "await asyncio.sleep(0); raise Late"):
+        for answers in range(16):
+            cell = hostile.run(f"Late.answers = {answers}; {code}")
+            assert (answers, cell.ename) == (answers, "Late")
+            assert hostile.ok("1").reply["execution_count"] == cell.reply["execution_count"] + 1
+            shown.add(cell.reply["evalue"])
+    assert shown == {"(its message cannot be shown)", "text"}
+    hostile.expect_alive()
+
+
 @pytest.mark.parametrize("exception", EXCEPTIONS)
 def test_a_task_that_nobody_awaits_is_told_and_fails_no_other_cell(hostile: Kernel, exception: str) -> None:
     for refusal in REFUSALS:

@@ -8,6 +8,7 @@ The solution: each cell has a record, which its Context refers to. Replies are c
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import weakref
 from collections.abc import Awaitable, Callable
@@ -71,6 +72,13 @@ class CellReplies:
                     reply = original(code, silent, store_history, *args, **kwargs)
                     if isinstance(reply, Awaitable):
                         reply = await reply
+            except BaseException as exc:
+                # When the error has been shown, the kernel asks it for its text once more. A class of the user's may
+                # raise SystemExit then, after it has answered several times.
+                if record.error is None or isinstance(exc, asyncio.CancelledError | GeneratorExit):
+                    raise
+                counted = {"execution_count": self._shell.execution_count - 1, "user_expressions": {}, "payload": []}
+                reply = {"status": "error", **record.error, **counted}
             finally:
                 self._count.ended(record)
             return _put_right(reply, record)
