@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import ipykernel
 import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -16,8 +17,10 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 @pytest.mark.skipif(sys.platform != "linux", reason="it measures processor time by /proc")
 def test_each_part_measures_something(tmp_path: Path) -> None:
     file = tmp_path / "measured.json"
-    parts = ("cells", "interrupts", "answers")
-    command = [sys.executable, str(BENCHMARKS / "run.py"), "--quick", "--json", str(file), "--parts", *parts]
+    parts = ["cells", "interrupts"]
+    if ipykernel.version_info >= (7, 0):  # before, the kernel answers nobody else while a cell awaits
+        parts.append("answers")
+    command = [sys.executable, str(BENCHMARKS / "run.py"), "--rounds", "1", "--json", str(file), "--parts", *parts]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     measured = json.loads(file.read_text())
