@@ -20,6 +20,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     os.environ["XDG_CACHE_HOME"] = str(Path(__file__).parent.parent / ".pytest_cache" / "workers" / worker)
 
+# Where no bytecode is written, each kernel compiles the extension again, for a quarter of a second, and each worker the tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # jsonschema looks for it when a notebook is checked, and it takes more than a second to import: no notebook has what it is for.
 sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
 
