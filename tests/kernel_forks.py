@@ -23,9 +23,21 @@ from typing import Any
 from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
 
 # What every kernel imports when it starts.
-MODULES = ["ipykernel.kernelapp", "ipykernel.debugger", "IPython.core.completerlib", "IPython.extensions.storemagic"]
+MODULES = [
+    "ipykernel.kernelapp",
+    "ipykernel.debugger",
+    "IPython.core.completerlib",
+    "IPython.core.debugger",
+    "IPython.core.logger",
+    "IPython.core.oinspect",
+    "IPython.extensions.storemagic",
+    "sqlite3",
+    "tornado.platform.asyncio",
+]
 NAME = "forked"
 PARENT = str(os.getpid())
+# Seconds in which a kernel that was killed ends.
+DEADLINE = 30.0
 
 
 def use_forks(manager: Any) -> None:
@@ -53,6 +65,12 @@ class Provisioner(LocalProvisioner):
         self.pid = self.pgid = self.process.pid
         self.cwd = cwd
         return self.connection_info
+
+    async def kill(self, restart: bool = False) -> None:
+        """Kill it, and wait for its end: who asks again waits for a tenth of a second."""
+        await super().kill(restart)
+        if isinstance(self.process, Process):
+            self.process.wait(DEADLINE)
 
 
 def for_python(env: Any) -> dict[str, str]:
