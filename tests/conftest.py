@@ -20,6 +20,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     os.environ["XDG_CACHE_HOME"] = str(Path(__file__).parent.parent / ".pytest_cache" / "workers" / worker)
 
+# Where no bytecode is written, each kernel compiles the extension again, for a quarter of a second, and each worker the tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # jsonschema looks for it when a notebook is checked, and it takes more than a second to import: no notebook has what it is for.
 sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
 
@@ -58,13 +62,6 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-def renewed(used: Kernel) -> Kernel:
-    used.ok("%reset -f")
-    used.ok("%arunner restart")
-    used.ok(BEFORE)
-    return used
-
-
 @pytest.fixture
 def fresh(tmp_path: Path) -> Iterator[Kernel]:
     """A kernel of the test's own, with the extension loaded."""
@@ -82,31 +79,31 @@ def stock(tmp_path: Path) -> Iterator[Kernel]:
 @pytest.fixture(scope="module")
 def _shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
     with kernel(tmp_path_factory.mktemp("ipython")) as started:
-        yield started
+        yield started.settled()
 
 
 @pytest.fixture
 def shared(_shared: Kernel) -> Kernel:
     """A kernel that the tests of a module share; each starts with a new loop and Context."""
-    return renewed(_shared)
+    return _shared.renewed()
 
 
 @pytest.fixture(scope="module", params=SETUPS)
 def _on_each_loop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
     with kernel_on(request.param, tmp_path_factory.mktemp("ipython")) as started:
-        yield started
+        yield started.settled()
 
 
 @pytest.fixture
 def on_each_loop(_on_each_loop: Kernel) -> Kernel:
     """The same on asyncio's loop, on uvloop, and by turns, with a grace period of 0.3 s."""
-    return renewed(_on_each_loop)
+    return _on_each_loop.renewed()
 
 
 @pytest.fixture(scope="module", params=[*SETUPS, "message"] if CONCURRENT else [])
 def _side_by_side(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
     with kernel_on(request.param, tmp_path_factory.mktemp("ipython")) as started:
-        yield started
+        yield started.settled()
 
 
 @pytest.fixture
@@ -115,21 +112,19 @@ def side_by_side(_side_by_side: Kernel) -> Iterator[Kernel]:
     yield _side_by_side
     _side_by_side.expect_alive()
     assert _side_by_side.ok("%atasks").value == "no tasks"
-    _side_by_side.ok("%reset -f")
-    _side_by_side.ok(BEFORE)
+    _side_by_side.ok(f"%reset -f\n{BEFORE}")
 
 
 @pytest.fixture(scope="module")
 def _own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
     with kernel(tmp_path_factory.mktemp("ipython"), name="ipyrunner") as started:
-        yield started
+        yield started.settled()
 
 
 @pytest.fixture
 def own(_own: Kernel) -> Kernel:
     """The kernel of our own, for the tests of a module that leave it as it was."""
-    _own.ok("%reset -f")
-    _own.ok(BEFORE)
+    _own.ok(f"%reset -f\n{BEFORE}")
     return _own
 
 

@@ -18,7 +18,7 @@ from hostile import PRELUDE as HOSTILE
 from ipyrunner.aio.tasks import deadlocks as deadlocks_module
 from ipyrunner.aio.tasks.deadlocks import Waits, _held_by, deadlock_of
 from ipyrunner.aio.tasks.entered_contexts import entered
-from kernels import BEFORE, CONCURRENT, Kernel, kernel
+from kernels import CONCURRENT, Kernel, kernel
 
 PRELUDE = """
 import asyncio, contextlib
@@ -224,15 +224,12 @@ PLACE = re.compile(r" \((?:In\[\d+\]|\d+\.py):\d+\)")
 def _quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
     with kernel(tmp_path_factory.mktemp("ipython")) as started:
         started.ok("%config NotebookRunner.shutdown_timeout = 0.05")  # a circle cannot be cancelled
-        yield started
+        yield started.settled()
 
 
 @pytest.fixture
 def quick(_quick: Kernel) -> Kernel:
-    _quick.ok("%reset -f")
-    _quick.ok("%arunner restart")
-    _quick.ok(BEFORE + PRELUDE)
-    return _quick
+    return _quick.renewed(PRELUDE)
 
 
 def deadlocks(k: Kernel, magic: str = "%atasks tree") -> list[str]:

@@ -24,7 +24,7 @@ async def tick():
     global ticks
     while True:
         ticks += 1
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.01)
 ticking = asyncio.create_task(tick())
 async def inner(seconds=60):
     seen = ticks
@@ -47,7 +47,7 @@ def _nested(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         pytest.skip("nest_asyncio does not work with Python 3.14")
     with kernel(tmp_path_factory.mktemp("ipython")) as started:
         started.ok(BACKGROUND + MODES[request.param])
-        yield started
+        yield started.settled()
 
 
 @pytest.fixture
@@ -58,10 +58,7 @@ def mode(_nested: Kernel, request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def nested(_nested: Kernel) -> Iterator[Kernel]:
-    _nested.ok("%reset -f")
-    _nested.ok("%arunner restart")
-    _nested.ok(BEFORE)
-    _nested.ok(BACKGROUND + "%config NotebookRunner.interrupt_grace = 0.3")
+    _nested.renewed(BACKGROUND + "%config NotebookRunner.interrupt_grace = 0.3")
     yield _nested
     _nested.expect_alive()
     assert _nested.ok("ticking.done()").value == "False"

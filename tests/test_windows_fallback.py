@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kernels import BEFORE, Kernel
+from kernels import Kernel
 from windows import ON_PROACTOR, SETUPS, modules_like_windows, windows_kernel
 
 
@@ -18,16 +18,13 @@ from windows import ON_PROACTOR, SETUPS, modules_like_windows, windows_kernel
 def _k(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
     with windows_kernel(tmp_path_factory.mktemp("ipython"), request.param) as started:
         started.setup = request.param
-        yield started
+        yield started.settled()
 
 
 @pytest.fixture
 def k(_k: Kernel) -> Kernel:
     """A kernel on each setup; each test starts with a new loop and Context."""
-    _k.ok("%reset -f")
-    _k.ok("%arunner restart")
-    _k.ok(BEFORE)
-    return _k
+    return _k.renewed()
 
 
 def test_it_is_as_on_windows(k: Kernel) -> None:
