@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -110,12 +111,18 @@ def layer(module: str) -> int:
     return next((i for i, name in enumerate(LAYERS) if f"{module}.".startswith(f"{name}.")), -1)
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
 def imported(path: Path) -> list[str]:
     """The names, relative to the package, of our own modules that the module imports anywhere."""
     names = []
     parts = path.relative_to(SOURCE).with_suffix("").parts
     modules = {dotted(module) for module in MODULES}
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.ImportFrom):
             if node.level:
                 names.append(".".join((*parts[: len(parts) - node.level], node.module or "")).strip("."))
@@ -152,7 +159,7 @@ def in_room(module: str, room: str) -> bool:
 @pytest.mark.parametrize("path", sorted((SOURCE / "aio").rglob("*.py")), ids=name)
 def test_aio_knows_neither_ipython_nor_debuggers(path: Path) -> None:
     modules = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             modules |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
@@ -173,7 +180,7 @@ def test_packages_list_their_modules(package: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=name)
 def test_private_names_are_used_in_one_place(path: Path) -> None:
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     used |= {node.args[1].value for node in ast.walk(tree) if _is_getattr(node)}
     for private in used & PRIVATE.keys():
