@@ -38,8 +38,6 @@ MODULES = {
     KERNEL: ["ipykernel.kernelapp", "ipykernel.debugger", "tornado.platform.asyncio", *SHELL],
     TERMINAL: ["IPython.terminal.ipapp", "prompt_toolkit.input.vt100", "pygments.lexers.python", *SHELL],
 }
-# The environment of Python itself in terminals: what is written on the screen is the program's.
-QUIET = {"PYTHONWARNINGS": "ignore"}
 NAME = "forked"
 PARENT = str(os.getpid())
 # Seconds in which a kernel that was killed ends.
@@ -86,10 +84,8 @@ def fork(module: str, arguments: list[str], env: dict[str, str], cwd: str, fd: i
     """
     if sys.platform != "linux" or arguments[:2] != ["-m", module]:
         return None
-    server = Server.instance(module)
-    if for_python(env) != server.for_python:
-        return None
-    return server.fork({"argv": arguments[2:], "env": env, "cwd": cwd}, fd)
+    server = Server.instance(module, for_python(env))
+    return server and server.fork({"argv": arguments[2:], "env": env, "cwd": cwd}, fd)
 
 
 def for_python(env: Any) -> dict[str, str]:
@@ -138,15 +134,17 @@ class Server:
     _instances: dict[str, Server] = {}
 
     @classmethod
-    def instance(cls, module: str) -> Server:
+    def instance(cls, module: str, environment: dict[str, str]) -> Server | None:
+        """Return the one for *module*, if Python's own environment is that of the first who has asked for it."""
         if module not in cls._instances:
-            cls._instances[module] = cls(module)
-        return cls._instances[module]
+            cls._instances[module] = cls(module, environment)
+        server = cls._instances[module]
+        return server if server._for_python == environment else None
 
-    def __init__(self, module: str) -> None:
-        env = {**os.environ, **QUIET} if module == TERMINAL else {**os.environ}
-        self.for_python = for_python(env)
+    def __init__(self, module: str, environment: dict[str, str]) -> None:
+        self._for_python = environment
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        env = {name: value for name, value in os.environ.items() if name not in for_python(os.environ)} | environment
         with ExitStack() as stack:
             streams: dict[str, Any] = {"stdin": subprocess.DEVNULL}
             if module == TERMINAL:  # when it is imported it looks whether it is in one

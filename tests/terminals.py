@@ -17,7 +17,7 @@ from typing import Any
 
 import pyte
 
-from kernel_forks import QUIET, TERMINAL, fork
+from kernel_forks import TERMINAL, fork
 
 DEADLINE = 60.0
 ROWS, COLUMNS = 60, 110
@@ -58,7 +58,7 @@ class Terminal:
     """Python with *arguments* in a pseudo-terminal. Every wait has a deadline."""
 
     def __init__(self, home: Path, *arguments: str, prompt: str = "In [{}]: ", **env: str) -> None:
-        here = {"IPYTHONDIR": str(home), "TERM": "xterm", **QUIET, "PROMPT_TOOLKIT_NO_CPR": ""}
+        here = {"IPYTHONDIR": str(home), "TERM": "xterm", "PYTHONWARNINGS": "ignore", "PROMPT_TOOLKIT_NO_CPR": ""}
         self._fd, child = os.openpty()
         ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
         env = {**os.environ, **here, **env}
