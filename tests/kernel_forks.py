@@ -3,7 +3,6 @@
 What is forked runs ``python -m ipykernel_launcher`` from its first line: with arguments, an environment, a session and a
 log of its own, and with no thread, no loop, no socket and nothing of ours from where it comes. Its modules alone were
 imported before. On Linux; elsewhere, and where the environment is for Python itself, kernels start as front ends do it.
-``python -m IPython`` in a terminal comes in the same way from another process, which has no module of ipykernel.
 """
 
 from __future__ import annotations
@@ -18,26 +17,23 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import ExitStack
 from importlib.metadata import EntryPoint
 from typing import Any
 
 from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
 
-# What all that run a module import when they start.
-SHELL = [
+# What every kernel imports when it starts.
+MODULES = [
+    "ipykernel.kernelapp",
+    "ipykernel.debugger",
     "IPython.core.completerlib",
     "IPython.core.debugger",
     "IPython.core.logger",
     "IPython.core.oinspect",
     "IPython.extensions.storemagic",
     "sqlite3",
+    "tornado.platform.asyncio",
 ]
-KERNEL, TERMINAL = "ipykernel_launcher", "IPython"
-MODULES = {
-    KERNEL: ["ipykernel.kernelapp", "ipykernel.debugger", "tornado.platform.asyncio", *SHELL],
-    TERMINAL: ["IPython.terminal.ipapp", "prompt_toolkit.input.vt100", "pygments.lexers.python", *SHELL],
-}
 NAME = "forked"
 PARENT = str(os.getpid())
 # Seconds in which a kernel that was killed ends.
@@ -60,12 +56,12 @@ class Provisioner(LocalProvisioner):
     """Starts kernels by the server, and looks after them as after any other process."""
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
-        python, *arguments = cmd
-        cwd, env = str(kwargs.get("cwd") or os.getcwd()), kwargs["env"]
-        forked = python == sys.executable and fork(KERNEL, arguments, env, cwd, kwargs["stderr"].fileno())
-        if not forked:
+        python, dash_m, module, *arguments = cmd
+        server, env = Server.instance(), kwargs["env"]
+        if (python, dash_m) != (sys.executable, "-m") or for_python(env) != server.for_python:
             return await super().launch_kernel(cmd, **kwargs)
-        self.process = forked
+        cwd = str(kwargs.get("cwd") or os.getcwd())
+        self.process = server.fork({"module": module, "argv": arguments, "env": env, "cwd": cwd}, kwargs["stderr"])
         self.pid = self.pgid = self.process.pid
         self.cwd = cwd
         return self.connection_info
@@ -77,24 +73,13 @@ class Provisioner(LocalProvisioner):
             self.process.wait(DEADLINE)
 
 
-def fork(module: str, arguments: list[str], env: dict[str, str], cwd: str, fd: int) -> Process | None:
-    """Run ``python -m module``, as *arguments* say, from where it was imported before; None: that cannot be.
-
-    *fd* is a kernel's stderr, a terminal for what runs in one.
-    """
-    if sys.platform != "linux" or arguments[:2] != ["-m", module]:
-        return None
-    server = Server.instance(module, for_python(env))
-    return server and server.fork({"argv": arguments[2:], "env": env, "cwd": cwd}, fd)
-
-
 def for_python(env: Any) -> dict[str, str]:
     """What the interpreter itself looks at."""
     return {name: value for name, value in env.items() if name.startswith("PYTHON")}
 
 
 class Process:
-    """What was forked, as ``subprocess.Popen`` has it. The server tells its exit status by a pipe."""
+    """A kernel's process, as ``subprocess.Popen`` has it. The server tells its exit status by a pipe."""
 
     stdin = stdout = stderr = None
 
@@ -106,7 +91,7 @@ class Process:
     def wait(self, timeout: float | None = None) -> int:
         if self.returncode is None:
             if not select.select([self._status], [], [], timeout)[0]:
-                raise subprocess.TimeoutExpired("what was forked", timeout or 0)
+                raise subprocess.TimeoutExpired("a kernel", timeout or 0)
             self.returncode = int(os.read(self._status, 100) or -signal.SIGKILL)
             os.close(self._status)
         return self.returncode
@@ -131,42 +116,32 @@ class Process:
 class Server:
     """The process that kernels come from. It ends with this one, and kernels end when they see it gone."""
 
-    _instances: dict[str, Server] = {}
+    _instance: Server | None = None
 
     @classmethod
-    def instance(cls, module: str, environment: dict[str, str]) -> Server | None:
-        """Return the one for *module*, if Python's own environment is that of the first who has asked for it."""
-        if module not in cls._instances:
-            cls._instances[module] = cls(module, environment)
-        server = cls._instances[module]
-        return server if server._for_python == environment else None
+    def instance(cls) -> Server:
+        cls._instance = cls._instance or cls()
+        return cls._instance
 
-    def __init__(self, module: str, environment: dict[str, str]) -> None:
-        self._for_python = environment
+    def __init__(self) -> None:
+        self.for_python = for_python(os.environ)
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        env = {name: value for name, value in os.environ.items() if name not in for_python(os.environ)} | environment
-        with ExitStack() as stack:
-            streams: dict[str, Any] = {"stdin": subprocess.DEVNULL}
-            if module == TERMINAL:  # when it is imported it looks whether it is in one
-                self._terminal, terminal = os.openpty()
-                stack.callback(os.close, terminal)
-                streams = dict.fromkeys(("stdin", "stdout", "stderr"), terminal)
-            self._process = subprocess.Popen(
-                [sys.executable, __file__, module, str(theirs.fileno())], env=env, pass_fds=[theirs.fileno()], **streams
-            )
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, str(theirs.fileno())], stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
+        )
         theirs.close()
 
-    def fork(self, request: dict[str, Any], fd: int) -> Process:
+    def fork(self, request: dict[str, Any], stderr: Any) -> Process:
         ours, status = os.pipe()
         try:
-            socket.send_fds(self._channel, [json.dumps(request).encode()], [fd, status])
+            socket.send_fds(self._channel, [json.dumps(request).encode()], [stderr.fileno(), status])
         finally:
             os.close(status)
         return Process(int(self._channel.recv(100)), ours)
 
 
-def serve(channel: socket.socket) -> tuple[dict[str, Any], int]:
-    """Fork when asked to, and say how each has ended. It returns in what is forked, with what it has to do, and its fd."""
+def serve(channel: socket.socket) -> dict[str, Any]:
+    """Fork when asked to, and say how each has ended. It returns in what is forked, with what it has to do."""
     wakeup, woken = os.pipe()
     os.set_blocking(woken, False)
     signal.set_wakeup_fd(woken)
@@ -189,44 +164,34 @@ def serve(channel: socket.socket) -> tuple[dict[str, Any], int]:
             request: dict[str, Any] = json.loads(message)
             if (pid := os.fork()) == 0:
                 os.setsid()
+                os.dup2(fds[0], 2)
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                return request, fds[0]
+                return request
             os.close(fds[0])
             statuses[pid] = fds[1]
             channel.send(str(pid).encode())
 
 
-def begin(module: str, request: dict[str, Any], fd: int) -> None:
+def begin(request: dict[str, Any]) -> None:
     """Be as a process that ``python -m`` has started."""
-    os.environ.clear()
-    os.environ.update(request["env"])
-    if module == TERMINAL:
-        for stream in range(3):
-            os.dup2(fd, stream)
-        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    else:
-        os.dup2(fd, 2)
-        os.environ["JPY_PARENT_PID"] = PARENT
     os.closerange(3, 1000)
+    os.environ.clear()
+    os.environ.update(request["env"], JPY_PARENT_PID=PARENT)
     os.chdir(request["cwd"])
     sys.path[0] = request["cwd"]
-    sys.argv = [module, *request["argv"]]
+    sys.argv = [request["module"], *request["argv"]]
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 if __name__ == "__main__":
-    import fcntl
-    import termios
-
     del sys.path[0]
-    name = sys.argv[1]
     os.environ["JPY_PARENT_PID"] = PARENT  # read when ipykernel is imported
-    for module in MODULES[name]:
+    for module in MODULES:
         importlib.import_module(module)
     sys.path.insert(0, "")
     gc.collect()
     gc.freeze()  # a collection in a kernel need not look at the modules
-    begin(name, *serve(socket.socket(fileno=int(sys.argv[2]))))
-    runpy.run_module(name, run_name="__main__", alter_sys=True)
+    request = serve(socket.socket(fileno=int(sys.argv[1])))
+    begin(request)
+    runpy.run_module(request["module"], run_name="__main__", alter_sys=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 import select
+import signal
 import struct
-import subprocess
 import sys
 import termios
 import time
@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pyte
-
-from kernel_forks import TERMINAL, fork
 
 DEADLINE = 60.0
 ROWS, COLUMNS = 60, 110
@@ -60,22 +58,23 @@ class Terminal:
     def __init__(self, home: Path, *arguments: str, prompt: str = "In [{}]: ", **env: str) -> None:
         here = {"IPYTHONDIR": str(home), "TERM": "xterm", "PYTHONWARNINGS": "ignore", "PROMPT_TOOLKIT_NO_CPR": ""}
         self._fd, child = os.openpty()
-        ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
-        env = {**os.environ, **here, **env}
-        self._process = fork(TERMINAL, [*arguments], env, str(home), child) or subprocess.Popen(
-            [sys.executable, "-c", _BEGIN, str(home), *arguments], env=env, stdin=child, stdout=child, stderr=child
+        # Not by pty.fork(): Python 3.15 warns of it in a process with threads.
+        self.pid = os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-c", _BEGIN, str(home), *arguments],
+            {**os.environ, **here, **env},
+            file_actions=[(os.POSIX_SPAWN_DUP2, child, fd) for fd in range(3)],
         )
-        self.pid = self._process.pid
         os.close(child)
+        ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
         self.screen = _Screen(self._fd)
         self._stream = pyte.ByteStream(self.screen)
         self._prompt = prompt
         self._is_plain = "--simple-prompt" in arguments
         self._number = 1
-        # What is on the screen: pyte takes a millisecond to say it.
-        self._lines: list[str] | None = None
         # All that was written, without what moves the cursor.
         self.log = ""
+        self.status: int | None = None
         self.wait_for_prompt()
 
     # -- what is seen
@@ -83,9 +82,7 @@ class Terminal:
     @property
     def lines(self) -> list[str]:
         """The lines of the screen, to the last one with something in it."""
-        if self._lines is None:
-            self._lines = "\n".join(line.rstrip() for line in self.screen.display).rstrip().split("\n")
-        return self._lines
+        return "\n".join(line.rstrip() for line in self.screen.display).rstrip().split("\n")
 
     @property
     def text(self) -> str:
@@ -170,23 +167,24 @@ class Terminal:
                 raise EOFError(f"the terminal was closed, with this on its screen:\n{self.text}") from exc
             self.log += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]|\r", "", data.decode(errors="replace"))
             self._stream.feed(data)
-            self._lines = None
         return bool(ready)
 
     def wait_for_exit(self) -> int:
-        """Take in everything until the program has ended; return its exit status, as ``subprocess`` gives it."""
+        """Take in everything until the program has ended; return its exit status, as ``os.waitpid`` gives it."""
         deadline = time.monotonic() + DEADLINE
         try:
             while self.look(max(0, deadline - time.monotonic())):
                 pass
             raise TimeoutError(f"the program did not end:\n{self.text}")
         except EOFError:
-            return self._process.wait(DEADLINE)
+            _, self.status = os.waitpid(self.pid, 0)
+        return self.status
 
     def close(self) -> None:
         """End the program, whatever it does."""
-        self._process.kill()
-        self._process.wait(DEADLINE)
+        if self.status is None:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
         os.close(self._fd)
 
 
