@@ -10,9 +10,13 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import nbclient
 import nbformat
+from traitlets.config import Config
 
+from kernels import sockets
 from quick import quick_path
 
 # Seconds that a command may take.
@@ -35,6 +39,11 @@ def notebook(
     made = nbformat.v4.new_notebook(cells=codes)
     made.metadata["kernelspec"] = {"name": kernel, "display_name": kernel, "language": "python"}
     return made
+
+
+def client(made: nbformat.NotebookNode, directory: Path, **options: Any) -> nbclient.NotebookClient:
+    """Return what executes the notebook here; the kernel's sockets are in *directory*."""
+    return nbclient.NotebookClient(made, config=Config(KernelManager=sockets(directory)), **options)
 
 
 # Cells of notebooks, each of which is found by a text that it alone contains.

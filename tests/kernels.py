@@ -311,6 +311,12 @@ def at_rest(frame, loop=asyncio.get_event_loop()):
 RUNNER_KERNEL = "--IPKernelApp.kernel_class=ipyrunner.kernel.RunnerKernel"
 
 
+def sockets(directory: Any) -> dict[str, str]:
+    """Return the options of a KernelManager for sockets in *directory*: see the comment."""
+    # Not by TCP: a port that is free when the manager looks may be another test's when the kernel binds it.
+    return {} if os.name == "nt" else {"transport": "ipc", "ip": str(Path(directory) / "kernel")}
+
+
 @contextmanager
 def kernel(
     tmp_path: Any,
@@ -325,9 +331,7 @@ def kernel(
 
     *forked*: faster, and no other for its cells; see kernel_forks.py.
     """
-    # Not by TCP: a port that is free when the manager looks may be another test's when the kernel binds it.
-    sockets = {} if os.name == "nt" else {"transport": "ipc", "ip": str(Path(tmp_path) / "kernel")}
-    manager = KernelManager(kernel_name=name, **sockets)
+    manager = KernelManager(kernel_name=name, **sockets(tmp_path))
     if by_message:
         manager.kernel_spec.interrupt_mode = "message"
     if forked:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
-import nbclient
 import nbformat
 import pytest
 
+import headless
 from kernels import Cell, Kernel
 
 
@@ -257,11 +258,11 @@ def test_progress_shows_tasks_while_the_cell_runs(fresh: Kernel) -> None:
     assert fresh.ok("%%arun --progress\n1").value == "1"
 
 
-def test_progress_is_silent_where_nobody_looks() -> None:
+def test_progress_is_silent_where_nobody_looks(tmp_path: Path) -> None:
     notebook = nbformat.v4.new_notebook()
     notebook.cells = [nbformat.v4.new_code_cell(code) for code in ("%load_ext ipyrunner\nimport asyncio", PROGRESS)]
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbclient.NotebookClient(notebook, timeout=60).execute()
+    headless.client(notebook, tmp_path, timeout=60).execute()
     assert [output["output_type"] for output in notebook.cells[1]["outputs"]] == ["execute_result"]
 
 

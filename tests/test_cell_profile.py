@@ -10,13 +10,14 @@ import re
 import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import IPython
-import nbclient
 import nbformat
 import pytest
 
+import headless
 from kernels import DEADLINE, Cell, Kernel
 from side_by_side import concurrent_only
 
@@ -156,12 +157,12 @@ def test_it_is_a_page_in_notebooks(shared: Kernel) -> None:
 
 
 @pytest.mark.slow
-def test_it_survives_nbconvert() -> None:
+def test_it_survives_nbconvert(tmp_path: Path) -> None:
     notebook = nbformat.v4.new_notebook()
     sources = ("%load_ext ipyrunner", PRELUDE, "%%arun --profile\nawait asyncio.create_task(child())")
     notebook.cells = [nbformat.v4.new_code_cell(code) for code in sources]
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbclient.NotebookClient(notebook, timeout=int(DEADLINE)).execute()
+    headless.client(notebook, tmp_path, timeout=int(DEADLINE)).execute()
     nbformat.validate(notebook)
     output = notebook.cells[2]["outputs"][0]
     assert "child" in output["data"]["text/plain"]

@@ -197,11 +197,13 @@ def test_what_did_not_yield_is_named(k: Kernel, start: str, where: str) -> None:
 
 def test_a_task_of_another_cell_that_is_ended_says_so_there(k: Kernel) -> None:
     other = k.ok(
-        "async def stuck():\n    await begin.wait()\n    while True: pass  # here\nbegin = asyncio.Event()\n"
+        "async def stuck():\n    await begin.wait()\n    print('go')\n    while True: pass  # here\nbegin = asyncio.Event()\n"
         "t = asyncio.create_task(stuck())"
     )
-    cell = k.begin("await asyncio.sleep(0); begin.set(); print('go'); await asyncio.sleep(60)")
-    k.interrupted(cell, "go")
+    cell = k.begin("await asyncio.sleep(0); begin.set(); await asyncio.sleep(60)")
+    k.wait_for(other, "go")  # not the cell's: it would be interrupted before the task blocks
+    k.interrupt()
+    k.finish(cell)
     assert cell.ename == "KeyboardInterrupt"
     k.wait_for(other, "KeyboardInterrupt was raised in stuck(), which did not return to the event loop")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from jupyter_client.kernelspec import KernelSpecManager
 
+import headless
 from kernels import BEFORE, DEADLINE, Kernel, kernel
 
 # Seconds in which an interrupted cell ends, all of which would go on for a minute or more.
@@ -27,12 +28,11 @@ def k(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kernel]:
 
 def test_nbclient_and_the_installed_kernelspec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import nbformat
-    from nbclient import NotebookClient
 
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     code = "import asyncio\nasyncio.run(asyncio.sleep(0.01, 'no extension to load'))"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
-    NotebookClient(notebook, kernel_name="ipyrunner").execute()
+    headless.client(notebook, tmp_path, kernel_name="ipyrunner").execute()
     assert notebook.cells[0].outputs[0].data["text/plain"] == "'no extension to load'"
 
 

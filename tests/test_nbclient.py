@@ -13,6 +13,7 @@ import nbformat
 import pytest
 from nbclient.exceptions import CellTimeoutError
 
+import headless
 from headless import BETWEEN, KERNELS, SETUP, SLEEPING, STARTS, STOCK, Saved, notebook
 from ipyrunner.audience import has_audience
 
@@ -23,7 +24,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., nbc
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
 
     def make(made: nbformat.NotebookNode, **options: Any) -> nbclient.NotebookClient:
-        return nbclient.NotebookClient(made, resources={"metadata": {"path": str(tmp_path)}}, **options)
+        return headless.client(made, tmp_path, resources={"metadata": {"path": str(tmp_path)}}, **options)
 
     return make
 

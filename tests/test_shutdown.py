@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import headless
 from ipyrunner.ipykernel import sigterm
 from kernels import BEFORE, RUNNER_KERNEL, Kernel, kernel
 
@@ -237,13 +238,12 @@ def test_a_terminated_child_process_leaves_the_kernel_alone(k: Kernel) -> None:
 
 def test_nbclient_ends_with_a_clean_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import nbformat
-    from nbclient import NotebookClient
 
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     path = tmp_path / "left"
     cells = [f"%load_ext ipyrunner\npath = {str(path)!r}", LEAVE]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    NotebookClient(notebook, kernel_name="python3").execute()
+    headless.client(notebook, tmp_path, kernel_name="python3").execute()
     assert sorted(path.read_text().split()) == ALL
 
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 
+import headless
 from hostile import PRELUDE
 from ipyrunner import NotebookRunner
 from ipyrunner.aio.introspection.wait_graph import Step
@@ -1081,7 +1081,7 @@ def test_what_runs_notebooks_saves_the_picture(tmp_path: Path, monkeypatch: pyte
     document = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_code_cell("%load_ext ipyrunner\nimport asyncio"), nbformat.v4.new_code_cell(CELL)]
     )
-    NotebookClient(document, timeout=DEADLINE, kernel_name="python3").execute()
+    headless.client(document, tmp_path, timeout=DEADLINE, kernel_name="python3").execute()
     shown = [output.data for output in document.cells[1].outputs if output.output_type == "display_data"]
     assert [sorted(data) for data in shown] == [["image/svg+xml", "text/plain"]]
     assert "one worker" in words(ET.fromstring(shown[0]["image/svg+xml"]))
