@@ -663,6 +663,7 @@ def test_a_profile_function_that_is_taken_away(runner: NotebookRunner, loss: str
     async def main() -> None:
         await asyncio.create_task(asyncio.sleep(0), name="before")
         lost = asyncio.create_task(asyncio.sleep(0), name="lost")
+        held.append(lost)
         sys.setprofile(None if loss == "an interrupt" else other)
         await lost
         if loss == "a profiler":
@@ -683,6 +684,7 @@ def test_a_profile_function_that_is_taken_away(runner: NotebookRunner, loss: str
     def other(*args: object) -> None:
         pass
 
+    held: list[asyncio.Task[None]] = []
     trace, complete = trace_of(runner, None), trace_of(runner, None)
     trace.start()
     try:
@@ -703,6 +705,7 @@ def test_a_profile_function_that_is_taken_away(runner: NotebookRunner, loss: str
     assert "; incomplete: its profile function was taken away" in summary(timeline)
     ended = {each.lane.name: each.lane.state for each in timeline.rows if each.lane is not None}
     assert ended["before"] == "done"
+    assert "pending" not in ended.values()
     assert ended.get("again") == (None if loss == "a profiler that goes on" else "done")
 
 

@@ -352,6 +352,10 @@ class Tracer:
                 if lane.ref is not None and (task := lane.ref()) is not None:
                     with suppress(Exception):
                         lane.name_it(task)
+                        if lane not in running and is_done(task):  # its end was missed, or is looked at later
+                            lane.end(task, lane.since)
+                            self._ended(lane)
+                            continue
                 if lane not in running:
                     found.append(Pending(lane, lane.since, lane.place, lane.waits_for, lane.ready))
         return found
