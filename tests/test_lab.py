@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -373,11 +374,23 @@ def expect_fit_when_narrow(live: Cell) -> None:
     page.set_viewport_size(size)
 
 
+def expect_sign_of_silence(live: Cell, pid: int) -> None:
+    """Stop the kernel's process, so that not even its threads answer; the view says so, until the process goes on."""
+    sign = live.outputs.locator(".ipyrunner-blocked")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        expect(sign).to_have_text(re.compile(r"no answer from the kernel for \d+ s"))
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    expect(sign).to_have_count(0)
+
+
 def test_the_live_view_while_a_cell_awaits(notebook: Notebook, tmp_path: Path) -> None:
     end = tmp_path / "end"
     notebook.page.set_viewport_size({"width": 1280, "height": 6000})  # what is scrolled away is not seen
-    notebook.run(f"""
+    began = notebook.run(f"""
 import os
+print("process", os.getpid())
 async def fetch():
     await asyncio.sleep(600)
 def crunch():
@@ -385,6 +398,7 @@ def crunch():
 async def busy():
     crunch()
 """).expect_end()
+    pid = int(began.outputs.inner_text().split()[-1])
     live = notebook.run("%atasks --live")
     live.expect(re.compile(r"no tasks|\d tasks?")).expect_end()
     cell = notebook.run("""
@@ -407,6 +421,7 @@ await two
     notebook.page.keyboard.press("Enter")
     cell.expect("ended: ['one']")
     expect(live_row(live, "one")).to_have_count(0)
+    expect(live.outputs.locator(".ipyrunner-answer")).to_have_text("cancelling one")
     live.outputs.get_by_role("button", name=re.compile(r"^to the background: In")).click()
     cell.expect_end()
     live.outputs.get_by_role("button", name="cancel: <i>two</i>").click()
@@ -424,6 +439,7 @@ await two
         end.touch()
     blocking.expect_end()
     expect(live.outputs.locator(".ipyrunner-blocked")).to_have_count(0)
+    expect_sign_of_silence(live, pid)
     expect(live.outputs.locator(".ipyrunner-lag")).to_contain_text(re.compile(r"at most \d+\.\d s$"))
     notebook.page.set_viewport_size({"width": 1280, "height": 720})
     expect_alive(notebook)

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from ..aio.introspection.exceptions import inner_of, is_a, traceback_of
+from ..aio.introspection.exceptions import inner_of, is_a, traceback_from, traceback_of
 from ..aio.introspection.frames import OURS, leave_alone
 from ..aio.tasks.safe_names import describe
 from ..installation import Installation
@@ -98,7 +98,7 @@ def _debugger(shell: InteractiveShell, original: Callable[..., None]) -> Callabl
             )
         tb = traceback_of(raised[0])
         # IPython drops the first entry, which is its own.
-        tb = TracebackType(tb, tb.tb_frame, tb.tb_lasti, tb.tb_lineno) if tb is not None else None
+        tb = traceback_from([tb], tb) if tb is not None else None
         shell.InteractiveTB.tb = tb  # before IPython 9 this goes before what sys has
         with _last(raised[0], tb):
             original(force=force)

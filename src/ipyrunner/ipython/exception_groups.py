@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ..aio.introspection.exceptions import inner_of, is_a, links_of, traceback_of
+from ..aio.introspection.exceptions import inner_of, is_a, links_of, traceback_from, traceback_of
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -89,7 +89,14 @@ def _format_one(
             traceback.format_exception(type(exc), exc, tb, chain=not is_a(exc, BaseExceptionGroup))
         ).splitlines()
     except BaseException:
-        return [*"".join(traceback.format_tb(tb)).splitlines(), f"{type(exc).__name__}: {text_of(exc)}"]
+        return [*_entries(tb), f"{type(exc).__name__}: {text_of(exc)}"]
+
+
+def _entries(tb: TracebackType | None) -> list[str]:
+    try:
+        return "".join(traceback.format_tb(tb)).splitlines()
+    except BaseException:  # generated code, without the positions of its instructions
+        return []
 
 
 def _without_asyncio(tb: TracebackType | None, *, at_the_end: bool = False) -> TracebackType | None:
@@ -101,6 +108,4 @@ def _without_asyncio(tb: TracebackType | None, *, at_the_end: bool = False) -> T
     place = -1 if at_the_end else 0
     while len(entries) > 1 and entries[place].tb_frame.f_code.co_filename.startswith(_ASYNCIO):
         del entries[place]
-    for entry in reversed(entries):
-        tb = TracebackType(tb, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
-    return tb
+    return traceback_from(entries)

@@ -158,6 +158,12 @@ class Cells:
                     result = await original(
                         call.raw_cell, silent=True, transformed_cell=call.raw_cell, preprocessing_exc_tuple=failure
                     )
+                except GeneratorExit:
+                    raise
+                except BaseException as error:  # it cannot be shown, and a KeyboardInterrupt would end the kernel
+                    result = await original("", silent=True, transformed_cell="")
+                    result.error_in_exec = error
+                    self._tracebacks.show(error)
                 finally:
                     self._calling.is_over = False
             return self._tracebacks.harmless(result)

@@ -22,6 +22,7 @@ from ..aio.introspection.exceptions import (
     links_of,
     notes_of,
     set_traceback,
+    traceback_from,
     traceback_of,
 )
 from ..aio.introspection.frames import OURS
@@ -180,6 +181,12 @@ class Tracebacks:
             shell.debugger(force=True)
         return lines
 
+    def show(self, exc: BaseException) -> None:
+        """Show *exc* where ``showtraceback`` has raised it, without that."""
+        with suppress(BaseException):
+            shell: Any = self._shell
+            shell._showtraceback(type(exc), text_of(exc), format_exception(shell, exc, traceback_of(exc)))
+
     def _prepare(self, exc: BaseException) -> BaseException:
         present = self._runner.present
         task = None if running_loop() is None else asyncio.current_task()
@@ -321,6 +328,7 @@ def _without_ours(tb: TracebackType | None) -> TracebackType | None:
             after_ours = changed = True
         elif not (after_ours and filename.startswith(_ASYNCIO)):
             after_ours = False
+            changed = changed or tb.tb_lineno is None
             entries.append(tb)
         tb = tb.tb_next
     if not changed:
@@ -329,10 +337,7 @@ def _without_ours(tb: TracebackType | None) -> TracebackType | None:
         del entries[1]
         if len(entries) == 1:
             return None  # no line of the body is there, and IPython does not drop its own frame if that is the only one
-    chain: TracebackType | None = None
-    for entry in reversed(entries):
-        chain = TracebackType(chain, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
-    return chain
+    return traceback_from(entries)
 
 
 def _is_of_a_body(tb: TracebackType | None) -> bool:

@@ -6,7 +6,7 @@ property ``args``, ``__notes__`` or ``__class__``). Nothing here calls code of t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TypeGuard, TypeVar
@@ -20,6 +20,7 @@ __all__ = [
     "notes_of",
     "set_traceback",
     "suppressed",
+    "traceback_from",
     "traceback_of",
 ]
 
@@ -39,6 +40,18 @@ def traceback_of(exc: BaseException) -> TracebackType | None:
 def set_traceback(exc: BaseException, tb: TracebackType | None) -> None:
     """Set ``__traceback__``."""
     BaseException.with_traceback(exc, tb)
+
+
+def traceback_from(entries: Sequence[TracebackType], rest: TracebackType | None = None) -> TracebackType | None:
+    """Return a traceback of copies of *entries*, with *rest* after them. Each has a line: if need be, its function's.
+
+    Since Python 3.11 there are instructions without a line: the first one of a generator, where an interrupt may come,
+    and those of generated code. No new entry can be made like that, and IPython cannot format one.
+    """
+    for entry in reversed(entries):
+        line = entry.tb_lineno or entry.tb_frame.f_code.co_firstlineno
+        rest = TracebackType(rest, entry.tb_frame, entry.tb_lasti, line)
+    return rest
 
 
 def links_of(exc: BaseException) -> list[BaseException]:

@@ -26,6 +26,7 @@ __all__ = [
     "is_top_level",
     "is_user_code",
     "leave_alone",
+    "line_of",
     "uninterruptible",
     "user_frame",
 ]
@@ -100,6 +101,11 @@ def user_frame(frame: FrameType | None, loop: asyncio.AbstractEventLoop) -> Fram
     while frame is not None and not is_user_code(frame, loop):
         frame = frame.f_back
     return frame
+
+
+def line_of(frame: FrameType) -> int:
+    """Return the line where *frame* is, or its function's: since Python 3.11 there are instructions without a line."""
+    return frame.f_lineno or frame.f_code.co_firstlineno
 
 
 def function_name(code: CodeType) -> str | None:

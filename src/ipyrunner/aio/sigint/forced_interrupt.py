@@ -7,7 +7,7 @@ import linecache
 from types import FrameType
 from typing import NamedTuple
 
-from ..introspection.frames import function_name
+from ..introspection.frames import function_name, line_of
 
 __all__ = ["Forced", "forced_interrupt", "is_forced"]
 
@@ -41,6 +41,5 @@ class Forced(NamedTuple):
     def into(cls, frame: FrameType) -> Forced:
         """Return what is known of *frame*, which runs in the present Context."""
         code = frame.f_code
-        return cls(
-            function_name(code), linecache.getline(code.co_filename, frame.f_lineno).strip(), contextvars.copy_context()
-        )
+        line = linecache.getline(code.co_filename, line_of(frame)).strip()
+        return cls(function_name(code), line, contextvars.copy_context())

@@ -26,7 +26,7 @@ from contextlib import suppress
 from types import CodeType, FrameType
 from typing import NamedTuple
 
-from ..introspection.frames import OURS, function_name, uninterruptible
+from ..introspection.frames import OURS, function_name, line_of, uninterruptible
 from ..introspection.private_api import handle_context, is_task, task_context
 from ..introspection.running_callback import CallbackCall, Holder, is_callback, is_driver
 
@@ -135,13 +135,13 @@ def place_of(frame: FrameType | None) -> _Place | None:
     while frame is not None and not is_driver(frame):
         filename = frame.f_code.co_filename
         if _is_users(filename):
-            return frame.f_code, frame.f_lineno
+            return frame.f_code, line_of(frame)
         ours = ours or filename.startswith(OURS)
         frame = frame.f_back
     # Our own work in the loop or around a cell does not count; nor does the frame around a C function.
     if innermost is None or ours or frame is innermost or is_callback(innermost):
         return None
-    return innermost.f_code, innermost.f_lineno
+    return innermost.f_code, line_of(innermost)
 
 
 def _is_users(filename: str) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import traceback
 import weakref
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -75,15 +76,29 @@ class CellReplies:
             except BaseException as exc:
                 # When the error has been shown, the kernel asks it for its text once more. A class of the user's may
                 # raise SystemExit then, after it has answered several times.
-                if record.error is None or isinstance(exc, asyncio.CancelledError | GeneratorExit):
+                if isinstance(exc, asyncio.CancelledError | GeneratorExit) or (
+                    record.error is None and isinstance(exc, SystemExit)
+                ):
                     raise
+                # What has shown nothing is no error of the cell, but of what runs cells and shows their errors.
+                error = record.error or self._shown(exc)
                 counted = {"execution_count": self._shell.execution_count - 1, "user_expressions": {}, "payload": []}
-                reply = {"status": "error", **record.error, **counted}
+                reply = {"status": "error", **error, **counted}
             finally:
                 self._count.ended(record)
             return _put_right(reply, record)
 
         return do_execute
+
+    def _shown(self, exc: BaseException) -> dict[str, Any]:
+        """Show *exc*, and the exceptions before it, by Python's own means; return its part of the reply."""
+        error: dict[str, Any] = {"traceback": [], "ename": "Error", "evalue": _text(exc)}
+        with suppress(BaseException):  # a class of the user's is among them
+            error["ename"] = str(type(exc).__name__)
+            error["traceback"] = traceback.format_exception(exc)
+        with suppress(Exception):
+            self._shell.kernel.send_response(self._shell.kernel.iopub_socket, "error", error)
+        return error
 
     def _set_parent(self, original: Callable[..., None]) -> Callable[..., None]:
         def set_parent(ident: Any, parent: dict[str, Any], channel: str = "shell") -> None:

@@ -20,14 +20,14 @@ from typing import NamedTuple
 from ....aio.introspection.frames import function_name, uninterruptible
 from ....aio.tasks.slow_callbacks import place_of
 
-__all__ = ["Blocked", "LoopWatch"]
+__all__ = ["SHARE", "Blocked", "LoopWatch"]
 
 # Seconds between two questions, and until a loop that does not answer is reported as blocked.
 PERIOD = 0.5
 BLOCKED = 1.0
 # The next *answer* comes after this many times as long as the last one took, so that they take little of the loop's
 # time. Questions go on: a loop that is blocked soon after an answer has to be noticed.
-_SHARE = 20
+SHARE = 20
 # How many answers are remembered: those of a minute.
 _MINUTE = int(60 / PERIOD)
 
@@ -132,4 +132,4 @@ class LoopWatch:
             self.stop()  # otherwise the exception would be raised twice a second
             raise
         end = time.monotonic()
-        self._rest = end + _SHARE * (end - begin)
+        self._rest = end + SHARE * (end - begin)

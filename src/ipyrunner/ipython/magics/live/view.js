@@ -1,5 +1,7 @@
 // The live view in the browser. It tells the kernel while it is visible, and draws what the kernel sends.
 const AGAIN = 5000; // milliseconds between two such messages: the kernel counts a view as seen for three times as long
+const SILENT = 5000; // milliseconds without a message, beyond the announced pause, until this is said
+const SHOWN = 10000; // milliseconds that the answer to a button is shown
 const LAGS = 120; // points of the line: one for each half second of the last minute
 const WIDTH = 120, HEIGHT = 18;
 
@@ -104,25 +106,32 @@ function render({ model, el }) {
   const act = (action, number) => model.send({ type: action, number });
   const curve = new Lag(), rows = new Rows(act);
   const status = make("span"), said = make("span", { class: "ipyrunner-said", role: "status" });
+  const answer = make("span", { class: "ipyrunner-answer", role: "status" });
   const rest = make("p", { class: "ipyrunner-rest" }), deadlocks = make("p", { class: "ipyrunner-deadlocks" });
   const table = make("pre", {}, model.get("table"));
   const live = make("div", { class: "ipyrunner-scroll", hidden: "" }, deadlocks, rows.node, rest);
   curve.node.hidden = true;
   el.append(make("div", { class: "ipyrunner-live", role: "region", "aria-label": "asyncio tasks" },
-    make("div", { class: "ipyrunner-head" }, status, said, curve.node), table, live));
+    make("div", { class: "ipyrunner-head" }, status, answer, said, curve.node), table, live));
 
-  function sayBlocked({ seconds, where }) {
+  // The second text is read aloud, once: it does not change.
+  function warn(text, aloud) {
     status.className = "ipyrunner-blocked";
     live.classList.add("ipyrunner-old");
-    setText(status, `blocked for ${seconds} s${where}`);
-    setText(said, `the event loop is blocked${where}`); // read aloud once: it does not change
+    setText(status, text);
+    setText(said, aloud);
   }
 
+  let heard = 0, pause = 0, forgetting;
+
   function onMessage(message) {
+    heard = Date.now();
     if (message.type === "blocked") {
-      sayBlocked(message);
+      warn(`blocked for ${message.seconds} s${message.where}`, `the event loop is blocked${message.where}`);
     } else if (message.type === "done") {
-      setText(said, message.text);
+      setText(answer, message.text);
+      clearTimeout(forgetting);
+      forgetting = setTimeout(() => setText(answer, ""), SHOWN);
     } else if (message.type === "tasks") {
       if (status.className) setText(said, "the event loop runs again");
       status.className = "";
@@ -136,18 +145,29 @@ function render({ model, el }) {
       setText(deadlocks, message.deadlocks.join("\n"));
       deadlocks.hidden = !message.deadlocks.length;
       curve.draw(message.lags);
+      pause = message.pause * 1000;
     }
   }
 
   let seen = false;
-  const say = () => model.send({ type: "seen", view, seen: seen && document.visibilityState === "visible" });
+  const isSeen = () => seen && document.visibilityState === "visible";
+  const say = () => model.send({ type: "seen", view, seen: isSeen() });
   const observer = new IntersectionObserver((entries) => {
     seen = entries.at(-1).isIntersecting;
     say();
   });
   const again = setInterval(() => {
-    if (seen && document.visibilityState === "visible") say();
+    if (isSeen()) say();
   }, AGAIN);
+  // Nor does the kernel's watching thread answer if code holds the GIL, or if the kernel has ended.
+  let asked = Date.now();
+  const listening = setInterval(() => {
+    if (!isSeen()) asked = Date.now();
+    const silence = Date.now() - Math.max(heard + pause, asked);
+    if (heard && silence > SILENT) {
+      warn(`no answer from the kernel for ${Math.floor(silence / 1000)} s`, "the kernel does not answer");
+    }
+  }, 1000);
   model.on("msg:custom", onMessage);
   document.addEventListener("visibilitychange", say);
   observer.observe(el);
@@ -156,6 +176,8 @@ function render({ model, el }) {
     say();
     observer.disconnect();
     clearInterval(again);
+    clearInterval(listening);
+    clearTimeout(forgetting);
     document.removeEventListener("visibilitychange", say);
     model.off("msg:custom", onMessage);
   };

@@ -26,7 +26,7 @@ from ....aio.tasks.safe_names import label_of, short
 from ....notebook import NotebookRunner
 from ...tracebacks import name_file
 from ..tasks_table import TaskTable
-from .loop_watch import Blocked, LoopWatch
+from .loop_watch import SHARE, Blocked, LoopWatch
 from .snapshot import snapshot
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ class LiveView(anywidget.AnyWidget):  # type: ignore[misc]
 
     def _answer(self) -> None:
         """In the loop."""
+        begin = time.monotonic()
         present = self._runner.present
         if present is None or not self._is_seen():
             self._end()
@@ -104,7 +105,9 @@ class LiveView(anywidget.AnyWidget):  # type: ignore[misc]
         cells = [run.task for run in present.interrupts.runs() if run.task is not None]
         shown = snapshot(present.tasks.started(), cells=cells, parent_of=self._starter_of, name_file=self._name_file)
         lags = [round(lag * 1000, 1) for lag in self._loop_watch.lags]
-        self._say(type="tasks", lags=lags, **shown)
+        # How long the view hears nothing after this, see LoopWatch.
+        pause = SHARE * (time.monotonic() - begin)
+        self._say(type="tasks", lags=lags, pause=pause, **shown)
 
     @uninterruptible
     def _on_started(self, task: asyncio.Task[Any], context: object) -> None:
@@ -133,7 +136,7 @@ class LiveView(anywidget.AnyWidget):  # type: ignore[misc]
 
     def _say_gone(self) -> None:
         if self._is_seen():
-            self._say(type="tasks", lags=[], rows=[], total=0, rest="", deadlocks=[])
+            self._say(type="tasks", lags=[], pause=0, rows=[], total=0, rest="", deadlocks=[])
         else:
             self._loop_watch.stop()
 
