@@ -16,7 +16,7 @@ SELECT ?= -m 'not slow'
 WORKERS ?= $(shell expr 2 '*' "$$(getconf _NPROCESSORS_ONLN)")
 BIN := $(VENV)/bin
 TAKES_demo := about a minute
-TAKES_test := five to six minutes on two cores
+TAKES_test := about four minutes on two cores
 
 .PHONY: demo test test-all check docs bench soak package clean
 

@@ -342,6 +342,7 @@ def test_a_name_without_letters_is_seen(shared: Kernel) -> None:
     assert text is not None
     assert [re.split(r"\s{2,}", line)[1] for line in text.splitlines()[1:]] == ["''", "' '", "a\\nb"]
     assert shared.ok("%atasks cancel ''").stdout == "cancelling 1 task ('')\n"
+    shared.ok("await asyncio.wait(ts[:1]);")
     assert shared.ok("%atasks cancel all").stdout == "cancelling 2 tasks (' ', a\\nb)\n"
 
 

@@ -65,7 +65,8 @@ class CellReplies:
             if not on_main_thread():  # a subshell runs its own cells
                 return await original(code, silent, store_history, *args, **kwargs)
             record = present_record()
-            if record is None or record.begun:
+            by_cell = record is not None and record.begun
+            if record is None or by_cell:
                 record = CellRecord()
             self._count.announced(record, counts=store_history and not silent)
             try:
@@ -77,7 +78,7 @@ class CellReplies:
                 # When the error has been shown, the kernel asks it for its text once more. A class of the user's may
                 # raise SystemExit then, after it has answered several times.
                 if isinstance(exc, asyncio.CancelledError | GeneratorExit) or (
-                    record.error is None and isinstance(exc, SystemExit)
+                    record.error is None and (by_cell or isinstance(exc, SystemExit))
                 ):
                     raise
                 # What has shown nothing is no error of the cell, but of what runs cells and shows their errors.
