@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, ClassVar
 
 __all__ = ["CellRecord", "present_record", "recorded"]
@@ -60,12 +58,18 @@ def present_record() -> CellRecord | None:
     return _record.get()
 
 
-@contextmanager
-def recorded(record: CellRecord) -> Iterator[CellRecord]:
+class recorded:  # noqa: N801  (a generator would be half of what a record costs)
     """For the length of the block let the present Context belong to the cell of *record*."""
-    before = _record.get()
-    _record.set(record)
-    try:
-        yield record
-    finally:
-        _record.set(before)  # not by the token: the block may end in another Context
+
+    __slots__ = ("_before", "_record")
+
+    def __init__(self, record: CellRecord) -> None:
+        self._record = record
+
+    def __enter__(self) -> CellRecord:
+        self._before = _record.get()
+        _record.set(self._record)
+        return self._record
+
+    def __exit__(self, *_: object) -> None:
+        _record.set(self._before)  # not by the token: the block may end in another Context
