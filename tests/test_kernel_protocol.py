@@ -10,11 +10,11 @@ from pathlib import Path
 import ipykernel
 import jupyter_kernel_test
 import pytest
-from jupyter_client.manager import KernelManager, start_new_kernel
+from jupyter_client.manager import KernelManager
 from jupyter_kernel_test.msgspec_v5 import validate_message
 
 import ipyrunner
-from kernels import DEADLINE, Kernel
+from kernels import DEADLINE, Kernel, sockets
 
 
 class Plain(jupyter_kernel_test.KernelTests):
@@ -42,9 +42,11 @@ class Plain(jupyter_kernel_test.KernelTests):
 
     @classmethod
     def setUpClass(cls) -> None:
-        cls.km, cls.kc = start_new_kernel(
-            kernel_name=cls.kernel_name, env={**os.environ, "IPYTHONDIR": cls.ipython_dir}
-        )
+        cls.km = KernelManager(kernel_name=cls.kernel_name, **sockets(cls.ipython_dir))
+        cls.km.start_kernel(env={**os.environ, "IPYTHONDIR": cls.ipython_dir})
+        cls.kc = cls.km.client()
+        cls.kc.start_channels()
+        cls.kc.wait_for_ready(timeout=DEADLINE)
         # The package gives each message a tenth of a second: too little on a machine that has other things to do.
         get = cls.kc.iopub_channel.get_msg
         cls.kc.iopub_channel.get_msg = lambda timeout: get(timeout=DEADLINE)
@@ -90,9 +92,11 @@ class Welcome(jupyter_kernel_test.IopubWelcomeTests):
 
     @classmethod
     def setUpClass(cls) -> None:
-        # As there, but the kernel logs no warning, which may be published before the client is welcome.
-        cls.km = KernelManager(kernel_name=cls.kernel_name)
-        cls.km.start_kernel(extra_arguments=["--log-level=50"])
+        # As there, but nothing warns, neither the kernel nor its debugger: that may be published before the welcome.
+        cls.km = KernelManager(kernel_name=cls.kernel_name, **sockets(os.environ["IPYTHONDIR"]))
+        cls.km.start_kernel(
+            extra_arguments=["--log-level=50"], env={**os.environ, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+        )
         cls.kc = cls.km.client()
 
 
