@@ -22,6 +22,7 @@ from urllib.parse import quote
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from kernels import free_port
 from quick import quick_path
 
 BROWSERS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
@@ -119,7 +120,7 @@ def find_address(server: subprocess.Popen[str], application: str, timeout: float
 def serving(root: Path, application: str = "jupyterlab", timeout: float = 60) -> Iterator[Server]:
     """Run the application for the files below *root*, where its settings are too. End it with the block."""
     token = secrets.token_hex()
-    options = "--no-browser", "--ip=127.0.0.1", "--port=0", "--allow-root", "--expose-app-in-browser"
+    options = "--no-browser", "--ip=127.0.0.1", f"--port={free_port()}", "--allow-root", "--expose-app-in-browser"
     process = subprocess.Popen(
         [sys.executable, "-m", application, *options, f"--ServerApp.root_dir={root}"],
         env=os.environ

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -177,7 +178,8 @@ def run(
     """Write the notebook, run the command to its end. *stop*: send it this when the notebook has left "begun"."""
     directory.mkdir(parents=True)
     # jupyter execute and nbconvert are asked to wait for the end of a kernel before they kill it, longer than five seconds.
-    (directory / "jupyter_config.json").write_text('{"KernelManager": {"shutdown_wait_time": 60}}')
+    settings = {"shutdown_wait_time": 60, **sockets(directory)}
+    (directory / "jupyter_config.json").write_text(json.dumps({"KernelManager": settings}))
     nbformat.write(made, directory / ("saved.ipynb" if tool == "nbmake" else "given.ipynb"))
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
     env.update(

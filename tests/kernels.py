@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
+import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -309,6 +311,15 @@ def at_rest(frame, loop=asyncio.get_event_loop()):
 
 
 RUNNER_KERNEL = "--IPKernelApp.kernel_class=ipyrunner.kernel.RunnerKernel"
+
+
+def free_port() -> int:
+    """Return a TCP port for the server of another process, which binds it later: nobody gets one below 32768 by chance."""
+    while True:
+        number = 20_000 + secrets.randbelow(10_000)
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("127.0.0.1", number))
+            return number
 
 
 def sockets(directory: Any) -> dict[str, str]:

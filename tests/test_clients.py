@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kernels import DEADLINE, Kernel
+from kernels import DEADLINE, Kernel, free_port
 
 SERVER = Path(__file__).with_name("mcp_server.py")
 
@@ -19,9 +19,7 @@ SERVER = Path(__file__).with_name("mcp_server.py")
 @pytest.fixture
 def port() -> Iterator[int]:
     """The port of an MCP server over HTTP, which is up."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        number = free.getsockname()[1]
+    number = free_port()
     process = subprocess.Popen([sys.executable, str(SERVER), str(number)], stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + DEADLINE
