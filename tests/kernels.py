@@ -272,8 +272,8 @@ class Kernel:
 
     def _receive(self, timeout: float) -> None:
         """Take in what is there, or arrives first within so many seconds."""
-        for socket, _ in self._channels.poll(timeout * 1000):
-            _, parts = self.client.session.feed_identities(socket.recv_multipart())
+        for channel, _ in self._channels.poll(timeout * 1000):
+            _, parts = self.client.session.feed_identities(channel.recv_multipart())
             self._take_in(self.client.session.deserialize(parts))
 
     def _take_in(self, message: dict[str, Any]) -> None:
