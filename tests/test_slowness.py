@@ -93,10 +93,15 @@ def test_the_cell_itself(fresh: Kernel, setup: str) -> None:
 def test_a_callback(fresh: Kernel) -> None:
     start(fresh, "asyncio")
     cell = fresh.ok(
-        "import time\ndef callback():\n    sorted([0], key=lambda _: time.sleep(0.3))\nasyncio.get_running_loop().call_soon(callback)\n"
-        + SETTLE
+        "import time\ndef outer():\n    def callback():\n        sorted([0], key=lambda _: time.sleep(0.3))\n"
+        "    return callback\nasyncio.get_running_loop().call_soon(outer())\n" + SETTLE
     )
     assert REPORT.findall(cell.stderr)[0][0] == "callback.<locals>.<lambda>()"
+    cell = fresh.ok(
+        "def outer():\n    class Client:\n        def fetch(self): time.sleep(0.3)\n"
+        "    return Client().fetch\nasyncio.get_running_loop().call_soon(outer())\n" + SETTLE
+    )
+    assert REPORT.findall(cell.stderr)[0][0] == "Client.fetch()"
 
 
 @pytest.mark.parametrize("setup", ["asyncio", "uvloop"])

@@ -22,6 +22,7 @@ __all__ = [
     "OURS",
     "catches_interrupts",
     "function_name",
+    "inner_name",
     "is_ours",
     "is_top_level",
     "is_user_code",
@@ -110,7 +111,13 @@ def line_of(frame: FrameType) -> int:
 
 def function_name(code: CodeType) -> str | None:
     """Return the name of a function; None for code at the top level of a module, or of code that runs as one."""
-    return None if is_top_level(code.co_name) else code.co_qualname
+    return None if is_top_level(code.co_name) else inner_name(code)
+
+
+def inner_name(code: CodeType) -> str:
+    """Return the name of *code* with its class, but without the functions around it, unless it is that of a lambda."""
+    outer, within, name = code.co_qualname.rpartition(".<locals>.")
+    return f"{outer.rpartition('.<locals>.')[2]}{within}{name}" if name.startswith("<") else name
 
 
 def is_top_level(name: str) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType
 from typing import Any, NamedTuple
 
-from .frames import is_top_level, line_of
+from .frames import inner_name, is_top_level, line_of
 from .private_api import (
     Combined,
     combined_by,
@@ -219,7 +219,7 @@ def is_library(filename: str) -> bool:
 
 def awaits(task: asyncio.Task[Any]) -> list[Step]:
     """Return the chain of *task*, outermost first. Empty if it has ended."""
-    return [Step(f.f_code.co_filename, line_of(f), f.f_code.co_qualname) for _, f in chain_of(coro_of(task))]
+    return [Step(f.f_code.co_filename, line_of(f), inner_name(f.f_code)) for _, f in chain_of(coro_of(task))]
 
 
 def chain_of(awaited: Any) -> Iterator[tuple[Any, FrameType]]:

@@ -6,6 +6,7 @@ import asyncio
 from types import CodeType, CoroutineType
 from typing import Any, NamedTuple
 
+from ...introspection.frames import inner_name
 from ...introspection.private_api import exception_of
 from ...introspection.task_state import coro_of
 from ...introspection.wait_graph import Step
@@ -25,7 +26,7 @@ def resolve(place: Place) -> Step:
     """Return the file, line and function of *place*."""
     code, offset = place
     line = next((n for start, end, n in code.co_lines() if start <= offset < end and n is not None), None)
-    return Step(code.co_filename, line or code.co_firstlineno, code.co_qualname)
+    return Step(code.co_filename, line or code.co_firstlineno, inner_name(code))
 
 
 class Lane:
