@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import ipykernel
 import pytest
 
 from hostile import PRELUDE
@@ -19,7 +20,7 @@ from ipyrunner.aio.tasks.task_records import Started
 from ipyrunner.ipython.magics.live import loop_watch
 from ipyrunner.ipython.magics.live.loop_watch import LoopWatch
 from ipyrunner.ipython.magics.live.snapshot import Snapshot, snapshot
-from kernels import BEFORE, CONCURRENT, DEADLINE, Kernel, kernel
+from kernels import BEFORE, CONCURRENT, DEADLINE, Cell, Kernel, kernel
 
 pytest.importorskip("anywidget")
 
@@ -30,6 +31,7 @@ async def fetch(n):
 def watchers():
     return [t.name for t in threading.enumerate() if t.name == "ipyrunner: live view"]
 """
+needs_subshells = pytest.mark.skipif(ipykernel.version_info < (7,), reason="subshells came with ipykernel 7.0")
 needs_comms_in_cells = pytest.mark.skipif(not CONCURRENT, reason="this ipykernel queues comm messages behind a cell")
 
 
@@ -42,9 +44,11 @@ class View:
         self.kernel = kernel
         self.comm_id = comm_id
         self.name = f"view {next(self._numbers)}"
+        self.subshell: str | None = None
 
-    def say(self, **content: Any) -> None:
-        self.kernel.send_comm("comm_msg", {"comm_id": self.comm_id, "data": {"method": "custom", "content": content}})
+    def say(self, **content: Any) -> Cell:
+        data = {"method": "custom", "content": content}
+        return self.kernel.send_comm("comm_msg", {"comm_id": self.comm_id, "data": data}, subshell=self.subshell)
 
     def see(self, seen: bool = True) -> None:
         self.say(type="seen", view=self.name, seen=seen)
@@ -487,6 +491,29 @@ def test_a_button_of_a_task_that_has_ended_says_so(live: Kernel, action: str) ->
     number = int(live.ok("number").value or "")
     view.say(type=action, number=number)
     assert view.wait("done")["text"] == f"task {number} has ended"
+
+
+@needs_subshells
+def test_a_button_that_is_pressed_while_the_loop_is_blocked_takes_effect_afterwards(
+    fresh: Kernel, tmp_path: Path
+) -> None:
+    end = tmp_path / "end"
+    fresh.ok(SETUP + "import ipyrunner, os; a = asyncio.create_task(fetch(1), name='a'); await asyncio.sleep(0)")
+    number = int(fresh.ok("ipyrunner.tasks()[-1].number").value or "")
+    view = display(fresh)
+    view.subshell = fresh.create_subshell()
+    view.see()  # ipykernel sends a widget's first message to the main thread
+    view.wait("tasks")
+    cell = fresh.begin(f"print('go'); await asyncio.sleep(0)\nwhile not os.path.exists({str(end)!r}): pass")
+    fresh.wait_for(cell, "go")
+    fresh.comm_messages.clear()
+    fresh.finish_comm(view.say(type="cancel", number=number))  # by a thread: the cell still runs
+    assert not cell.idle
+    assert [each["text"] for each in view.received("done")] == [f"task {number}: as soon as the loop runs again"]
+    end.touch()
+    fresh.finish(cell)
+    fresh.wait_until(lambda: view.received("done")[-1]["text"] == "cancelling a")
+    assert fresh.ok("await asyncio.wait([a]); a.cancelled()").value == "True"
 
 
 def test_its_text_is_the_table(live: Kernel) -> None:

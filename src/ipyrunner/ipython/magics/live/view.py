@@ -157,12 +157,22 @@ class LiveView(anywidget.AnyWidget):  # type: ignore[misc]
                     if not self._seen and on_main_thread():
                         self._end()
             case {"type": "cancel" | "background" as action, "number": int(number)}:
-                self._say(type="done", text=self._act(action, number))
+                present = self._runner.present
+                if present is None or on_main_thread():
+                    self._act(action, number)
+                else:  # on a subshell's thread: the loop is blocked
+                    with suppress(RuntimeError):  # closed since
+                        present.loop.call_soon_threadsafe(self._act, action, number)
+                        self._say(type="done", text=f"task {number}: as soon as the loop runs again")
 
-    def _act(self, action: str, number: int) -> str:
-        """Do what a button says; return a text that says what was done."""
+    @uninterruptible
+    def _act(self, action: str, number: int) -> None:
+        """Do what a button says, and say what was done."""
+        self._say(type="done", text=self._done(action, number))
+
+    def _done(self, action: str, number: int) -> str:
         present = self._runner.present
-        entries = [] if present is None or not on_main_thread() else present.tasks.started()
+        entries = [] if present is None else present.tasks.started()
         task = next((entry.task for entry in entries if entry.number == number), None)
         if task is None:
             return f"task {number} has ended"
