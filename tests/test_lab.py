@@ -431,6 +431,8 @@ await two
     waiting.expect("CancelledError").expect_end()
     notebook.run('keeper = asyncio.create_task(fetch(), name="keeper")').expect_end()
     expect(live_row(live, "keeper")).to_have_count(1)  # else the view may have no rows when the loop is blocked
+    notebook.run('keeper.set_name("renamed")').expect_end()
+    expect(live.outputs.get_by_role("button", name="cancel: renamed")).to_be_visible()
     blocking = notebook.run("await asyncio.create_task(busy())")
     try:
         expect(live.outputs.locator(".ipyrunner-blocked")).to_have_text(
