@@ -375,11 +375,16 @@ def expect_fit_when_narrow(live: Cell) -> None:
 
 
 def expect_sign_of_silence(live: Cell, pid: int) -> None:
-    """Stop the kernel's process, so that not even its threads answer; the view says so, until the process goes on."""
+    """Stop the kernel's process, so that not even its threads answer; the view says so, until the process goes on.
+
+    Meanwhile the computer sleeps for an hour, which is not the kernel's silence.
+    """
     sign = live.outputs.locator(".ipyrunner-blocked")
     os.kill(pid, signal.SIGSTOP)
     try:
+        live.outputs.page.evaluate("const now = Date.now; Date.now = () => now() + 3_600_000")
         expect(sign).to_have_text(re.compile(r"no answer from the kernel for \d+ s"))
+        assert int(re.findall(r"\d+", sign.inner_text())[0]) < 3600
     finally:
         os.kill(pid, signal.SIGCONT)
     expect(sign).to_have_count(0)

@@ -162,10 +162,12 @@ function render({ model, el }) {
     if (isSeen()) say();
   }, AGAIN);
   // Nor does the kernel's watching thread answer if code holds the GIL, or if the kernel has ended.
-  let asked = Date.now();
+  let asked = Date.now(), looked = asked;
   const listening = setInterval(() => {
-    if (!isSeen()) asked = Date.now();
-    const silence = Date.now() - Math.max(heard + pause, asked);
+    const now = Date.now();
+    if (!isSeen() || now - looked > SILENT) asked = now; // later than it should: the browser or the computer has slept
+    looked = now;
+    const silence = now - Math.max(heard + pause, asked);
     if (heard && silence > SILENT) {
       warn(`no answer from the kernel for ${Math.floor(silence / 1000)} s`, "the kernel does not answer");
     }
