@@ -328,6 +328,18 @@ def test_a_view_whose_page_has_gone_without_a_word_ends(live: Kernel) -> None:
     live.ok("module._SEEN = seen")
 
 
+def test_a_blocked_loop_is_not_reported_to_a_view_that_nobody_sees(live: Kernel) -> None:
+    view = display(live)
+    live.ok("from ipyrunner.ipython.magics.live.loop_watch import Blocked")
+    say = "get_ipython().magics_manager.registry['TaskMagics']._view._say_blocked(Blocked(9.0, None, None, 0))"
+    live.ok(say)
+    assert not view.received("blocked")
+    view.see()
+    view.wait("tasks")
+    live.ok(say)
+    assert view.received("blocked")
+
+
 def test_a_view_whose_loop_was_closed_ends_when_it_is_no_longer_seen(live: Kernel, end: Path) -> None:
     view = display(live)
     view.see()

@@ -134,6 +134,8 @@ class LiveView(anywidget.AnyWidget):  # type: ignore[misc]
     # -- in the thread
 
     def _say_blocked(self, blocked: Blocked) -> None:
+        if not self._seen:  # hidden meanwhile: the loop, which ends the thread, does not run
+            return
         where = ""
         if blocked.filename is not None:
             function = "" if blocked.function is None else f"{short(blocked.function)}(), "
