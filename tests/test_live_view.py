@@ -324,7 +324,39 @@ def test_a_view_whose_page_has_gone_without_a_word_ends(live: Kernel) -> None:
     view = display(live)
     view.see()
     view.wait("tasks")
-    wait_for_its_end(live)
+    live.wait_until(lambda: live.ok("watchers()").value == "[]")
+    live.ok("module._SEEN = seen")
+
+
+@needs_comms_in_cells
+def test_such_a_view_ends_while_a_cell_awaits_too(live: Kernel) -> None:
+    view = display(live)
+    view.see()
+    view.wait("tasks")
+    cell = live.begin("""
+import ipyrunner.ipython.magics.live.view as module
+seen, module._SEEN = module._SEEN, 0.3
+print("go")
+for thread in threading.enumerate():
+    if thread.name == "ipyrunner: live view":
+        await asyncio.to_thread(thread.join)
+module._SEEN = seen
+""")
+    live.wait_for(cell, "go")
+    view.see()
+    live.finish(cell)
+
+
+def test_a_cell_that_awaits_does_not_end_a_view_that_it_keeps_from_being_heard(live: Kernel) -> None:
+    live.ok("import ipyrunner.ipython.magics.live.view as module; seen, module._SEEN = module._SEEN, 0.3")
+    view = display(live)
+    view.see()
+    cell = live.begin("print('go'); await asyncio.sleep(1000)")
+    live.wait_for(cell, "go")
+    for _ in range(3):
+        view.wait("tasks")
+    live.interrupt()
+    assert live.finish(cell).ename == "KeyboardInterrupt"
     live.ok("module._SEEN = seen")
 
 

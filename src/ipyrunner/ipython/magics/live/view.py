@@ -55,6 +55,8 @@ class LiveView(anywidget.AnyWidget):  # type: ignore[misc]
         self._runner = runner
         self._name_file = partial(name_file, shell)
         self._seen: dict[str, float] = {}
+        # Older kernels hear no message while a cell awaits. Until one has come in such a time, none is missed then.
+        self._heard_while_awaiting = False
         self._starters: weakref.WeakKeyDictionary[Any, weakref.ref[Any]] = weakref.WeakKeyDictionary()
         # Each loop counts its tasks from one: a button is of a task of the loop that it was drawn for.
         self._loops: weakref.WeakKeyDictionary[PersistentRunner, int] = weakref.WeakKeyDictionary()
@@ -91,9 +93,10 @@ class LiveView(anywidget.AnyWidget):  # type: ignore[misc]
         return None if present is None else present.loop
 
     def _is_seen(self) -> bool:
-        now = time.monotonic()
-        for view in [view for view, until in tuple(self._seen.items()) if until < now]:
-            self._seen.pop(view, None)
+        now, present = time.monotonic(), self._runner.present
+        if self._heard_while_awaiting or present is None or not present.awaits:
+            for view in [view for view, until in tuple(self._seen.items()) if until < now]:
+                self._seen.pop(view, None)
         return bool(self._seen) and self.is_open
 
     def _answer(self) -> None:
@@ -157,6 +160,8 @@ class LiveView(anywidget.AnyWidget):  # type: ignore[misc]
     def _on_message(self, _: object, content: Any, buffers: object) -> None:
         match content:
             case {"type": "seen", "view": str(view), "seen": bool(seen)}:
+                present = self._runner.present
+                self._heard_while_awaiting |= present is not None and present.awaits
                 if seen:
                     self._seen[view] = time.monotonic() + _SEEN
                     self._loop_watch.start()
