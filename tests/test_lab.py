@@ -443,11 +443,13 @@ await two
         expect(live.outputs.locator(".ipyrunner-blocked")).to_have_text(
             re.compile(r"blocked for \d+ s in crunch\(\), In\[\d+\]:6")
         )
+        expect(live.outputs.locator(".ipyrunner-lag")).to_be_hidden()  # that of the last answer is small
         expect_fit_when_narrow(live)
     finally:
         end.touch()
     blocking.expect_end()
     expect(live.outputs.locator(".ipyrunner-blocked")).to_have_count(0)
+    expect(live.outputs.locator(".ipyrunner-lag")).to_be_visible()
     notebook.run("keeper.cancel();").expect_end()
     expect_sign_of_silence(live, pid)
     expect(live.outputs.locator(".ipyrunner-lag")).to_contain_text(re.compile(r"at most \d+\.\d s$"))

@@ -120,6 +120,7 @@ function render({ model, el }) {
   function warn(text, aloud) {
     status.className = "ipyrunner-blocked";
     live.classList.add("ipyrunner-old");
+    curve.node.hidden = true; // the last answer's lag is not the present one
     setText(status, text);
     setText(said, aloud);
   }
