@@ -236,9 +236,19 @@ class Kernel:
         assert after.stdout == "kept True\n"
         assert self.ok("print(kept, id(asyncio.get_event_loop()) == loop_id)").stdout == "kept True\n"
 
-    def send_comm(self, msg_type: str, content: dict[str, Any]) -> Cell:
+    def send_comm(self, msg_type: str, content: dict[str, Any], *, subshell: str | None = None) -> Cell:
         """Send a comm message, as a widget does."""
-        return self.track(self.client.session.msg(msg_type, content))
+        message = self.client.session.msg(msg_type, content)
+        if subshell is not None:
+            message["header"]["subshell_id"] = subshell
+        return self.track(message)
+
+    def create_subshell(self) -> str:
+        """Make a subshell, as JupyterLab does for the messages of widgets; return its id."""
+        self.client.control_channel.send(self.client.session.msg("create_subshell_request"))
+        reply = self.client.get_control_msg(timeout=DEADLINE)
+        assert reply["msg_type"] == "create_subshell_reply"
+        return str(reply["content"]["subshell_id"])
 
     def finish_comm(self, message: Cell, timeout: float = DEADLINE) -> None:
         """Wait until a comm message, which has no reply, is handled."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipykernel
 import pytest
 
-from kernels import DEADLINE, Cell, Kernel
+from kernels import Cell, Kernel
 
 BEFORE_COMM = """
 import asyncio, threading
@@ -29,7 +29,7 @@ class Comm:
 
     def __init__(self, kernel: Kernel, *, subshell: bool) -> None:
         self.kernel = kernel
-        self.subshell = self._create_subshell() if subshell else None
+        self.subshell = kernel.create_subshell() if subshell else None
         kernel.ok(BEFORE_COMM)
         opened = self._send("comm_open", target_name="target", data={})
         kernel.wait_until(lambda: opened.idle)
@@ -38,17 +38,7 @@ class Comm:
         return self._send("comm_msg", data=data)
 
     def _send(self, msg_type: str, **content: object) -> Cell:
-        message = self.kernel.client.session.msg(msg_type, {"comm_id": "a comm", **content})
-        if self.subshell is not None:
-            message["header"]["subshell_id"] = self.subshell
-        return self.kernel.track(message)
-
-    def _create_subshell(self) -> str:
-        client = self.kernel.client
-        client.control_channel.send(client.session.msg("create_subshell_request"))
-        reply = client.get_control_msg(timeout=DEADLINE)
-        assert reply["msg_type"] == "create_subshell_reply"
-        return str(reply["content"]["subshell_id"])
+        return self.kernel.send_comm(msg_type, {"comm_id": "a comm", **content}, subshell=self.subshell)
 
 
 @pytest.fixture(

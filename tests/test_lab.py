@@ -375,11 +375,16 @@ def expect_fit_when_narrow(live: Cell) -> None:
 
 
 def expect_sign_of_silence(live: Cell, pid: int) -> None:
-    """Stop the kernel's process, so that not even its threads answer; the view says so, until the process goes on."""
+    """Stop the kernel's process, so that not even its threads answer; the view says so, until the process goes on.
+
+    Meanwhile the computer sleeps for an hour, which is not the kernel's silence.
+    """
     sign = live.outputs.locator(".ipyrunner-blocked")
     os.kill(pid, signal.SIGSTOP)
     try:
+        live.outputs.page.evaluate("const now = Date.now; Date.now = () => now() + 3_600_000")
         expect(sign).to_have_text(re.compile(r"no answer from the kernel for \d+ s"))
+        assert int(re.findall(r"\d+", sign.inner_text())[0]) < 3600
     finally:
         os.kill(pid, signal.SIGCONT)
     expect(sign).to_have_count(0)
@@ -431,16 +436,20 @@ await two
     waiting.expect("CancelledError").expect_end()
     notebook.run('keeper = asyncio.create_task(fetch(), name="keeper")').expect_end()
     expect(live_row(live, "keeper")).to_have_count(1)  # else the view may have no rows when the loop is blocked
+    notebook.run('keeper.set_name("renamed")').expect_end()
+    expect(live.outputs.get_by_role("button", name="cancel: renamed")).to_be_visible()
     blocking = notebook.run("await asyncio.create_task(busy())")
     try:
         expect(live.outputs.locator(".ipyrunner-blocked")).to_have_text(
             re.compile(r"blocked for \d+ s in crunch\(\), In\[\d+\]:6")
         )
+        expect(live.outputs.locator(".ipyrunner-lag")).to_be_hidden()  # that of the last answer is small
         expect_fit_when_narrow(live)
     finally:
         end.touch()
     blocking.expect_end()
     expect(live.outputs.locator(".ipyrunner-blocked")).to_have_count(0)
+    expect(live.outputs.locator(".ipyrunner-lag")).to_be_visible()
     notebook.run("keeper.cancel();").expect_end()
     expect_sign_of_silence(live, pid)
     expect(live.outputs.locator(".ipyrunner-lag")).to_contain_text(re.compile(r"at most \d+\.\d s$"))

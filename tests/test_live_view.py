@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import ipykernel
 import pytest
 
 from hostile import PRELUDE
@@ -19,7 +20,7 @@ from ipyrunner.aio.tasks.task_records import Started
 from ipyrunner.ipython.magics.live import loop_watch
 from ipyrunner.ipython.magics.live.loop_watch import LoopWatch
 from ipyrunner.ipython.magics.live.snapshot import Snapshot, snapshot
-from kernels import BEFORE, CONCURRENT, DEADLINE, Kernel, kernel
+from kernels import BEFORE, CONCURRENT, DEADLINE, Cell, Kernel, kernel
 
 pytest.importorskip("anywidget")
 
@@ -30,6 +31,7 @@ async def fetch(n):
 def watchers():
     return [t.name for t in threading.enumerate() if t.name == "ipyrunner: live view"]
 """
+needs_subshells = pytest.mark.skipif(ipykernel.version_info < (7,), reason="subshells came with ipykernel 7.0")
 needs_comms_in_cells = pytest.mark.skipif(not CONCURRENT, reason="this ipykernel queues comm messages behind a cell")
 
 
@@ -42,9 +44,14 @@ class View:
         self.kernel = kernel
         self.comm_id = comm_id
         self.name = f"view {next(self._numbers)}"
+        self.subshell: str | None = None
 
-    def say(self, **content: Any) -> None:
-        self.kernel.send_comm("comm_msg", {"comm_id": self.comm_id, "data": {"method": "custom", "content": content}})
+    def say(self, **content: Any) -> Cell:
+        data = {"method": "custom", "content": content}
+        return self.kernel.send_comm("comm_msg", {"comm_id": self.comm_id, "data": data}, subshell=self.subshell)
+
+    def press(self, action: str, number: int, *, loop: int = 1) -> Cell:
+        return self.say(type=action, number=number, loop=loop)
 
     def see(self, seen: bool = True) -> None:
         self.say(type="seen", view=self.name, seen=seen)
@@ -183,7 +190,7 @@ def test_it_shows_what_a_cell_awaits_while_it_does_and_cancels_a_task_of_it(live
     _, one, two = message["rows"]
     assert [(row["kind"], row["depth"]) for row in message["rows"]] == [("cell", 0), ("task", 1), ("task", 1)]
     assert (one["name"], two["name"]) == ("one", "two")
-    view.say(type="cancel", number=one["number"])
+    view.press("cancel", one["number"])
     assert live.finish(cell).stdout == "True False\n"
     live.expect_alive()
 
@@ -196,7 +203,7 @@ def test_its_buttons_end_a_cell_and_send_one_to_the_background(live: Kernel) -> 
         cell = live.begin(f"done = False\nprint('{action}')\nawait asyncio.sleep(1000)")
         live.wait_for(cell, action)
         row = view.wait("tasks", lambda m: [row["kind"] for row in m["rows"]] == ["cell"])["rows"][0]
-        view.say(type=action, number=row["number"])
+        view.press(action, row["number"])
         assert live.finish(cell).ename == ("CancelledError" if action == "cancel" else None)
         assert cell.traceback.endswith("cancelled by %atasks --live" if action == "cancel" else "")
         live.expect_alive()
@@ -224,7 +231,7 @@ two.cancel()
 """)
     rows = view.wait("tasks", lambda m: len(m["rows"]) == 3)["rows"]
     assert [row["name"] for row in rows[1:]] == ["fetch 0", "fetch 1"]
-    view.say(type="cancel", number=rows[1]["number"])
+    view.press("cancel", rows[1]["number"])
     assert "True" in live.finish(cell).stdout
     live.expect_alive()
 
@@ -317,8 +324,52 @@ def test_a_view_whose_page_has_gone_without_a_word_ends(live: Kernel) -> None:
     view = display(live)
     view.see()
     view.wait("tasks")
-    wait_for_its_end(live)
+    live.wait_until(lambda: live.ok("watchers()").value == "[]")
     live.ok("module._SEEN = seen")
+
+
+@needs_comms_in_cells
+def test_such_a_view_ends_while_a_cell_awaits_too(live: Kernel) -> None:
+    view = display(live)
+    view.see()
+    view.wait("tasks")
+    cell = live.begin("""
+import ipyrunner.ipython.magics.live.view as module
+seen, module._SEEN = module._SEEN, 0.3
+print("go")
+for thread in threading.enumerate():
+    if thread.name == "ipyrunner: live view":
+        await asyncio.to_thread(thread.join)
+module._SEEN = seen
+""")
+    live.wait_for(cell, "go")
+    view.see()
+    live.finish(cell)
+
+
+def test_a_cell_that_awaits_does_not_end_a_view_that_it_keeps_from_being_heard(live: Kernel) -> None:
+    live.ok("import ipyrunner.ipython.magics.live.view as module; seen, module._SEEN = module._SEEN, 0.3")
+    view = display(live)
+    view.see()
+    cell = live.begin("print('go'); await asyncio.sleep(1000)")
+    live.wait_for(cell, "go")
+    for _ in range(3):
+        view.wait("tasks")
+    live.interrupt()
+    assert live.finish(cell).ename == "KeyboardInterrupt"
+    live.ok("module._SEEN = seen")
+
+
+def test_a_blocked_loop_is_not_reported_to_a_view_that_nobody_sees(live: Kernel) -> None:
+    view = display(live)
+    live.ok("from ipyrunner.ipython.magics.live.loop_watch import Blocked")
+    say = "get_ipython().magics_manager.registry['TaskMagics']._view._say_blocked(Blocked(9.0, None, None, 0))"
+    live.ok(say)
+    assert not view.received("blocked")
+    view.see()
+    view.wait("tasks")
+    live.ok(say)
+    assert view.received("blocked")
 
 
 def test_a_view_whose_loop_was_closed_ends_when_it_is_no_longer_seen(live: Kernel, end: Path) -> None:
@@ -439,7 +490,7 @@ loop.set_task_factory(lambda loop, coro, **options: Odd(coro, loop=loop))
     assert "\\x1b[31m\\udc80" in names
     assert all(len(name) <= 60 for name in names)
     for row in message["rows"]:
-        view.say(type="cancel", number=row["number"])
+        view.press("cancel", row["number"])
     view.wait("tasks", lambda m: not {"<b>x</b>"} & {row["name"] for row in m["rows"]})
     live.expect_alive()
 
@@ -452,9 +503,10 @@ loop.set_task_factory(lambda loop, coro, **options: Odd(coro, loop=loop))
         {},
         {"type": "seen"},
         {"type": "seen", "view": 5, "seen": True},
-        {"type": "cancel", "number": "x"},
-        {"type": "cancel", "number": 10**9},
-        {"type": "background", "number": 10**9},
+        {"type": "cancel", "number": 1},
+        {"type": "cancel", "number": "x", "loop": 1},
+        {"type": "cancel", "number": 10**9, "loop": 1},
+        {"type": "background", "number": 10**9, "loop": 1},
     ],
     ids=str,
 )
@@ -473,7 +525,7 @@ def test_a_task_that_is_no_cell_cannot_go_to_the_background(live: Kernel) -> Non
     live.ok("a = asyncio.create_task(fetch(1), name='a'); await asyncio.sleep(0)")
     view.see()
     row = view.wait("tasks", lambda m: m["total"] == 1)["rows"][1]
-    view.say(type="background", number=row["number"])
+    view.press("background", row["number"])
     assert view.wait("done")["text"] == "a is no cell that awaits"
     live.expect_alive()
 
@@ -485,8 +537,51 @@ def test_a_button_of_a_task_that_has_ended_says_so(live: Kernel, action: str) ->
         "import ipyrunner; a = asyncio.create_task(asyncio.sleep(0), name='a'); number = ipyrunner.tasks()[-1].number; await a"
     )
     number = int(live.ok("number").value or "")
-    view.say(type=action, number=number)
+    view.see()
+    view.wait("tasks", lambda m: m["loop"] == 1)
+    view.press(action, number)
     assert view.wait("done")["text"] == f"task {number} has ended"
+
+
+@needs_subshells
+def test_a_button_that_is_pressed_while_the_loop_is_blocked_takes_effect_afterwards(
+    fresh: Kernel, tmp_path: Path
+) -> None:
+    end = tmp_path / "end"
+    fresh.ok(SETUP + "import ipyrunner, os; a = asyncio.create_task(fetch(1), name='a'); await asyncio.sleep(0)")
+    number = int(fresh.ok("ipyrunner.tasks()[-1].number").value or "")
+    view = display(fresh)
+    view.subshell = fresh.create_subshell()
+    view.see()  # ipykernel sends a widget's first message to the main thread
+    view.wait("tasks")
+    cell = fresh.begin(f"print('go'); await asyncio.sleep(0)\nwhile not os.path.exists({str(end)!r}): pass")
+    fresh.wait_for(cell, "go")
+    fresh.comm_messages.clear()
+    fresh.finish_comm(view.press("cancel", number))  # by a thread: the cell still runs
+    assert not cell.idle
+    assert [each["text"] for each in view.received("done")] == [f"task {number}: as soon as the loop runs again"]
+    end.touch()
+    fresh.finish(cell)
+    fresh.wait_until(lambda: view.received("done")[-1]["text"] == "cancelling a")
+    assert fresh.ok("await asyncio.wait([a]); a.cancelled()").value == "True"
+
+
+def test_a_button_that_was_drawn_for_the_loop_before_ends_no_task_of_this_one(live: Kernel) -> None:
+    view = display(live)
+    view.see()
+    begin = "{0} = asyncio.create_task(fetch(1), name='{0}'); await asyncio.sleep(0)"
+    live.ok(begin.format("a"))
+    before = view.wait("tasks", lambda m: m["total"] == 1)
+    live.ok("%arunner restart")
+    live.ok(begin.format("b"))
+    now = view.wait("tasks", lambda m: [row["name"] for row in m["rows"][1:]] == ["b"])
+    number = before["rows"][1]["number"]
+    assert number == now["rows"][1]["number"]
+    view.press("cancel", number, loop=before["loop"])
+    assert view.wait("done")["text"] == f"task {number} has ended"
+    view.press("cancel", number, loop=now["loop"])
+    assert view.wait("done")["text"] == "cancelling b"
+    assert live.ok("await asyncio.wait([b]); b.cancelled()").value == "True"
 
 
 def test_its_text_is_the_table(live: Kernel) -> None:

@@ -1067,6 +1067,18 @@ def test_runs_inside_runs_are_nested(fresh: Kernel, tmp_path: Path) -> None:
     fresh.ok("await asyncio.sleep(0)")
 
 
+def test_the_steps_of_a_cell_have_its_name_and_not_that_of_a_function_of_ours(shared: Kernel, tmp_path: Path) -> None:
+    path = tmp_path / "trace.json"
+    cell = shared.ok(f"%%arun --trace {path}\nimport ipyrunner\nwith ipyrunner.trace() as t: await asyncio.sleep(0.01)")
+    assert cell.reply is not None
+    path_of_all = tmp_path / "all.json"
+    shared.ok(f"t.save({str(path_of_all)!r})")
+    for file, name in ((path, f"In[{cell.reply['execution_count']}]"), (path_of_all, "cells")):
+        events = json.loads(file.read_text(encoding="utf-8"))["traceEvents"]
+        row = next(e["tid"] for e in events if e["name"] == "thread_name" and e["args"]["name"] == name)
+        assert {e["name"] for e in events if e["tid"] == row and e.get("cat") == "run"} == {name}
+
+
 def test_a_trace_over_several_cells(on_each_loop: Kernel) -> None:
     on_each_loop.ok("import ipyrunner\nt = ipyrunner.trace()\nt.start()")
     on_each_loop.ok("job = asyncio.create_task(asyncio.sleep(60), name='job')\nawait asyncio.sleep(0)")

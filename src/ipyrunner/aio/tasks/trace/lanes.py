@@ -6,7 +6,7 @@ import asyncio
 from types import CodeType, CoroutineType
 from typing import Any, NamedTuple
 
-from ...introspection.frames import inner_name
+from ...introspection.frames import OURS, inner_name
 from ...introspection.private_api import exception_of
 from ...introspection.task_state import coro_of
 from ...introspection.wait_graph import Step
@@ -83,13 +83,15 @@ class Lane:
 
     def name_it(self, task: asyncio.Task[Any]) -> None:
         """Record the present name of the task."""
-        if type(task) is asyncio.Task and type(coro := coro_of(task)) is CoroutineType:  # nearly always, and fastest
+        coro = coro_of(task)
+        is_ours = type(coro) is CoroutineType and coro.cr_code.co_filename.startswith(OURS)  # a cell, say
+        if type(task) is asyncio.Task and type(coro) is CoroutineType:  # nearly always, and fastest
             name, function = task.get_name(), coro.__qualname__
             if type(name) is type(function) is str:  # not of a class of the user's
-                self.name, self.function = name[:_LONGEST], function[:_LONGEST]
+                self.name, self.function = name[:_LONGEST], "" if is_ours else function[:_LONGEST]
                 return
         self.name = "cells" if self.is_cells else name_of(task)[:_LONGEST]
-        self.function = function_of(task)[:_LONGEST]
+        self.function = "" if is_ours else function_of(task)[:_LONGEST]
 
     def end(self, task: asyncio.Task[Any], now: int) -> None:
         """Record that the task has ended, and how."""

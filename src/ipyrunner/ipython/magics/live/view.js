@@ -58,22 +58,23 @@ class Rows {
     this.node = make("table", { "aria-label": "tasks of the event loop" }, make("thead", {}, make("tr", {}, ...heads)), this.body);
   }
 
-  make(row) {
+  make(row, loop) {
     const cells = ["name", "state", "age", "where", "actions"].map((name) => make("td", { class: `ipyrunner-${name}` }));
     if (row.kind !== "past") {
       const actions = row.kind === "cell" ? ["cancel", "background"] : ["cancel"];
       for (const action of actions) {
         const text = action === "background" ? "to the background" : action;
-        const button = make("button", { type: "button", "aria-label": `${text}: ${row.name}` }, text);
-        button.addEventListener("click", () => this.act(action, row.number));
+        const button = make("button", { type: "button" }, text);
+        button.addEventListener("click", () => this.act(action, row.number, loop));
         cells[4].append(button);
       }
     }
     return { node: make("tr", { "data-kind": row.kind }, ...cells), cells };
   }
 
-  draw(rows) {
-    const keys = new Set(rows.map((row) => `${row.kind} ${row.key}`));
+  draw(rows, loop) {
+    const keyOf = (row) => `${loop} ${row.kind} ${row.key}`; // each loop counts its tasks from one
+    const keys = new Set(rows.map(keyOf));
     for (const [key, shown] of this.rows) {
       if (!keys.has(key)) {
         shown.node.remove();
@@ -82,8 +83,8 @@ class Rows {
     }
     let before = null;
     for (const row of rows) {
-      const key = `${row.kind} ${row.key}`;
-      if (!this.rows.has(key)) this.rows.set(key, this.make(row));
+      const key = keyOf(row);
+      if (!this.rows.has(key)) this.rows.set(key, this.make(row, loop));
       const { node, cells } = this.rows.get(key);
       node.dataset.state = row.state;
       cells[0].style.paddingLeft = `${16 * row.depth}px`;
@@ -93,6 +94,7 @@ class Rows {
       setText(cells[2], row.age === null ? "" : age(row.age));
       setText(cells[3], row.where);
       cells[3].title = row.where;
+      for (const button of cells[4].children) button.setAttribute("aria-label", `${button.textContent}: ${row.name}`);
       // Move a row only if its place has changed: a button that is moved in the page loses the keyboard's focus.
       const place = before ? before.nextSibling : this.body.firstChild;
       if (place !== node) this.body.insertBefore(node, place);
@@ -103,7 +105,7 @@ class Rows {
 
 function render({ model, el }) {
   const view = Math.random().toString(36).slice(2);
-  const act = (action, number) => model.send({ type: action, number });
+  const act = (action, number, loop) => model.send({ type: action, number, loop });
   const curve = new Lag(), rows = new Rows(act);
   const status = make("span"), said = make("span", { class: "ipyrunner-said", role: "status" });
   const answer = make("span", { class: "ipyrunner-answer", role: "status" });
@@ -118,6 +120,7 @@ function render({ model, el }) {
   function warn(text, aloud) {
     status.className = "ipyrunner-blocked";
     live.classList.add("ipyrunner-old");
+    curve.node.hidden = true; // the last answer's lag is not the present one
     setText(status, text);
     setText(said, aloud);
   }
@@ -139,7 +142,7 @@ function render({ model, el }) {
       setText(status, message.total === 1 ? "1 task" : message.total ? `${message.total.toLocaleString("en")} tasks` : "no tasks");
       table.hidden = true;
       live.hidden = false;
-      rows.draw(message.rows);
+      rows.draw(message.rows, message.loop);
       rows.node.hidden = !message.rows.length;
       setText(rest, message.rest);
       setText(deadlocks, message.deadlocks.join("\n"));
@@ -160,10 +163,12 @@ function render({ model, el }) {
     if (isSeen()) say();
   }, AGAIN);
   // Nor does the kernel's watching thread answer if code holds the GIL, or if the kernel has ended.
-  let asked = Date.now();
+  let asked = Date.now(), looked = asked;
   const listening = setInterval(() => {
-    if (!isSeen()) asked = Date.now();
-    const silence = Date.now() - Math.max(heard + pause, asked);
+    const now = Date.now();
+    if (!isSeen() || now - looked > SILENT) asked = now; // later than it should: the browser or the computer has slept
+    looked = now;
+    const silence = now - Math.max(heard + pause, asked);
     if (heard && silence > SILENT) {
       warn(`no answer from the kernel for ${Math.floor(silence / 1000)} s`, "the kernel does not answer");
     }

@@ -8,6 +8,7 @@ message.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 import weakref
 from collections.abc import Callable
@@ -54,7 +55,12 @@ class LiveView(anywidget.AnyWidget):  # type: ignore[misc]
         self._runner = runner
         self._name_file = partial(name_file, shell)
         self._seen: dict[str, float] = {}
+        # Older kernels hear no message while a cell awaits. Until one has come in such a time, none is missed then.
+        self._heard_while_awaiting = False
         self._starters: weakref.WeakKeyDictionary[Any, weakref.ref[Any]] = weakref.WeakKeyDictionary()
+        # Each loop counts its tasks from one: a button is of a task of the loop that it was drawn for.
+        self._loops: weakref.WeakKeyDictionary[PersistentRunner, int] = weakref.WeakKeyDictionary()
+        self._last_loop = itertools.count(1)
         self._watched: PersistentRunner | None = None
         self._unwatch: Callable[[], None] = lambda: None
         self._loop_watch = LoopWatch(self._loop, answer=self._answer, blocked=self._say_blocked, gone=self._say_gone)
@@ -87,9 +93,10 @@ class LiveView(anywidget.AnyWidget):  # type: ignore[misc]
         return None if present is None else present.loop
 
     def _is_seen(self) -> bool:
-        now = time.monotonic()
-        for view in [view for view, until in tuple(self._seen.items()) if until < now]:
-            self._seen.pop(view, None)
+        now, present = time.monotonic(), self._runner.present
+        if self._heard_while_awaiting or present is None or not present.awaits:
+            for view in [view for view, until in tuple(self._seen.items()) if until < now]:
+                self._seen.pop(view, None)
         return bool(self._seen) and self.is_open
 
     def _answer(self) -> None:
@@ -102,12 +109,14 @@ class LiveView(anywidget.AnyWidget):  # type: ignore[misc]
         if present is not self._watched:
             self._unwatch()
             self._watched, self._unwatch = present, present.tasks.watch(self._on_started)
+            if present not in self._loops:
+                self._loops[present] = next(self._last_loop)
         cells = [run.task for run in present.interrupts.runs() if run.task is not None]
         shown = snapshot(present.tasks.started(), cells=cells, parent_of=self._starter_of, name_file=self._name_file)
         lags = [round(lag * 1000, 1) for lag in self._loop_watch.lags]
         # How long the view hears nothing after this, see LoopWatch.
         pause = SHARE * (time.monotonic() - begin)
-        self._say(type="tasks", lags=lags, pause=pause, **shown)
+        self._say(type="tasks", loop=self._loops[present], lags=lags, pause=pause, **shown)
 
     @uninterruptible
     def _on_started(self, task: asyncio.Task[Any], context: object) -> None:
@@ -128,6 +137,8 @@ class LiveView(anywidget.AnyWidget):  # type: ignore[misc]
     # -- in the thread
 
     def _say_blocked(self, blocked: Blocked) -> None:
+        if not self._seen:  # hidden meanwhile: the loop, which ends the thread, does not run
+            return
         where = ""
         if blocked.filename is not None:
             function = "" if blocked.function is None else f"{short(blocked.function)}(), "
@@ -136,7 +147,7 @@ class LiveView(anywidget.AnyWidget):  # type: ignore[misc]
 
     def _say_gone(self) -> None:
         if self._is_seen():
-            self._say(type="tasks", lags=[], pause=0, rows=[], total=0, rest="", deadlocks=[])
+            self._say(type="tasks", loop=0, lags=[], pause=0, rows=[], total=0, rest="", deadlocks=[])
         else:
             self._loop_watch.stop()
 
@@ -149,6 +160,8 @@ class LiveView(anywidget.AnyWidget):  # type: ignore[misc]
     def _on_message(self, _: object, content: Any, buffers: object) -> None:
         match content:
             case {"type": "seen", "view": str(view), "seen": bool(seen)}:
+                present = self._runner.present
+                self._heard_while_awaiting |= present is not None and present.awaits
                 if seen:
                     self._seen[view] = time.monotonic() + _SEEN
                     self._loop_watch.start()
@@ -156,13 +169,23 @@ class LiveView(anywidget.AnyWidget):  # type: ignore[misc]
                     self._seen.pop(view, None)
                     if not self._seen and on_main_thread():
                         self._end()
-            case {"type": "cancel" | "background" as action, "number": int(number)}:
-                self._say(type="done", text=self._act(action, number))
+            case {"type": "cancel" | "background" as action, "number": int(number), "loop": int(loop)}:
+                present = self._runner.present
+                if present is None or on_main_thread():
+                    self._act(action, number, loop)
+                else:  # on a subshell's thread: the loop is blocked
+                    with suppress(RuntimeError):  # closed since
+                        present.loop.call_soon_threadsafe(self._act, action, number, loop)
+                        self._say(type="done", text=f"task {number}: as soon as the loop runs again")
 
-    def _act(self, action: str, number: int) -> str:
-        """Do what a button says; return a text that says what was done."""
+    @uninterruptible
+    def _act(self, action: str, number: int, loop: int) -> None:
+        """Do what a button says, and say what was done."""
+        self._say(type="done", text=self._done(action, number, loop))
+
+    def _done(self, action: str, number: int, loop: int) -> str:
         present = self._runner.present
-        entries = [] if present is None or not on_main_thread() else present.tasks.started()
+        entries = [] if present is None or self._loops.get(present) != loop else present.tasks.started()
         task = next((entry.task for entry in entries if entry.number == number), None)
         if task is None:
             return f"task {number} has ended"

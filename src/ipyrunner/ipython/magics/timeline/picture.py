@@ -17,7 +17,7 @@ from .words import duration
 
 __all__ = ["picture"]
 
-# In pixels. A cell in JupyterLab is as wide as this in a window of 1,200; where there is less room it is scaled.
+# In pixels. A cell in JupyterLab is as wide as this in a window of 1,200; in a narrower one it is scrolled.
 _WIDTH, _RIGHT = 960, 20
 _MARGIN = 8
 # Where the names of tasks end: as far to the left as the longest one allows.

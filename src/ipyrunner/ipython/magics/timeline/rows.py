@@ -123,7 +123,7 @@ class Timeline:
         self._add_wait(row, run.since, run.ready, run.begin, run.place, run.waits_for, run.woken_by)
         if run.cancelled_by is not None:
             row.marks.append(Mark(self._at(run.ready or run.begin), run.cancelled_by))
-        name = run.lane.function or run.lane.name
+        name = run.lane.function or row.name
         row.add(Segment("run", begin, end, name, blocked_at=run.blocked_at, blocks=blocks, woken_by=run.woken_by))
 
     def _add_wait(
