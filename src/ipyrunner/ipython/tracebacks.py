@@ -81,6 +81,14 @@ class Tracebacks:
             if exc is None or not is_a(exc, BaseException):
                 original(exc_tuple, *args, **kwargs)
                 return
+            record = present_record()
+            own = None if record is None else record.own_error
+            if record is not None and own is not None and record.result.error_before_exec is exc:
+                # So IPython marks what it, or an interrupt, has raised while the error of the cell's code was shown.
+                record.result.error_before_exec = None
+                if record.own_error_shown:
+                    return
+                exc = own
             if is_a(exc, asyncio.CancelledError) and self._is_given_up():
                 return  # the cell has ended long ago, with KeyboardInterrupt
             if self._inner.passes_on(exc):
