@@ -163,6 +163,15 @@ def test_a_coroutine_that_is_used_as_its_value(shared: Kernel) -> None:
         assert notes(shared.run(code)) == ""
 
 
+@pytest.mark.parametrize("refusal", ["SystemExit", "KeyboardInterrupt"])
+def test_what_the_frames_of_an_error_hold_may_raise_anything(shared: Kernel, refusal: str) -> None:
+    shared.ok(
+        f"class Odd(asyncio.SelectorEventLoop):\n    def __hash__(self): raise {refusal}\nodd = Odd(); odd.close()"
+    )
+    cell = shared.run("odd.call_soon(print)")
+    assert (cell.ename, cell.traceback.splitlines()[-1]) == ("RuntimeError", "RuntimeError: Event loop is closed")
+
+
 LEFT = """
 import greenlet
 left = asyncio.new_event_loop()

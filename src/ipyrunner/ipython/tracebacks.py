@@ -212,7 +212,8 @@ class Tracebacks:
         _clean(exc)
         if is_a(exc, asyncio.CancelledError) and present is not None and (requests := present.requests):
             add_note(exc, cancelled_note(requests))
-        with suppress(Exception):  # its frames may hold anything
+        # Its frames may hold anything. And what an interrupt would end has ended.
+        with suppress(BaseException):
             if (note := hint(exc, chain_of(exc), self._runner, kernel_loop(self._shell))) is not None:
                 add_note(exc, note)
         return exc
