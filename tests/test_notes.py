@@ -159,6 +159,7 @@ def test_a_coroutine_that_is_used_as_its_value(shared: Kernel) -> None:
             assert cell.ename in ("AttributeError", "TypeError")
             assert notes(cell).startswith("ipyrunner: the call of an async function only makes a coroutine."), code
     others = "raise AttributeError(\"'coroutine' object has no attribute 'upper'\")", "raise AttributeError"
+    others += ("raise TypeError(\"'coroutine' object is not mine\")",)
     for code in ("await asyncio.to_thread(main())", "raise TypeError('no coroutine')", "main.upper()", *others):
         assert notes(shared.run(code)) == ""
 
