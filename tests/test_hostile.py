@@ -86,6 +86,17 @@ def test_a_function_of_the_users_that_cannot_show_errors_costs_no_reply(hostile:
     hostile.expect_alive()
 
 
+def test_what_fails_when_the_cell_has_ended_is_shown(hostile: Kernel) -> None:
+    hostile.ok("shell = get_ipython()\ndef bad(*args): raise LookupError('of the kernel')")
+    for code in ("1", "await asyncio.sleep(0)"):
+        hostile.run(f"shell.user_expressions = bad; {code}")
+        cell = hostile.run(code)
+        assert cell.ename == "LookupError"
+        assert cell.traceback.endswith("LookupError: of the kernel\n")
+        hostile.run("del shell.user_expressions")
+    hostile.expect_alive()
+
+
 CANNOT_BE_ASKED = """
 class Silent(Exception):
     def __str__(self): raise SystemExit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import IPython
 import pytest
 
 from kernels import Kernel
@@ -61,9 +62,22 @@ def test_the_users_error_is_shown(lineless: Kernel) -> None:
         cell = lineless.run(code)
         assert (code, cell.ename) == (code, "ZeroDivisionError")
         assert "division by zero" in cell.traceback
+        if IPython.version_info >= (8,):  # by IPython, and not more plainly
+            assert "--> " in cell.traceback
     group = lineless.run("async with asyncio.TaskGroup() as g: g.create_task(afails())")
     assert group.ename == "ExceptionGroup"
     assert "ZeroDivisionError: division by zero" in group.traceback
+    lineless.expect_alive()
+
+
+def test_an_error_there_that_cannot_be_shown_has_its_name(lineless: Kernel) -> None:
+    lineless.ok(
+        "class Silent(Exception):\n    def __str__(self): raise SystemExit\n@lineless\ndef refuses(): raise Silent"
+    )
+    for code in ("refuses()", "await asyncio.sleep(0); refuses()"):
+        cell = lineless.run(code)
+        assert cell.ename == "Silent"
+        assert "Silent" in cell.traceback
     lineless.expect_alive()
 
 
