@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import IPython
 import pytest
 
+from ipyrunner.aio.tasks.slow_callbacks import place_of
 from kernels import Kernel
 
 # Entries of a table of lines that say "no line", for eight instructions each, or no table at all.
@@ -94,6 +96,14 @@ def test_what_waits_there_is_listed(lineless: Kernel) -> None:
         assert re.search(r"there.*:\d+ in awaits", lineless.ok(line).value or "")
     assert lineless.run("t.cancel(); await t").ename == "CancelledError"
     lineless.expect_alive()
+
+
+def test_code_that_holds_the_loop_there_has_a_place() -> None:
+    def where() -> object:
+        return place_of(sys._getframe())
+
+    where.__code__ = where.__code__.replace(co_linetable=b"")
+    assert where() == (where.__code__, where.__code__.co_firstlineno)
 
 
 @pytest.mark.parametrize("code", SPINNING)
