@@ -39,6 +39,8 @@ class Render(Exception):
     _render_traceback_ = refuse
 class Render5(Exception):
     def _render_traceback_(self): return 5
+class Bool(Exception):
+    __bool__ = __len__ = refuse
 class Hash(Exception):
     __eq__ = __hash__ = refuse
 class Group(ExceptionGroup):
@@ -71,6 +73,7 @@ EXCEPTIONS = {
         "Class",
         "Render",
         "Render5",
+        "Bool",
         "Hash",
     ]
 } | {"Group": "Group('of one', [ValueError()])"}

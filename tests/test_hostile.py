@@ -69,8 +69,9 @@ def test_an_exception_that_answers_at_first_and_raises_later_costs_no_reply(host
     hostile.expect_alive()
 
 
-@pytest.mark.parametrize("refusal", ["RuntimeError('refused')", "KeyboardInterrupt"])
+@pytest.mark.parametrize("refusal", ["RuntimeError('refused')", "KeyboardInterrupt", "Refusal"])
 def test_a_function_of_the_users_that_cannot_show_errors_costs_no_reply(hostile: Kernel, refusal: str) -> None:
+    hostile.ok("class Refusal(BaseException):\n    @property\n    def __class__(self): raise SystemExit")
     hostile.ok(
         f"{BEFORE}shell = get_ipython(); old = shell.showtraceback\n"
         f"def showtraceback(*args, **kwargs): raise {refusal}\nshell.showtraceback = showtraceback"
@@ -78,10 +79,57 @@ def test_a_function_of_the_users_that_cannot_show_errors_costs_no_reply(hostile:
     for code in ("1 / 0", "await asyncio.sleep(0); 1 / 0", "%arun asyncio.sleep('x')"):
         cell = hostile.run(code)
         assert (code, cell.ename) == (code, refusal.partition("(")[0])
-        if "await" in code:
+        if "await" in code and refusal != "Refusal":
             assert "1 / 0" in cell.traceback
     hostile.ok("shell.showtraceback = old")
     assert hostile.run("1 / 0").ename == "ZeroDivisionError"
+    hostile.expect_alive()
+
+
+def test_what_fails_when_the_cell_has_ended_is_shown(hostile: Kernel) -> None:
+    hostile.ok("shell = get_ipython()\ndef bad(*args): raise LookupError('of the kernel')")
+    for code in ("1", "await asyncio.sleep(0)"):
+        hostile.run(f"shell.user_expressions = bad; {code}")
+        cell = hostile.run(code)
+        assert cell.ename == "LookupError"
+        assert cell.traceback.endswith("LookupError: of the kernel\n")
+        hostile.run("del shell.user_expressions")
+    hostile.expect_alive()
+
+
+CANNOT_BE_ASKED = """
+class Silent(Exception):
+    def __str__(self): raise SystemExit
+    __repr__ = __str__
+def bad(*args, **kwargs): raise KeyError
+"""
+
+
+def test_a_custom_handler_that_fails_leaves_the_cell_its_own_error(hostile: Kernel) -> None:
+    hostile.ok(CANNOT_BE_ASKED)
+    for code in ("raise Silent", "await asyncio.sleep(0); raise Silent", "%%arun\nraise Silent"):
+        hostile.ok("get_ipython().set_custom_exc((Silent,), bad)")
+        cell = hostile.run(code)
+        assert (code, cell.ename) == (code, "Silent")
+        assert "raise Silent" in cell.traceback
+    hostile.expect_alive()
+
+
+# While the error is shown, and when it has been.
+@pytest.mark.parametrize("moment", [("call", "_prepare"), ("return", "showtraceback.<locals>.showtraceback")])
+def test_an_interrupt_while_the_error_is_shown_leaves_the_cell_its_own_error(
+    hostile: Kernel, moment: tuple[str, str]
+) -> None:
+    hostile.ok(
+        "import signal, sys\ndef profile(frame, event, arg):\n"
+        f"    if (event, frame.f_code.co_qualname.removeprefix('Tracebacks.')) == {moment}:\n"
+        "        sys.setprofile(None); signal.raise_signal(signal.SIGINT)"
+    )
+    for code in ("1 / 0", "await asyncio.sleep(0); 1 / 0", "%%arun\n1 / 0"):
+        cell = hostile.run(code.replace("1 / 0", "sys.setprofile(profile); 1 / 0"))
+        assert (code, cell.ename) == (code, "ZeroDivisionError")
+        assert sum(message["msg_type"] == "error" for message in cell.messages) == 1
+        assert hostile.ok("print(sys.getprofile())").stdout == "None\n"
     hostile.expect_alive()
 
 

@@ -76,6 +76,15 @@ def test_the_guest_runs_and_sees_itself(guest: Any, poll: bool) -> None:
     run_host(guest, poll, main)
 
 
+@pytest.mark.skipif("uvloop" not in LOOPS, reason="there is no uvloop")
+def test_a_host_that_is_not_asyncios_gets_no_handles_of_asyncios(guest: Any, poll: bool) -> None:
+    # uvloop keeps handles of its own in its queue, and calls them without looking at their class.
+    host = LOOPS["uvloop"]()
+    hosting = Hosting(host, guest, escaped=lambda exc: None, poll=poll)
+    assert hosting._host_queue is None
+    host.close()
+
+
 def test_the_guest_makes_progress_while_nobody_waits(guest: Any, poll: bool) -> None:
     async def main(hosting: Hosting) -> None:
         event = asyncio.Event()

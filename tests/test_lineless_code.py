@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import sys
 
+import IPython
 import pytest
 
+from ipyrunner.aio.tasks.slow_callbacks import place_of
 from kernels import Kernel
 
 # Entries of a table of lines that say "no line", for eight instructions each, or no table at all.
@@ -61,9 +64,22 @@ def test_the_users_error_is_shown(lineless: Kernel) -> None:
         cell = lineless.run(code)
         assert (code, cell.ename) == (code, "ZeroDivisionError")
         assert "division by zero" in cell.traceback
+        if IPython.version_info >= (8,):  # by IPython, and not more plainly
+            assert "--> " in cell.traceback
     group = lineless.run("async with asyncio.TaskGroup() as g: g.create_task(afails())")
     assert group.ename == "ExceptionGroup"
     assert "ZeroDivisionError: division by zero" in group.traceback
+    lineless.expect_alive()
+
+
+def test_an_error_there_that_cannot_be_shown_has_its_name(lineless: Kernel) -> None:
+    lineless.ok(
+        "class Silent(Exception):\n    def __str__(self): raise SystemExit\n@lineless\ndef refuses(): raise Silent"
+    )
+    for code in ("refuses()", "await asyncio.sleep(0); refuses()"):
+        cell = lineless.run(code)
+        assert cell.ename == "Silent"
+        assert "Silent" in cell.traceback
     lineless.expect_alive()
 
 
@@ -80,6 +96,14 @@ def test_what_waits_there_is_listed(lineless: Kernel) -> None:
         assert re.search(r"there.*:\d+ in awaits", lineless.ok(line).value or "")
     assert lineless.run("t.cancel(); await t").ename == "CancelledError"
     lineless.expect_alive()
+
+
+def test_code_that_holds_the_loop_there_has_a_place() -> None:
+    def where() -> object:
+        return place_of(sys._getframe())
+
+    where.__code__ = where.__code__.replace(co_linetable=b"")
+    assert where() == (where.__code__, where.__code__.co_firstlineno)
 
 
 @pytest.mark.parametrize("code", SPINNING)

@@ -115,6 +115,7 @@ def test_tasks_stand_below_their_cell_and_below_the_task_that_waits_for_them(liv
     assert re.fullmatch(r"\S+:\d+ in fetch: await asyncio.sleep\(1000\)", a["where"])
     assert a["age"] >= 0
     assert message["lags"]
+    assert message["pause"] > 0
 
 
 def test_tasks_that_wait_for_each_other_are_named(live: Kernel) -> None:

@@ -186,6 +186,7 @@ NEAR = {
     "%%arun --context copied\npass": "copy",
     "%%arun --zzz\npass": None,
     "%%arun --timeout background\npass": None,
+    "%%arun --fresh copy\npass": None,
     "%atasks cancle 3": "cancel",
     "%atasks --tree": "tree",
     "%atasks --liv_e": "--live",
@@ -210,6 +211,7 @@ def test_a_misspelt_option_is_named(k: Kernel, code: str, meant: str | None) -> 
 def test_a_value_with_spaces_needs_quotes(k: Kernel) -> None:
     advice = ". A value with spaces has to be in quotes. %arun --help shows the options"
     assert advice in k.run("%%arun --name my task\npass").stderr
+    assert advice in k.run("%%arun --name=my copy\npass").stderr
     assert advice not in k.run("%%arun my task\npass").stderr
     assert advice not in k.run("%%arun --name my --zzz\npass").stderr
 

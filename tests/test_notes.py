@@ -159,8 +159,18 @@ def test_a_coroutine_that_is_used_as_its_value(shared: Kernel) -> None:
             assert cell.ename in ("AttributeError", "TypeError")
             assert notes(cell).startswith("ipyrunner: the call of an async function only makes a coroutine."), code
     others = "raise AttributeError(\"'coroutine' object has no attribute 'upper'\")", "raise AttributeError"
+    others += ("raise TypeError(\"'coroutine' object is not mine\")",)
     for code in ("await asyncio.to_thread(main())", "raise TypeError('no coroutine')", "main.upper()", *others):
         assert notes(shared.run(code)) == ""
+
+
+@pytest.mark.parametrize("refusal", ["SystemExit", "KeyboardInterrupt"])
+def test_what_the_frames_of_an_error_hold_may_raise_anything(shared: Kernel, refusal: str) -> None:
+    shared.ok(
+        f"class Odd(asyncio.SelectorEventLoop):\n    def __hash__(self): raise {refusal}\nodd = Odd(); odd.close()"
+    )
+    cell = shared.run("odd.call_soon(print)")
+    assert (cell.ename, cell.traceback.splitlines()[-1]) == ("RuntimeError", "RuntimeError: Event loop is closed")
 
 
 LEFT = """
@@ -235,12 +245,13 @@ def test_a_loop_in_a_greenlet_that_may_run_inside_itself_is_left_alone(fresh: Ke
 def test_a_coroutine_that_a_cell_does_not_await(shared: Kernel, code: str, named: bool) -> None:
     shared.ok(
         "import warnings; warnings.simplefilter('ignore')\nasync def main(): pass\ndef plain(): return None\n"
-        "class Holder: main = staticmethod(main)\nholder = Holder()"
+        "class Holder: main = property(lambda self: plain)\nholder = Holder(); vars(holder)['main'] = main"
     )
     cell = shared.run(code)
     called = "asyncio.tasks.sleep" if "sleep(0)" in code.split("; ")[-1] else "main"
     note = f"`{called}(...)` only makes a coroutine and does not run it: write `await {called}(...)`"
     assert (note in cell.stderr) is named
+    assert ("only makes a coroutine" in cell.stderr) is named
 
 
 # What comes in between while the traceback is shown: once.

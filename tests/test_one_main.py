@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+from ipyrunner.aio.main import Request
+from ipyrunner.cells.cancelled_scopes import cancelled_note
 from kernels import Kernel
 
 
@@ -140,6 +144,13 @@ def test_the_note_says_which_scope_has_cancelled_a_cell_and_why(k: Kernel, enter
     assert f"ipyrunner: this cell was cancelled {words}" in cell.traceback + cell.stderr
     k.ok(leave)
     expect_one_main(k)
+
+
+def test_the_note_names_no_failure_in_another_scope() -> None:
+    timeout = asyncio.Timeout(None)
+    failed = Request(object(), "TaskGroup", None, ValueError("of a child"), None)
+    note = cancelled_note([failed, Request(timeout, "Timeout", None, None, None)])
+    assert "by a Timeout that an earlier cell has entered and not left: its time is over" in note
 
 
 CANCELS = {

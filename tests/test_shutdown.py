@@ -152,6 +152,7 @@ def test_no_interrupt_arrives_after_the_kernels_loop_has_answered(
         host.call_later(0.1, host.stop)
 
     monkeypatch.setattr(sigterm, "signal_main_thread", send)
+    monkeypatch.setattr(sigterm, "CLEAN_UP", 0.02)  # a second interrupt would come while the host still runs
     before = signal.signal(signal.SIGINT, on_sigint)
     sigterm.watchdog.start()
     try:

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from hostile import PRELUDE as HOSTILE
+from ipyrunner.aio.introspection.frames import is_top_level
 from kernels import CONCURRENT, Kernel
 
 PRELUDE = """
@@ -283,3 +284,8 @@ def test_a_timeout_is_for_wait(shared: Kernel) -> None:
 
 def test_it_is_in_the_help(shared: Kernel) -> None:
     assert "%atasks tree" in shared.ok("%atasks --help").stdout
+
+
+def test_a_function_in_a_lambda_is_no_cell() -> None:
+    names = {"<module>": True, "<cell line: 1>": True, "<lambda>": False, "<lambda>.<locals>.inner": False, "f": False}
+    assert {name: is_top_level(name) for name in names} == names

@@ -28,6 +28,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, NamedTuple
 
+from .introspection.exceptions import is_a
 from .introspection.frames import uninterruptible
 from .introspection.private_api import exception_of, is_task
 from .introspection.ready_queue import ReadyQueue
@@ -210,7 +211,7 @@ class Main:
                 self._refuse(step)
             step.value = await step.coro
         except BaseException as exc:
-            if isinstance(exc, GeneratorExit) and asyncio.current_task(self._loop) is not task:
+            if is_a(exc, GeneratorExit) and asyncio.current_task(self._loop) is not task:
                 raise  # the task is being closed: the coroutine has not raised this itself
             step.error = exc
         try:

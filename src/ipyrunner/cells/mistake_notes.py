@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures.thread
+import dis
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -46,6 +47,7 @@ _NO_TASK = "Timeout context manager should be used inside a task"
 # The whole messages of asyncio's futures.
 _NOT_ENDED = ("Result is not set.", "Exception is not set.")
 
+_RAISE = dis.opmap["RAISE_VARARGS"]
 # Of Python's TypeErrors on a coroutine that is used as if it were the value.
 _COROUTINE = re.compile(
     r"^'coroutine' object (?!is not callable)|^object of type 'coroutine'|^unsupported operand .*'coroutine'"
@@ -149,7 +151,16 @@ def hint(
 def _is_of_coroutine(exc: BaseException, text: str) -> bool:
     if is_a(exc, AttributeError):
         return type(vars(AttributeError)["obj"].__get__(exc)) is CoroutineType
-    return is_a(exc, TypeError) and _COROUTINE.search(text) is not None  # it does not say of which object
+    # It does not say of which object.
+    return is_a(exc, TypeError) and _COROUTINE.search(text) is not None and not _is_of_raise(exc)
+
+
+def _is_of_raise(exc: BaseException) -> bool:
+    """Return whether a ``raise`` statement has raised *exc*, whose message then says what its author wants to."""
+    entry = traceback_of(exc)
+    while entry is not None and entry.tb_next is not None:
+        entry = entry.tb_next
+    return entry is not None and entry.tb_frame.f_code.co_code[entry.tb_lasti] == _RAISE
 
 
 def _refused(exc: BaseException, text: str) -> str:

@@ -76,13 +76,15 @@ class MagicOptions:
         if wrong is None or "maybe you meant" in message:  # argparse's own question (Python 3.15)
             return ""
         option, value = wrong.groups()
-        choices = [choice for each in self._arguments for choice in each.kwds.get("choices", ())]
+        # What is no option can only be one of the actions.
+        given = self._arguments if option is None else [each for each in self._arguments if each.args[0][0] != "-"]
+        choices = [choice for each in given for choice in each.kwds.get("choices", ())]
         if near := difflib.get_close_matches(
             option or value, choices if option is None else [*self.names, *choices], n=1
         ):
             return f" Did you mean {near[0]}?"
         texts = {name for each in self._arguments if each.kwds.get("type") is unquoted for name in each.args}
-        if option is not None and not option.startswith("-") and not texts.isdisjoint(line.split()):
+        if option is not None and not option.startswith("-") and not texts.isdisjoint(re.split(r"[\s=]", line)):
             return " A value with spaces has to be in quotes."
         return ""
 

@@ -152,12 +152,18 @@ class Cells:
                 # ExecutionResult by a cell whose preprocessing has failed.
                 if call.counts and self._shell.execution_count == count and record.reserved is None:
                     self._shell.execution_count += 1  # IPython 7 counts at the end of a cell, which did not come
-                failure = (type(exc), exc, traceback_of(exc))
+                own = record.own_error
+                ended_by = exc if own is None else own
+                failure = (type(ended_by), ended_by, traceback_of(ended_by))
                 self._calling.is_over = True
                 try:
-                    result = await original(
-                        call.raw_cell, silent=True, transformed_cell=call.raw_cell, preprocessing_exc_tuple=failure
-                    )
+                    if own is not None and record.own_error_shown:
+                        result = await original("", silent=True, transformed_cell="")
+                        result.error_in_exec = own
+                    else:
+                        result = await original(
+                            call.raw_cell, silent=True, transformed_cell=call.raw_cell, preprocessing_exc_tuple=failure
+                        )
                 except GeneratorExit:
                     raise
                 except BaseException as error:  # it cannot be shown, and a KeyboardInterrupt would end the kernel

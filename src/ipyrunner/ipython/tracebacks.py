@@ -81,6 +81,14 @@ class Tracebacks:
             if exc is None or not is_a(exc, BaseException):
                 original(exc_tuple, *args, **kwargs)
                 return
+            record = present_record()
+            own = None if record is None else record.own_error
+            if record is not None and own is not None and record.result.error_before_exec is exc:
+                # So IPython marks what it, or an interrupt, has raised while the error of the cell's code was shown.
+                record.result.error_before_exec = None
+                if record.own_error_shown:
+                    return
+                exc = own
             if is_a(exc, asyncio.CancelledError) and self._is_given_up():
                 return  # the cell has ended long ago, with KeyboardInterrupt
             if self._inner.passes_on(exc):
@@ -204,7 +212,8 @@ class Tracebacks:
         _clean(exc)
         if is_a(exc, asyncio.CancelledError) and present is not None and (requests := present.requests):
             add_note(exc, cancelled_note(requests))
-        with suppress(Exception):  # its frames may hold anything
+        # Its frames may hold anything. And what an interrupt would end has ended.
+        with suppress(BaseException):
             if (note := hint(exc, chain_of(exc), self._runner, kernel_loop(self._shell))) is not None:
                 add_note(exc, note)
         return exc

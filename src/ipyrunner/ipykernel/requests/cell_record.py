@@ -44,6 +44,16 @@ class CellRecord:
         """Its number, if the shell may have another cell's, which has begun while this one runs; otherwise None."""
         return self.count if self.beside or CellRecord._reservations != self._reserved_before else None
 
+    @property
+    def own_error(self) -> BaseException | None:
+        """What the cell's code has raised: what showing it raises does not take its place. None without a kernel."""
+        return None if self.result is None else self.result.error_in_exec  # type: ignore[no-any-return]
+
+    @property
+    def own_error_shown(self) -> bool:
+        """Whether the last traceback was that of :attr:`own_error`, if there is one."""
+        return self.error is not None and not self.display_failed
+
     def reserve(self, number: int) -> None:
         """Give the cell *number*, and keep it from other cells."""
         self.reserved = number

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from ...aio.introspection.exceptions import is_a
 from ...aio.replacements import Replacements
 from ...aio.sigint.handlers import on_main_thread
 from .cell_count import CellCount
@@ -77,8 +78,8 @@ class CellReplies:
             except BaseException as exc:
                 # When the error has been shown, the kernel asks it for its text once more. A class of the user's may
                 # raise SystemExit then, after it has answered several times.
-                if isinstance(exc, asyncio.CancelledError | GeneratorExit) or (
-                    record.error is None and (by_cell or isinstance(exc, SystemExit))
+                if is_a(exc, asyncio.CancelledError, GeneratorExit) or (
+                    record.error is None and (by_cell or is_a(exc, SystemExit))
                 ):
                     raise
                 # What has shown nothing is no error of the cell, but of what runs cells and shows their errors.
