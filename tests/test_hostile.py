@@ -133,6 +133,21 @@ def test_an_interrupt_while_the_error_is_shown_leaves_the_cell_its_own_error(
     hostile.expect_alive()
 
 
+@pytest.mark.parametrize("start", ["", "await asyncio.sleep(0)\n"], ids=["plain", "awaiting"])
+def test_an_error_that_the_cell_has_shown_before_is_not_taken_for_its_own(hostile: Kernel, start: str) -> None:
+    hostile.ok(
+        "import signal, sys\ndef profile(frame, event, arg):\n"
+        "    if (event, frame.f_code.co_qualname) == ('call', 'Tracebacks._prepare'):\n"
+        "        sys.setprofile(None); signal.raise_signal(signal.SIGINT)"
+    )
+    before = "try: 1 / 0\nexcept ZeroDivisionError: get_ipython().showtraceback()\n"
+    cell = hostile.run(f"{start}{before}sys.setprofile(profile); 1 + 'own'")
+    shown = [message["content"]["ename"] for message in cell.messages if message["msg_type"] == "error"]
+    assert (shown, cell.reply["ename"]) == (["ZeroDivisionError", "TypeError"], "TypeError")
+    assert "TypeError" in cell.reply["traceback"][-1]
+    hostile.expect_alive()
+
+
 @pytest.mark.parametrize("refusal", REFUSALS)
 @pytest.mark.parametrize("exception", EXCEPTIONS)
 def test_a_task_that_nobody_awaits_is_told_and_fails_no_other_cell(

@@ -89,6 +89,8 @@ class Tracebacks:
                 if record.own_error_shown:
                     return
                 exc = own
+            if record is not None:
+                record.shows_own = exc is own  # and not another one, which the cell has caught and shown before
             if is_a(exc, asyncio.CancelledError) and self._is_given_up():
                 return  # the cell has ended long ago, with KeyboardInterrupt
             if self._inner.passes_on(exc):

@@ -27,6 +27,8 @@ class CellRecord:
         # Its last traceback, as the kernel's reply has it; whether that came from displaying its value.
         self.error: dict[str, Any] | None = None
         self.display_failed = False
+        # Whether the error of the cell's own code is being shown, and whether the last traceback was of that.
+        self.shows_own = self.has_shown_own = False
         self.displayed: dict[str, Any] | None = None
         # An exception, and the one that was shown in its place.
         self.shown: tuple[BaseException, BaseException] | None = None
@@ -52,7 +54,7 @@ class CellRecord:
     @property
     def own_error_shown(self) -> bool:
         """Whether the last traceback was that of :attr:`own_error`, if there is one."""
-        return self.error is not None and not self.display_failed
+        return self.has_shown_own and not self.display_failed
 
     def reserve(self, number: int) -> None:
         """Give the cell *number*, and keep it from other cells."""

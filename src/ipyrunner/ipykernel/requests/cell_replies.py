@@ -125,6 +125,7 @@ class CellReplies:
                     "ename": _text(getattr(etype, "__name__", etype)),
                     "evalue": _text(evalue),
                 }
+                record.has_shown_own = record.shows_own
                 record.display_failed = display_failed(shell)
                 set_display_failed(shell, False)  # the kernel reads it when any cell ends
             return result
