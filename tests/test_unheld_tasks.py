@@ -8,7 +8,9 @@ import gc
 import signal
 import threading
 import weakref
+from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -362,5 +364,133 @@ def test_a_task_is_not_watched_before_the_second_look(loop: asyncio.AbstractEven
         assert all(weakref.ref(task) in books._live for task in waiting)
         event.set()
         await asyncio.wait(waiting)
+
+    loop.run_until_complete(main())
+
+
+def collected_between(loop: asyncio.AbstractEventLoop, start: Callable[[Callable[[], Any], Any], None]) -> int:
+    """Run *start*, which starts tasks, some of which have begun when the collector runs; return how many survive.
+
+    *start* is given the coroutine function of a task that waits, and a coroutine that collects.
+    """
+    waiting: weakref.WeakSet[asyncio.Future[None]] = weakref.WeakSet()
+    went_on: list[int] = []
+
+    async def lonely() -> None:
+        await put_off(loop, waiting)
+        went_on.append(1)
+
+    async def collect() -> None:
+        gc.collect()
+
+    async def main() -> None:
+        await asyncio.sleep(0.01)  # the first look comes
+        start(lonely, collect())
+        await asyncio.sleep(0.01)  # all begin in the next iteration
+        while waiting:
+            waiting.pop().set_result(None)
+        await asyncio.sleep(0.01)
+
+    gc.collect()
+    gc.disable()
+    try:
+        loop.run_until_complete(main())
+    finally:
+        gc.enable()
+    return len(went_on)
+
+
+class Backwards(asyncio.SelectorEventLoop):
+    """A loop that calls first what was scheduled last."""
+
+    def call_soon(self, *args: Any, **kwargs: Any) -> asyncio.Handle:
+        handle = super().call_soon(*args, **kwargs)
+        self._ready.rotate(1)  # type: ignore[attr-defined]
+        return handle
+
+
+def test_tasks_survive_a_collection_though_they_begin_before_earlier_ones() -> None:
+    # The loop holds a task that has not begun, and all later ones; but not on this loop.
+    def start(lonely: Callable[[], Any], collect: Any) -> None:
+        loop.create_task(asyncio.sleep(0))
+        loop.create_task(collect)
+        for _ in range(5):
+            loop.create_task(lonely())
+
+    loop = Backwards()
+    books = Tasks(loop, torn=lambda exc: None)
+    try:
+        assert collected_between(loop, start) == 5
+    finally:
+        books.close()
+        loop.close()
+
+
+@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="no eager tasks in this Python")
+def test_eager_tasks_after_one_that_has_not_begun_survive_a_collection(
+    loop: asyncio.AbstractEventLoop, books: Tasks
+) -> None:
+    def start(lonely: Callable[[], Any], collect: Any) -> None:
+        loop.create_task(asyncio.sleep(0))
+        loop.set_task_factory(asyncio.eager_task_factory)
+        for _ in range(5):
+            loop.create_task(lonely())
+        loop.create_task(collect)
+        loop.set_task_factory(None)
+
+    assert collected_between(loop, start) == 5
+
+
+@pytest.mark.parametrize("generation", [0, 1, 2])
+def test_what_the_loop_holds_is_not_held_again(loop: asyncio.AbstractEventLoop, books: Tasks, generation: int) -> None:
+    # To hold them takes longer than the collection itself.
+    held: list[int] = []
+
+    def spy(phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            held.append(len(books._young._spared))
+
+    async def main() -> None:
+        tasks = [loop.create_task(asyncio.sleep(0)) for _ in range(1000)]
+        gc.callbacks.append(spy)  # after ours
+        gc.collect(generation)
+        await asyncio.sleep(0)
+        gc.collect(2)  # they have begun, and wait
+        gc.callbacks.remove(spy)
+        await asyncio.wait(tasks)
+
+    gc.collect()
+    gc.disable()
+    try:
+        loop.run_until_complete(main())
+    finally:
+        gc.enable()
+    assert held == [1, 1001]  # one is main()
+
+
+@pytest.mark.parametrize("truth", ["raises", "is false"])
+def test_tasks_of_a_class_that_somebody_has_put_in_the_place_of_asyncios(
+    loop: asyncio.AbstractEventLoop, books: Tasks, monkeypatch: pytest.MonkeyPatch, truth: str
+) -> None:
+    class Theirs(asyncio.Task):  # type: ignore[type-arg]
+        def __bool__(self) -> bool:
+            if truth == "raises":
+                raise ValueError("no")
+            return False
+
+    async def main() -> None:
+        event = asyncio.Event()
+        tasks = [loop.create_task(event.wait()) for _ in range(3)]
+        books._take()
+        monkeypatch.setattr(asyncio.tasks, "Task", Theirs)
+        tasks += [loop.create_task(event.wait()) for _ in range(300)]
+        assert type(tasks[-1]) is Theirs
+        await asyncio.sleep(0)
+        for _ in range(2):
+            books._young.settle()
+        assert [each.task for each in books.started()][-303:] == tasks
+        event.set()
+        for task in tasks:
+            await task
 
     loop.run_until_complete(main())
