@@ -27,3 +27,13 @@ def test_each_part_measures_something(tmp_path: Path) -> None:
     assert {"machine", *parts} == set(measured)
     for part in parts:
         assert measured[part]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="it counts by sys.monitoring")
+def test_the_instructions_of_an_empty_cell_are_counted() -> None:
+    command = [sys.executable, str(BENCHMARKS / "bytecode.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "empty await cell: " in done.stdout
+    assert " guest_leads.py Hosting._lead\n" in done.stdout

@@ -6,7 +6,9 @@ What others have put there since stays. It may call our replacement, which then 
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 __all__ = ["ItemReplacement", "Override", "Replacement", "Replacements", "Subclassing"]
@@ -60,6 +62,10 @@ class Replacement(Override):
             @functools.wraps(original)
             def method(*args: Any, **kwargs: Any) -> Any:
                 return called(*args, **kwargs)
+
+            with suppress(Exception):  # the original may be anything
+                # Asked for in each cell: to find it out again each time takes longer than all that we do there.
+                method.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]
 
             def switch_off() -> None:
                 nonlocal called
