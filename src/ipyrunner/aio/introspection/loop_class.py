@@ -18,7 +18,7 @@ from typing import Any
 
 from ..replacements import Replacements
 
-__all__ = ["begins_in_order", "new_loop", "takes_other_options", "when_changed"]
+__all__ = ["new_loop", "takes_other_options", "when_changed"]
 
 _Changed = Callable[[], None]
 _told: weakref.WeakKeyDictionary[Any, _Changed] = weakref.WeakKeyDictionary()
@@ -74,18 +74,6 @@ def takes_other_options(create_task: Any) -> bool | None:
     if _is_uvloops(getattr(create_task, "__self__", None)) and not inspect.isfunction(function):
         return True
     return None
-
-
-def begins_in_order(loop: asyncio.AbstractEventLoop) -> bool:
-    """Return whether tasks are known to begin in the order in which they are started, and the loop holds them before.
-
-    So it is by asyncio's own methods and on uvloop; not where nest-asyncio has replaced what runs the loop.
-    """
-    cls: Any = type(loop)
-    own = asyncio.BaseEventLoop
-    return _is_uvloops(loop) or (
-        getattr(cls, "call_soon", None) is own.call_soon and getattr(cls, "run_forever", None) is own.run_forever
-    )
 
 
 def _is_uvloops(loop: object) -> bool:

@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 
 from ..introspection.frames import uninterruptible
 from ..introspection.loop_class import takes_other_options, when_changed
-from ..introspection.private_api import exception_of, has_begun, is_task, tasks_of, waits_for
+from ..introspection.private_api import exception_of, is_task, tasks_of, waits_for
 from ..introspection.task_state import is_done
 from ..replacements import Override
 from ..sigint.defer_sigint import Held
@@ -45,16 +45,8 @@ _WAITS = 8
 
 _T = TypeVar("_T")
 
-# asyncio's classes of tasks: in C, and in Python, which nest-asyncio puts in the place of that.
-_OWN = (asyncio.tasks.Task, getattr(asyncio.tasks, "_PyTask", asyncio.tasks.Task))
-
 # Called with a new task, and the Context that was given for it, if one was; in the Context that starts it.
 Watcher = Callable[["asyncio.Task[Any]", "contextvars.Context | None"], None]
-
-
-def _is_own(cls: object) -> bool:
-    """Return whether it is a class of tasks of asyncio's own: young tasks are of these."""
-    return cls is _OWN[0] or cls is _OWN[1]
 
 
 class _Entry:
@@ -240,7 +232,7 @@ class Tasks:
                 if name is not None:
                     options["name"] = name
                 task = make(coro, **options)
-            if _is_own(type(task)) and not is_done(task) and not has_begun(task):
+            if type(task) is module.Task and not is_done(task):
                 append(ref(task))
             else:
                 self._take_in(task)
@@ -266,8 +258,10 @@ class Tasks:
 
             def create_task(coro: Any, *, name: Any = None, context: Any = None) -> asyncio.Task[Any]:
                 nonlocal room
-                if not room and not make_room():
-                    return make_task(coro, name=name, context=context)
+                if not room:
+                    if not is_plain:
+                        return make_task(coro, name=name, context=context)
+                    make_room()
                 room -= 1
                 if name is None and context is None:  # parsing arguments that are None takes longer
                     task = module.Task(coro, loop=loop)
@@ -281,8 +275,10 @@ class Tasks:
                 coro: Any, *, name: Any = None, context: Any = None, **options: Any
             ) -> asyncio.Task[Any]:
                 nonlocal room
-                if options or (not room and not make_room()):
-                    return make_task(coro, name=name, context=context, **options)
+                if options or not room:
+                    if options or not is_plain:
+                        return make_task(coro, name=name, context=context, **options)
+                    make_room()
                 room -= 1
                 if name is None and context is None:  # to parse what is not given takes longer
                     task = module.Task(coro, loop=loop)
@@ -291,12 +287,10 @@ class Tasks:
                 append(ref(task))
                 return task  # type: ignore[no-any-return]
 
-        def make_room() -> bool:
+        def make_room() -> None:
             nonlocal room
-            if is_plain and _is_own(module.Task):
-                begin()
-                room = FEW
-            return room > 0
+            begin()
+            room = FEW
 
         def emptied() -> None:
             nonlocal room

@@ -31,7 +31,6 @@ from operator import call, is_not
 from typing import Any
 
 from ..introspection.frames import uninterruptible
-from ..introspection.loop_class import begins_in_order
 from ..introspection.private_api import has_begun, unseen_of
 from ..introspection.task_state import is_done
 from ..sigint.watchdog_thread import watchdog
@@ -193,12 +192,9 @@ class YoungTasks:
 
     def _check(self, batch: _Batch) -> None:
         refs = batch.refs
-        # Without a step of Python code for each: most batches are gone. asyncio's tasks have no truth of their own.
-        try:
-            is_gone = not any(map(call, refs))
-        except Exception:  # somebody has put another class there a moment ago
-            is_gone = False
-        if not is_gone:
+        # Without a step of Python code for each: most batches are gone. And not by the truth of a task, which may be of
+        # a class of the user's.
+        if any(map(is_not, map(call, refs), repeat(None))):
             tasks = list(map(call, refs))
             self._failures += unseen_of(refs, tasks)
             # Each reference that is kept is one more object for the garbage collector to go through.
@@ -345,18 +341,11 @@ class YoungTasks:
         if generation == 1 and _IS_INCREMENTAL:
             generation = 2
         since = (self._once, self._twice, 0)[generation]
-        parts = [(self.new, max(0, since - self._count))]
-        for batch in reversed(self._batches):
+        spared = list(map(call, self.new[:] if since <= self._count else self.new[since - self._count :]))
+        for batch in reversed(tuple(self._batches)):
             if batch.number + len(batch.refs) <= since:
                 break
-            parts.append((batch.refs, max(batch.begin, since - batch.number)))
-        spared: list[asyncio.Task[Any] | None] = []
-        while parts:
-            refs, begin = parts.pop()
-            if begin < len(refs):
-                if (task := refs[begin]()) is not None and not has_begun(task) and begins_in_order(self._loop):
-                    break  # the loop holds it, and all later ones
-                spared += map(call, refs[begin:])
+            spared += map(call, batch.refs[max(batch.begin, since - batch.number) :])
         self._spared = spared
         self._once = self._count + len(self.new)
         if generation:
