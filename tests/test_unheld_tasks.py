@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import gc
 import signal
 import threading
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from ipyrunner import NotebookRunner
+from ipyrunner.aio.introspection.ready_queue import ReadyQueue
 from ipyrunner.aio.tasks import young_tasks
 from ipyrunner.aio.tasks.registry import Tasks
 from ipyrunner.aio.tasks.young_tasks import YoungTasks
@@ -261,7 +263,7 @@ def test_tasks_that_nobody_holds_survive_collections_of_each_generation(
 
     gc.collect()
     gc.disable()
-    books._young._hand_some_on = lambda *args, **options: None  # type: ignore[method-assign]
+    books._young._hand_some_on = lambda number: None  # type: ignore[method-assign]
     try:
         loop.run_until_complete(main())
     finally:
@@ -441,6 +443,106 @@ def test_eager_tasks_after_one_that_has_not_begun_survive_a_collection(
     assert collected_between(loop, start) == 5
 
 
+@pytest.mark.parametrize("lost", ["its Context is entered", "another task is current", "it is in another loop"])
+def test_tasks_after_one_that_never_begins_survive_a_collection(
+    loop: asyncio.AbstractEventLoop, books: Tasks, lost: str
+) -> None:
+    # It has not begun, and is not in the loop's queue either: what is started later may have begun.
+    kept: list[asyncio.Task[None]] = []
+    entered, other = contextvars.copy_context(), asyncio.new_event_loop()
+
+    def in_other(_: object, coro: Any, **options: Any) -> asyncio.Task[None]:
+        return asyncio.Task(coro, loop=other, **options)
+
+    def start(lonely: Callable[[], Any], collect: Any) -> None:
+        loop.set_task_factory(in_other if lost == "it is in another loop" else None)
+        context = entered if lost == "its Context is entered" else None
+        kept.append(loop.create_task(asyncio.sleep(0), context=context))
+        loop.set_task_factory(None)
+        if lost == "another task is current":
+            loop._run_once()  # type: ignore[attr-defined]  # as code does that polls the loop by hand
+        for _ in range(5):
+            loop.create_task(lonely())
+        loop.create_task(collect)
+
+    loop.set_exception_handler(lambda loop, context: None)
+    assert entered.run(collected_between, loop, start) == 5
+    assert not kept[0].done()
+    kept[0].get_coro().close()  # type: ignore[union-attr]
+    other.set_exception_handler(lambda loop, context: None)
+    kept.clear()
+    other.close()
+
+
+@pytest.mark.parametrize("by", ["an interrupt", "another call_soon", "hand"])
+def test_tasks_survive_a_collection_though_they_went_before_one_that_waits_in_the_queue(
+    loop: asyncio.AbstractEventLoop, books: Tasks, by: str
+) -> None:
+    # The queue is as long as if none of them had begun, since other callbacks were scheduled.
+    own, ready = loop.call_soon, loop._ready  # type: ignore[attr-defined]
+    is_urgent = False
+    queue = ReadyQueue(loop)
+
+    def call_soon(callback: Any, *args: Any, **options: Any) -> asyncio.Handle:
+        handle = own(callback, *args, **options)
+        ready.rotate(is_urgent)
+        return handle
+
+    def start(lonely: Callable[[], Any], collect: Any) -> None:
+        nonlocal is_urgent
+        collect.close()
+        loop.create_task(asyncio.sleep(0))
+        own(gc.collect)
+        ready.rotate(1)
+        if by == "another call_soon":
+            loop.call_soon = call_soon  # type: ignore[method-assign]
+            is_urgent = True
+        tasks = [loop.create_task(lonely()) for _ in range(5)]
+        is_urgent = False
+        if by == "an interrupt":
+            queue.promote(tasks)
+        elif by == "hand":
+            ready.rotate(5)
+        if by != "hand":
+            loop.create_task(asyncio.sleep(0))
+        for _ in range(5):
+            own(lambda: None)
+
+    assert collected_between(loop, start) == 5
+
+
+def test_a_task_that_an_interrupt_has_put_first_survives_a_collection() -> None:
+    kept: list[asyncio.Task[None]] = []
+    waiting: weakref.WeakSet[asyncio.Future[None]] = weakref.WeakSet()
+    runner = NotebookRunner()
+    loop = runner.get_loop()
+    went_on = asyncio.Event()
+
+    async def lonely() -> None:
+        await put_off(loop, waiting)
+        went_on.set()
+
+    async def interrupted() -> None:
+        loop.call_soon(signal.raise_signal, signal.SIGINT)
+        loop.call_soon(gc.collect)
+        kept.append(loop.create_task(asyncio.sleep(0)))
+        await asyncio.wait([loop.create_task(lonely())])
+
+    async def after() -> None:
+        await kept[0]
+        waiting.pop().set_result(None)
+        await went_on.wait()
+
+    gc.disable()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            runner.run(interrupted())
+        runner.run(after())
+    finally:
+        gc.enable()
+        runner.close()
+
+
 @pytest.mark.parametrize("truth", ["raises", "is false"])
 def test_tasks_of_a_class_that_somebody_has_put_in_the_place_of_asyncios(
     loop: asyncio.AbstractEventLoop, books: Tasks, monkeypatch: pytest.MonkeyPatch, truth: str
@@ -462,6 +564,31 @@ def test_tasks_of_a_class_that_somebody_has_put_in_the_place_of_asyncios(
         for _ in range(2):
             books._young.settle()
         assert [each.task for each in books.started()][-303:] == tasks
+        event.set()
+        for task in tasks:
+            await task
+
+    loop.run_until_complete(main())
+
+
+def test_tasks_that_are_false_are_not_taken_for_gone(
+    loop: asyncio.AbstractEventLoop, books: Tasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # They are young tasks: there is still room when somebody puts their class in the place of asyncio's.
+    class Theirs(asyncio.Task):  # type: ignore[type-arg]
+        def __len__(self) -> int:
+            return 0
+
+    async def main() -> None:
+        event = asyncio.Event()
+        books._take()  # main() itself
+        await loop.create_task(asyncio.sleep(0))
+        await asyncio.sleep(0)  # nothing holds that task any more
+        monkeypatch.setattr(asyncio.tasks, "Task", Theirs)
+        tasks = [loop.create_task(event.wait()) for _ in range(3)]
+        for _ in range(2):
+            books._young.settle()
+        assert [each.task for each in books._young.alive()][-3:] == tasks
         event.set()
         for task in tasks:
             await task

@@ -194,8 +194,8 @@ class YoungTasks:
         refs = batch.refs
         # Without a step of Python code for each: most batches are gone. And not by the truth of a task, which may be of
         # a class of the user's.
-        if any(map(is_not, map(call, refs), repeat(None))):
-            tasks = list(map(call, refs))
+        tasks = list(map(call, refs))
+        if any(map(is_not, tasks, repeat(None))):
             self._failures += unseen_of(refs, tasks)
             # Each reference that is kept is one more object for the garbage collector to go through.
             if not all(map(is_not, tasks, repeat(None))):
