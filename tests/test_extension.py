@@ -88,8 +88,13 @@ def test_loading_on_another_thread_says_where_to_load(stock: Kernel) -> None:
 
 
 def test_reload_renews(fresh: Kernel) -> None:
-    fresh.ok("import ipyrunner; first = ipyrunner.get_runner(); t = asyncio.create_task(asyncio.sleep(60))")
-    fresh.ok("%reload_ext ipyrunner")
+    fresh.ok(
+        "import ipyrunner; first = ipyrunner.get_runner(); t = asyncio.create_task(asyncio.sleep(60), name='mine')"
+    )
+    names = fresh.ok("', '.join(sorted(each.name for each in ipyrunner.tasks()))").value or ""
+    said = f"cancelled {names.count(',') + 1} task{'s' * (',' in names)} ({names[1:-1]}); closed the event loop\n"
+    assert fresh.ok("%reload_ext ipyrunner").stdout == said
+    assert fresh.ok("%reload_ext ipyrunner").stdout == ""
     assert fresh.ok("t.cancelled(), ipyrunner.get_runner() is first").value == "(True, False)"
     assert (
         fresh.ok("await asyncio.sleep(0); id(asyncio.get_running_loop()) == loop_id, kept").value == "(False, 'kept')"

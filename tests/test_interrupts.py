@@ -105,6 +105,21 @@ def test_a_plain_cell_that_runs_the_loop_itself(k: Kernel) -> None:
     k.ok("task.cancel(); task = asyncio.create_task(background())")
 
 
+def test_an_interrupt_that_has_ended_a_background_task_names_it(k: Kernel) -> None:
+    hit = "import signal\nasync def hit():\n    await ran.wait()\n    signal.raise_signal(signal.SIGINT)\nran = asyncio.Event()\n"
+    started = k.ok(hit + "hit_task = asyncio.create_task(hit(), name='hit'); await asyncio.sleep(0)")
+    assert started.reply is not None
+    cell = k.run("ran.set(); asyncio.get_event_loop().run_until_complete(asyncio.sleep(60))")
+    assert cell.ename == "KeyboardInterrupt"
+    note = f"ipyrunner: the interrupt has ended the task hit of In[{started.reply['execution_count']}], which the loop"
+    assert note in cell.traceback + cell.stderr
+    # Not of the task that the cell itself runs.
+    cell = k.run("asyncio.get_event_loop().run_until_complete(hit())")
+    assert cell.ename == "KeyboardInterrupt"
+    assert "ipyrunner:" not in cell.traceback + cell.stderr
+    k.expect_alive()
+
+
 def test_children_are_cancelled(k: Kernel) -> None:
     # The last one to begin says so: a task that is cancelled before it has begun runs no finally.
     child = "async def child(n):\n    try:\n        if n == 999: print('go')\n        await asyncio.sleep(60)\n"

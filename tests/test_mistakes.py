@@ -43,6 +43,10 @@ def test_closing_the_loop(k: Kernel) -> None:
         cell = k.ok(code)
         assert cell.value == "False"
         assert ("the notebook's event loop was closed, so a new one is used" in cell.stdout) is ("await" not in code)
+        assert ("The tasks of the old loop have stopped" in cell.stdout) is ("await" not in code)
+    k.ok("asyncio.get_event_loop().close()")
+    said = "ipyrunner: the notebook's event loop was closed, so a new one is used from now on.\n"
+    assert k.ok("await asyncio.sleep(0)").stdout == said  # there were no tasks
     assert k.ok("kept").value == "'kept'"
 
 

@@ -81,7 +81,7 @@ def test_a_child_that_fails_while_no_cell_runs(k: Kernel, group: str) -> None:
     assert entered.reply is not None
     assert (
         f"ipyrunner: this cell was cancelled because a task, started by In[{entered.reply['execution_count']}], has failed "
-        f"(ValueError: of a child) in a {KINDS[group]} that an earlier cell has entered and not left. Leave it"
+        f"(ValueError: of a child) in a {KINDS[group]} that this or an earlier cell has entered and not left. Leave it"
     ) in note
     assert "%arunner leave" in note
     left = k.run("await stack.aclose()")
@@ -122,13 +122,13 @@ def test_timeouts_tokens_and_generators(k: Kernel) -> None:
 SCOPES = {
     "timeout": (
         "limit = asyncio.timeout(0.01); await limit.__aenter__();",
-        "by a Timeout that an earlier cell has entered and not left: its time is over. Leave it",
+        "by a Timeout that this or an earlier cell has entered and not left: its time is over. Leave it",
         "await limit.__aexit__(None, None, None)",
     ),
     "scope": (
         "scope = anyio.CancelScope(); scope.__enter__()\nasync def stop(): await event.wait(); scope.cancel()\n"
         "t = asyncio.create_task(stop()); await asyncio.sleep(0)",
-        "by a CancelScope that an earlier cell has entered and not left: code of In[N] has cancelled it. Leave it",
+        "by a CancelScope that this or an earlier cell has entered and not left: code of In[N] has cancelled it. Leave it",
         "try: await anyio.sleep(60)\nexcept BaseException as exc: scope.__exit__(type(exc), exc, None);",
     ),
 }
@@ -150,7 +150,7 @@ def test_the_note_names_no_failure_in_another_scope() -> None:
     timeout = asyncio.Timeout(None)
     failed = Request(object(), "TaskGroup", None, ValueError("of a child"), None)
     note = cancelled_note([failed, Request(timeout, "Timeout", None, None, None)])
-    assert "by a Timeout that an earlier cell has entered and not left: its time is over" in note
+    assert "by a Timeout that this or an earlier cell has entered and not left: its time is over" in note
 
 
 CANCELS = {

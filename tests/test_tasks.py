@@ -304,6 +304,18 @@ def test_attributes_of_a_task_that_raise_are_not_asked(shared: Kernel, name: str
     shared.ok("%reset -f")
 
 
+def test_a_restart_says_nothing_of_a_cancellation_that_was_refused(fresh: Kernel) -> None:
+    fresh.ok(
+        "class Theirs(asyncio.Task):\n    def cancel(self, msg=None): raise ValueError('no')\n"
+        "loop = asyncio.get_event_loop(); t = Theirs(asyncio.sleep(60), loop=loop, name='refuses')\n"
+        "%config NotebookRunner.shutdown_timeout = 0.5"
+    )
+    assert fresh.ok("%arunner restart").stdout == (
+        "ipyrunner: the task refuses did not end before its loop was closed (sleep)\nno task has ended; made a new event loop\n"
+    )
+    assert fresh.ok("await asyncio.sleep(0, 'next')").value == "'next'"
+
+
 def test_a_cancel_that_raises_is_not_called_twice(shared: Kernel) -> None:
     shared.ok(
         "class Odd(asyncio.Task):\n"

@@ -33,7 +33,7 @@ from .ipython.input import Asking
 from .ipython.loop_reports import Reports
 from .ipython.magics.arun import RunnerMagics
 from .ipython.magics.atasks import TaskMagics, table
-from .ipython.magics.tasks_table import TaskTable
+from .ipython.magics.tasks_table import TaskTable, cancelled
 from .ipython.run_cell import Cells
 from .ipython.tracebacks import Tracebacks, name_file, pointing_records
 from .notebook import NotebookRunner
@@ -155,11 +155,15 @@ class Extension(Installation):
             raise
 
     def unload(self) -> None:
-        """Close the runner; restore what was there before, even if closing fails."""
+        """Close the runner, and say which tasks that has cancelled; restore what was there, even if closing fails."""
+        present = self.runner.present
+        started = [] if present is None or present.loop.is_closed() else present.tasks.started()
         try:
             self.runner.close()
         finally:
             self.restore()
+        if started:
+            print(f"{cancelled(started)}; closed the event loop")
 
     def append(self, name: str, item: object) -> None:
         """Append *item* to the shell's list *name*, until :meth:`restore`."""

@@ -76,9 +76,10 @@ class NotebookRunner(Settings):
         self._check_owner()
         if self._current is not None and self._current.is_broken:
             state = "was closed" if self._current.loop.is_closed() else "cannot run any more"
+            stopped = " The tasks of the old loop have stopped, without clean-up: start them again."
             print(
-                f"ipyrunner: the notebook's event loop {state}, so a new one is used from now on. The tasks of the old "
-                "loop have stopped, without clean-up: start them again."
+                f"ipyrunner: the notebook's event loop {state}, so a new one is used from now on."
+                + stopped * any(not is_done(task) for task in tasks_of(self._current.loop))
             )
             try:
                 self.close()

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
+from .introspection.task_state import cancelling
 from .main import Request
 from .sigint.forced_interrupt import Forced
 from .tasks.exception_handler import Failure
@@ -37,11 +38,12 @@ Notice = Failure | Forced | Slow | GivenUp | ChildEnds | Cancelled
 def left_behind(late: Collection[asyncio.Task[Any]], timeout: float) -> Iterator[str]:
     """Say which tasks did not end in *timeout* seconds, before their loop was closed, and what to do next time."""
     for task in late:
+        asked = "was cancelled, but " if cancelling(task) else ""
         yield (
-            f"ipyrunner: the task {label_of(task)} was cancelled, but did not end before its loop was closed "
+            f"ipyrunner: the task {label_of(task)} {asked}did not end before its loop was closed "
             f"({short(function_of(task))})"
         )
-    if late:
+    if any(map(cancelling, late)):
         yield (
             "ipyrunner: a client, task group or timeout that a cell has entered has to be left before this, e.g. by "
             f"`await stack.aclose()`. A clean-up that needs longer than {in_seconds(round(timeout, 3))} gets more by "

@@ -29,7 +29,7 @@ def cancelled_note(requests: Sequence[Request]) -> str:
     # anyio asks again and again: what failed is known of the first time.
     same = [request for request in requests if request.scope is requests[-1].scope]
     request = next((request for request in same if request.cause is not None), same[-1])
-    scope = f"a {_kind(request)} that an earlier cell has entered and not left"
+    scope = f"a {_kind(request)} that this or an earlier cell has entered and not left"
     label = None if request.origin is None else request.origin.label
     if request.cause is not None:
         started = "" if label is None else f", started by {label},"

@@ -35,6 +35,7 @@ from ..aio.tasks.safe_names import short
 from ..cells.cancelled_scopes import cancelled_note
 from ..cells.deadlock_notes import deadlock_note
 from ..cells.inner_cells import InnerCells
+from ..cells.interrupted_tasks import interrupted_note
 from ..cells.mistake_notes import hint
 from ..ipykernel.kernel_loop import kernel_loop
 from ..ipykernel.requests.cell_record import present_record
@@ -209,6 +210,10 @@ class Tracebacks:
             if (record := present_record()) is not None:
                 record.shown = exc, interrupt
             exc = interrupt
+        if present is not None and is_a(exc, KeyboardInterrupt) and running_loop() is None:
+            note = interrupted_note(present.tasks.holder_of(exc))
+            if note is not None:
+                add_note(exc, note)
         if (deadlock := take_seen(exc)) is not None:
             add_note(exc, deadlock_note(deadlock, partial(name_file, self._shell)))
         _clean(exc)

@@ -17,7 +17,8 @@ from IPython.display import display
 from ...aio.introspection.exceptions import add_note, notes_of
 from ...aio.introspection.task_origin import origin_of
 from ...aio.runner import run
-from ...aio.tasks.safe_names import in_seconds, label_of
+from ...aio.tasks.safe_names import in_seconds
+from ...aio.tasks.task_records import Started
 from ...aio.tasks.task_scope import Scope
 from ...audience import has_audience
 from ...cells.portals import wait_for
@@ -28,7 +29,7 @@ from ..top_level_await import Body, compile_body, compile_expression, evaluate, 
 from .arunner_status import Status
 from .background_cell import BackgroundCell, show_figures
 from .progress_bar import Progress, require_tqdm
-from .tasks_table import few
+from .tasks_table import cancelled
 
 __all__ = ["ACTIONS", "ARUNNER", "RunnerMagics"]
 
@@ -48,9 +49,6 @@ ARUNNER = MagicOptions(
         "to it any more",
     ),
 )
-
-
-_NO_TASKS = "no tasks to cancel"
 
 
 @magics_class
@@ -126,9 +124,9 @@ class RunnerMagics(Magics):
         if action == "status":
             return Status.of(self._runner)
         if action == "restart":
-            cancelled = self._cancelled()
+            started = self._started()
             self._runner.restart()
-            print(f"{cancelled}; made a new event loop")
+            print(f"{cancelled(started)}; made a new event loop")
         elif action == "leave":
             self._runner.leave()
             print(
@@ -138,17 +136,15 @@ class RunnerMagics(Magics):
         elif self._runner.present is None:
             print("no event loop to close: the next cell gets a new one")
         else:
-            cancelled = self._cancelled()
+            started = self._started()
             self._runner.close()
-            print(f"{cancelled}; closed the event loop. The next cell gets a new one")
+            print(f"{cancelled(started)}; closed the event loop. The next cell gets a new one")
         return None
 
-    def _cancelled(self) -> str:
-        """Return in words which tasks closing the loop will cancel."""
+    def _started(self) -> list[Started]:
+        """Return the tasks that closing the loop will cancel."""
         present = self._runner.present
-        started = [] if present is None or present.loop.is_closed() else present.tasks.started()
-        names = [label_of(entry.task) for entry in started]
-        return f"cancelled {len(names):,} task{'' if len(names) == 1 else 's'}{few(names)}" if names else _NO_TASKS
+        return [] if present is None or present.loop.is_closed() else present.tasks.started()
 
     def _run_expression(self, line: str, local_ns: dict[str, Any] | None) -> Any:
         if line.strip() in ("-h", "--help"):

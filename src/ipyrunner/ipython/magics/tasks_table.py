@@ -16,10 +16,22 @@ from ...aio.introspection.private_api import exception_of, task_context, waits_f
 from ...aio.introspection.task_origin import origin_of
 from ...aio.introspection.task_state import cancelling, is_done
 from ...aio.introspection.wait_graph import Step, awaits, calls_asyncio, innermost
-from ...aio.tasks.safe_names import describe, function_of, label, name_of, short
+from ...aio.tasks.safe_names import describe, function_of, label, label_of, name_of, short
 from ...aio.tasks.task_records import Ended, Started, state_of
 
-__all__ = ["TaskInfo", "TaskTable", "age", "asyncios", "ending", "few", "place", "quick_state", "state_now", "states"]
+__all__ = [
+    "TaskInfo",
+    "TaskTable",
+    "age",
+    "asyncios",
+    "cancelled",
+    "ending",
+    "few",
+    "place",
+    "quick_state",
+    "state_now",
+    "states",
+]
 
 # How many rows are shown, and how many of one kind: further tasks are only counted.
 _ROWS = 20
@@ -206,6 +218,14 @@ def _cells_error(task: asyncio.Task[Any]) -> BaseException | None:
 def few(names: Sequence[str]) -> str:
     """Return the first of *names* in brackets, to be put after their number."""
     return f" ({', '.join(sorted(names)[:5])}{', ...' if len(names) > 5 else ''})" if names else ""
+
+
+def cancelled(started: Sequence[Started]) -> str:
+    """Return in words which of *started*, all of which were to be cancelled, have ended."""
+    names = [label_of(entry.task) for entry in started if is_done(entry.task)]
+    if not names:
+        return "no task has ended" if started else "no tasks to cancel"
+    return f"cancelled {len(names):,} task{'' if len(names) == 1 else 's'}{few(names)}"
 
 
 def place(step: Step, name_file: Callable[[str], str], *, width: int = _LINE) -> str:
