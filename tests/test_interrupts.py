@@ -96,25 +96,123 @@ def test_one_press_ends_what_never_yields(k: Kernel, code: str) -> None:
     assert cell.ename == "KeyboardInterrupt"
 
 
-def test_a_plain_cell_that_runs_the_loop_itself(k: Kernel) -> None:
-    # As without the extension, KeyboardInterrupt is raised wherever it lands, which may be a background task.
-    cell = k.begin("print('go')\nasyncio.get_event_loop().run_until_complete(asyncio.sleep(60))")
+PLAIN = """
+async def busy():
+    while True:
+        for _ in range(2000): pass
+        await asyncio.sleep(0)
+others = [asyncio.create_task(busy(), name=f"busy{n}") for n in range(20)]
+cleaned = []
+async def main(seconds=60, result='value'):
+    try:
+        print('go')
+        await asyncio.sleep(seconds)
+        return result
+    finally:
+        await asyncio.sleep(0.01)
+        cleaned.append(1)
+def never_yields():
+    print('go')
+    while True: pass
+async def stuck(seconds=0):
+    await asyncio.sleep(seconds)
+    never_yields()
+async def swallows():
+    print('go')
+    while True:
+        try: await asyncio.sleep(60)
+        except asyncio.CancelledError: print('swallowed')
+loop = asyncio.get_event_loop()
+def caught(future):
+    try: loop.run_until_complete(future)
+    except KeyboardInterrupt: print('caught')
+"""
+RUNS = {
+    "coroutine": "loop.run_until_complete(main())",
+    "task": "t = loop.create_task(main()); loop.run_until_complete(t)",
+    "gather": "loop.run_until_complete(asyncio.gather(main(), main()))",
+}
+
+
+@pytest.fixture
+def beside_busy_tasks(k: Kernel) -> Iterator[None]:
+    k.ok(PLAIN)
+    yield
+    assert k.ok("[each for each in others if each.done()]").value == "[]"
+    k.ok("for each in others: each.cancel()")
+    k.expect_alive()
+
+
+@pytest.mark.usefixtures("beside_busy_tasks")
+@pytest.mark.parametrize("code", RUNS.values(), ids=RUNS)
+def test_an_interrupt_of_run_until_complete_cancels_what_it_waits_for(k: Kernel, code: str) -> None:
+    for number in range(3):
+        cell = k.begin(code)
+        k.interrupted(cell, "go")
+        assert cell.ename == "KeyboardInterrupt"
+        assert "ipyrunner:" not in cell.traceback + cell.stderr
+        assert "gather" in code or "await asyncio.sleep(seconds)" in cell.traceback
+        assert k.ok("len(cleaned)").value == str((number + 1) * (1 + ("gather" in code)))
+
+
+@pytest.mark.usefixtures("beside_busy_tasks")
+def test_the_cell_goes_on_after_an_interrupted_run_until_complete(k: Kernel) -> None:
+    cell = k.begin("caught(main()); print(loop.run_until_complete(main(0.01)), cleaned)")
+    k.interrupted(cell, "go")
+    assert cell.stdout == "go\ncaught\ngo\nvalue [1, 1]\n"
+
+
+@pytest.mark.usefixtures("beside_busy_tasks")
+def test_a_run_until_complete_that_never_yields_or_swallows(k: Kernel) -> None:
+    cell = k.begin("loop.run_until_complete(stuck())")
     k.interrupted(cell, "go")
     assert cell.ename == "KeyboardInterrupt"
-    k.expect_alive()
-    k.ok("task.cancel(); task = asyncio.create_task(background())")
+    # A background task.
+    cell = k.begin("t = loop.create_task(stuck(0.05), name='stuck'); loop.run_until_complete(main())")
+    k.wait_for(cell, "go\ngo")
+    k.interrupted(cell, "go")
+    assert cell.ename == "KeyboardInterrupt"
+    assert k.ok("cleaned, type(t.exception()).__name__").value == "([1], 'KeyboardInterrupt')"
+    cell = k.begin("loop.run_until_complete(swallows())")
+    k.wait_for(cell, "go")
+    k.interrupt()
+    k.interrupted(cell, "swallowed")
+    assert cell.ename == "KeyboardInterrupt"
+
+
+@pytest.mark.usefixtures("beside_busy_tasks")
+def test_run_until_complete_is_asyncios_where_nobody_interrupts(k: Kernel) -> None:
+    assert k.ok(
+        "loop.run_until_complete(main(0.01)), loop.run_until_complete(asyncio.gather(main(0, 1), main(0, 2)))"
+    ).value == ("('value', [1, 2])")
+    stopped = k.run("loop.call_later(0.01, loop.stop)\nloop.run_until_complete(asyncio.sleep(60))")
+    assert (stopped.ename, "Event loop stopped before Future completed" in stopped.traceback) == ("RuntimeError", True)
+    failed = k.run("async def fails(): raise ValueError('mine')\nloop.run_until_complete(fails())")
+    assert (failed.ename, failed.stderr) == ("ValueError", "")
+    assert k.run("async def ends(): raise SystemExit(3)\nloop.run_until_complete(ends())").ename == "SystemExit"
+    cancelled = "t = loop.create_task(asyncio.sleep(60)); loop.call_soon(t.cancel); loop.run_until_complete(t)"
+    assert k.run(cancelled).ename == "CancelledError"
+    assert k.run("loop.run_until_complete(3)").ename == "TypeError"
+    # A handler of the user's.
+    own = "import signal; before = signal.signal(signal.SIGINT, lambda *_: print('theirs'))\n"
+    own += "loop.call_later(0.01, signal.raise_signal, signal.SIGINT); print(loop.run_until_complete(main(0.1)))\n"
+    assert k.ok(own + "_ = signal.signal(signal.SIGINT, before)").stdout == "go\ntheirs\nvalue\n"
+    # What it returns is not kept.
+    kept = "class Result: pass\nimport gc, weakref\nresult = weakref.ref(loop.run_until_complete(main(0, Result())))\n"
+    assert k.ok(kept + "gc.collect(); result() is None").value == "True"
 
 
 def test_an_interrupt_that_has_ended_a_background_task_names_it(k: Kernel) -> None:
+    # While the loop runs for ever no coroutine can be cancelled: Python's own handler is in place, as in a script.
     hit = "import signal\nasync def hit():\n    await ran.wait()\n    signal.raise_signal(signal.SIGINT)\nran = asyncio.Event()\n"
     started = k.ok(hit + "hit_task = asyncio.create_task(hit(), name='hit'); await asyncio.sleep(0)")
     assert started.reply is not None
-    cell = k.run("ran.set(); asyncio.get_event_loop().run_until_complete(asyncio.sleep(60))")
+    cell = k.run("ran.set(); asyncio.get_event_loop().run_forever()")
     assert cell.ename == "KeyboardInterrupt"
     note = f"ipyrunner: the interrupt has ended the task hit of In[{started.reply['execution_count']}], which the loop"
     assert note in cell.traceback + cell.stderr
-    # Not of the task that the cell itself runs.
-    cell = k.run("asyncio.get_event_loop().run_until_complete(hit())")
+    # Not of a task that the cell itself has started.
+    cell = k.run("t = asyncio.create_task(hit()); asyncio.get_event_loop().run_forever()")
     assert cell.ename == "KeyboardInterrupt"
     assert "ipyrunner:" not in cell.traceback + cell.stderr
     k.expect_alive()

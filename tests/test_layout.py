@@ -35,6 +35,7 @@ LAYERS += [
         "persistent_runner",
         "notices",
         "main",
+        "plain_runs",
         "interrupts",
         "nested_runs",
         "runner",

@@ -6,6 +6,7 @@ Read in this order; each knows only what comes after it:
 * :mod:`interrupts`: SIGINT for the runs of one loop.
 * :mod:`main`: one task that awaits one coroutine after the other.
 * :mod:`notices`: what a runner reports, and other code shows.
+* :mod:`plain_runs`: what a cell without ``await`` runs by ``loop.run_until_complete``.
 * :mod:`nested_runs`: a loop that runs inside itself, opt-in; patches asyncio.
 * :mod:`runner`: ``Runner`` and ``run`` as in Python 3.14.
 * :mod:`loops`: one loop inside another, ``create_task`` while no loop runs, and the end of a loop.

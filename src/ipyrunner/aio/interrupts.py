@@ -73,6 +73,10 @@ class Interrupts:
         if (run := self.present) is not None and run.handles_signals and take_blocked():
             run.on_sigint(signal.SIGINT, None)
 
+    def takes_over(self, handler: object) -> bool:
+        """Return whether a run that begins takes SIGINT over from *handler*, the present one."""
+        return self._outside.replaces(handler)
+
     @contextmanager
     def of_run(self, context: contextvars.Context) -> Iterator[Interrupt]:
         """Handle SIGINT during the block, which is one run in *context*."""

@@ -99,9 +99,13 @@ class Alone(NamedTuple):
 
     task: asyncio.Task[Any]
     end: asyncio.Future[Any]
+    # What somebody has had from the task already: a cancellation has its traceback only the first time.
+    error: BaseException | None = None
 
     def outcome(self) -> Any:
         """Return the result of the task, or raise its exception."""
+        if self.error is not None:
+            raise self.error
         return self.task.result()
 
 

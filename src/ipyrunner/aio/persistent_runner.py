@@ -24,6 +24,7 @@ from .loops.shutdown import wind_up
 from .main import Alone, Detached, Main, Request, Step
 from .nested_runs import is_allowed
 from .notices import Cancelled, ChildEnds, GivenUp, Notice
+from .plain_runs import PlainRuns
 from .runner import as_coroutine
 from .sigint.escaped_exceptions import settle_escaped, settle_signal
 from .sigint.handlers import Outside
@@ -78,6 +79,13 @@ class PersistentRunner:
         self._main: Main | None = None
         self._queue = ReadyQueue(loop)
         self.interrupts = Interrupts(loop, self._queue, grace=grace, outside=outside or Outside(), show=self._show)
+        self._plain_runs = PlainRuns(
+            loop,
+            self.interrupts,
+            in_cell=lambda: self._in_context,
+            escaped=self._on_escaped,
+            outcome=lambda task, error, interrupt: self._outcome(Alone(task, task, error), interrupt),
+        )
         self._slowness: SlowCallbacks | None = None
         # Called when the tasks have ended, before the loop is closed.
         self.when_closed: list[Callable[[], None]] = []
@@ -289,6 +297,7 @@ class PersistentRunner:
             for end in tuple(self.when_closed):
                 end()
             self.tasks.close()
+            self._plain_runs.restore()
             if self._failures is not None:
                 self._failures.close()
             self.interrupts.close()

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..replacements import Replacements
 
-__all__ = ["new_loop", "takes_other_options", "when_changed"]
+__all__ = ["has_room", "new_loop", "takes_other_options", "when_changed"]
 
 _Changed = Callable[[], None]
 _told: weakref.WeakKeyDictionary[Any, _Changed] = weakref.WeakKeyDictionary()
@@ -61,6 +61,11 @@ def _telling(changed: _Changed, method: Callable[..., None]) -> Callable[..., No
         changed()
 
     return tell
+
+
+def has_room(loop: asyncio.AbstractEventLoop) -> bool:
+    """Return whether one more attribute does not slow the loop down: ours, or uvloop's."""
+    return hasattr(type(loop), "_tells_changes") or _is_uvloops(loop)
 
 
 def takes_other_options(create_task: Any) -> bool | None:
