@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ipyrunner.aio.nested_runs import library
+from ipyrunner.aio.user_runs.nested_runs import library
 from kernels import BEFORE, Kernel, kernel
 
 SETTING = "%config NotebookRunner.nested = True"

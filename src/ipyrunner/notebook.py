@@ -20,12 +20,12 @@ from .aio.introspection.running_loop import NOTHING, Running, RunningAs, exchang
 from .aio.introspection.task_origin import origin_of
 from .aio.introspection.task_state import is_done
 from .aio.loops.create_task import Lender
-from .aio.nested_runs import allow, is_applied
 from .aio.notices import Notice, left_behind
 from .aio.persistent_runner import PersistentRunner
 from .aio.sigint.defer_sigint import Held
 from .aio.sigint.handlers import Outside, on_main_thread, signal_main_thread
 from .aio.tasks.safe_names import describe, name_of, repr_of, short
+from .aio.user_runs.nested_runs import allow, is_applied
 from .settings import Settings, make_loop
 
 __all__ = ["NotebookRunner"]

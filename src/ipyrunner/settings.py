@@ -16,9 +16,9 @@ from traitlets.utils.importstring import import_item
 from .aio.introspection.loop_class import new_loop
 from .aio.introspection.private_api import tasks_of
 from .aio.introspection.task_state import is_done
-from .aio.nested_runs import allow, is_applied, library
 from .aio.persistent_runner import PersistentRunner
 from .aio.tasks.safe_names import repr_of, short
+from .aio.user_runs.nested_runs import allow, is_applied, library
 
 __all__ = ["Settings", "make_loop", "not_nested"]
 

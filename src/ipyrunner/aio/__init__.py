@@ -3,11 +3,10 @@
 Read in this order; each knows only what comes after it:
 
 * :mod:`persistent_runner`: a Runner that keeps one loop and one Context; its runs block or are awaited in a host loop.
+* :mod:`user_runs`: what the user's code runs by the loop's own methods, also nested.
 * :mod:`interrupts`: SIGINT for the runs of one loop.
 * :mod:`main`: one task that awaits one coroutine after the other.
 * :mod:`notices`: what a runner reports, and other code shows.
-* :mod:`plain_runs`: what a cell without ``await`` runs by ``loop.run_until_complete``.
-* :mod:`nested_runs`: a loop that runs inside itself, opt-in; patches asyncio.
 * :mod:`runner`: ``Runner`` and ``run`` as in Python 3.14.
 * :mod:`loops`: one loop inside another, ``create_task`` while no loop runs, and the end of a loop.
 * :mod:`tasks`: which tasks there are, how they have failed, and what blocks the loop.

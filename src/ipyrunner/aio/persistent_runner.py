@@ -22,9 +22,7 @@ from .loops.guest_leads import Hosting
 from .loops.host_leads import Visiting
 from .loops.shutdown import wind_up
 from .main import Alone, Detached, Main, Request, Step
-from .nested_runs import is_allowed
 from .notices import Cancelled, ChildEnds, GivenUp, Notice
-from .plain_runs import PlainRuns
 from .runner import as_coroutine
 from .sigint.escaped_exceptions import settle_escaped, settle_signal
 from .sigint.handlers import Outside
@@ -34,6 +32,8 @@ from .tasks.exception_handler import Failures
 from .tasks.registry import Tasks
 from .tasks.slow_callbacks import SlowCallbacks
 from .tasks.task_scope import leave
+from .user_runs.nested_runs import is_allowed
+from .user_runs.plain_runs import PlainRuns
 
 __all__ = ["PersistentRunner"]
 

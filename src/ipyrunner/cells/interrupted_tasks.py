@@ -25,6 +25,6 @@ def interrupted_note(task: asyncio.Task[object] | None) -> str | None:
         return None
     return (
         f"ipyrunner: the interrupt has ended the task {label_of(task)} of {origin.label}, which the loop was running, "
-        "and not what this cell waits for. In a cell with `await`, or by `%arun` in the place of "
-        "`loop.run_until_complete()`, an interrupt leaves other tasks alone."
+        "and not what this cell waits for. In a cell with `await`, or with `%arun`, an "
+        "interrupt leaves other tasks alone."
     )

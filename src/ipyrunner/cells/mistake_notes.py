@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..aio.introspection.exceptions import is_a, message_of, traceback_of
 from ..aio.introspection.running_loop import running_loop
-from ..aio.nested_runs import is_allowed
 from ..aio.persistent_runner import PersistentRunner
+from ..aio.user_runs.nested_runs import is_allowed
 
 if TYPE_CHECKING:
     from ..notebook import NotebookRunner

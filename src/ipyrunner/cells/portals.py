@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..aio.introspection.running_callback import is_left_running
 from ..aio.introspection.running_loop import running_loop
-from ..aio.nested_runs import is_allowed, run_inside
 from ..aio.runner import as_coroutine
+from ..aio.user_runs.nested_runs import is_allowed, run_inside
 
 if TYPE_CHECKING:
     from ..notebook import NotebookRunner

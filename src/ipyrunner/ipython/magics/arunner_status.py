@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ...aio.nested_runs import is_allowed
 from ...aio.tasks.safe_names import label_of, short
+from ...aio.user_runs.nested_runs import is_allowed
 from ...notebook import NotebookRunner
 from .tasks_table import few
 

@@ -19,11 +19,11 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, TypeVar
 
-from .introspection.frames import uninterruptible
-from .introspection.running_callback import is_left_running, is_lent
-from .introspection.running_loop import running_loop
-from .runner import as_coroutine
-from .sigint.handlers import handler_of, on_main_thread
+from ..introspection.frames import uninterruptible
+from ..introspection.running_callback import is_left_running, is_lent
+from ..introspection.running_loop import running_loop
+from ..runner import as_coroutine
+from ..sigint.handlers import handler_of, on_main_thread
 
 __all__ = ["allow", "is_allowed", "is_applied", "library", "run_inside"]
 

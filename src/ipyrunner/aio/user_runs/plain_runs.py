@@ -13,18 +13,18 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from .interrupts import Interrupts
-from .introspection.exceptions import is_a
-from .introspection.loop_class import has_room
-from .introspection.private_api import is_task
-from .introspection.running_callback import drives_loop
-from .introspection.running_loop import running_loop
-from .introspection.task_state import is_done, retrieve
+from ..interrupts import Interrupts
+from ..introspection.exceptions import is_a
+from ..introspection.loop_class import has_room
+from ..introspection.private_api import is_task
+from ..introspection.running_callback import drives_loop
+from ..introspection.running_loop import running_loop
+from ..introspection.task_state import is_done, retrieve
+from ..replacements import Override
+from ..runner import as_coroutine
+from ..sigint.handlers import handler_of, on_main_thread
+from ..sigint.main_task import MainTask
 from .nested_runs import is_allowed
-from .replacements import Override
-from .runner import as_coroutine
-from .sigint.handlers import handler_of, on_main_thread
-from .sigint.main_task import MainTask
 
 __all__ = ["PlainRuns"]
 
@@ -61,7 +61,7 @@ class PlainRuns:
         def run_until_complete(future: Any) -> Any:
             if is_allowed(self._loop):  # nest-asyncio has replaced the method of the class since
                 return type(self._loop).run_until_complete(self._loop, future)
-            return self._run(original, future) if self._is_to_handle() else original(future)
+            return self._run_in_cell(original, future) if self._is_to_handle() else original(future)
 
         return run_until_complete
 
@@ -77,7 +77,7 @@ class PlainRuns:
         )
 
     @drives_loop
-    def _run(self, original: Callable[[Any], Any], future: Any) -> Any:
+    def _run_in_cell(self, original: Callable[[Any], Any], future: Any) -> Any:
         task = asyncio.ensure_future(future, loop=self._loop)
         is_new = task is not future
         if not is_task(task):  # of a gather, say: a cancellation of it cannot be counted
@@ -90,7 +90,7 @@ class PlainRuns:
             interrupt.is_last = lambda: False
             interrupt.on_release = lambda: self._loop.stop() if interrupt.abandoned else None
             try:
-                value = self._run_on(original, task, interrupt)
+                value = self._until_done(original, task, interrupt)
             except BaseException as exc:
                 error = exc
         try:
@@ -108,7 +108,7 @@ class PlainRuns:
             interrupt.let_go()  # the last one is kept, and what the run returns is not
             del error, value, task
 
-    def _run_on(self, original: Callable[[Any], Any], task: asyncio.Task[Any], interrupt: MainTask) -> Any:
+    def _until_done(self, original: Callable[[Any], Any], task: asyncio.Task[Any], interrupt: MainTask) -> Any:
         while True:
             try:
                 return original(task)
