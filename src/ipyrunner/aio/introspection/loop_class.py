@@ -18,9 +18,11 @@ from typing import Any
 
 from ..replacements import Replacements
 
-__all__ = ["has_room", "new_loop", "takes_other_options", "when_changed"]
+__all__ = ["new_loop", "replace_run", "takes_other_options", "when_changed"]
 
 _Changed = Callable[[], None]
+_Run = Callable[[Callable[[Any], Any], Any], Any]
+_runs: weakref.WeakKeyDictionary[Any, _Run] = weakref.WeakKeyDictionary()
 _told: weakref.WeakKeyDictionary[Any, _Changed] = weakref.WeakKeyDictionary()
 
 
@@ -63,9 +65,23 @@ def _telling(changed: _Changed, method: Callable[..., None]) -> Callable[..., No
     return tell
 
 
-def has_room(loop: asyncio.AbstractEventLoop) -> bool:
-    """Return whether one more attribute does not slow the loop down: ours, or uvloop's."""
-    return hasattr(type(loop), "_tells_changes") or _is_uvloops(loop)
+def replace_run(loop: asyncio.AbstractEventLoop, run: _Run) -> Callable[[], None]:
+    """Call *run* with the loop's ``run_until_complete`` and its argument in the place of that; return what ends this.
+
+    Nothing on a loop that is neither ours nor uvloop's: one more attribute would slow it down.
+    """
+    if hasattr(type(loop), "_tells_changes"):
+        _runs[loop] = run
+
+        def end() -> None:
+            _runs.pop(loop, None)
+
+        return end
+    if not _is_uvloops(loop):
+        return lambda: None
+    replaced = Replacements()
+    replaced.replace(loop, "run_until_complete", lambda original: functools.partial(run, original))
+    return replaced.restore
 
 
 def takes_other_options(create_task: Any) -> bool | None:
@@ -112,6 +128,14 @@ def _subclass(cls: Any) -> Any:
         def close(self) -> None:
             super().close()
             self._tell_change()
+
+        # Under another name in frames: what runs loops is found by that of asyncio's function.
+        @functools.wraps(cls.run_until_complete)
+        def _run_as_told(self, future: Any) -> Any:
+            original, run = super().run_until_complete, _runs.get(self)
+            return original(future) if run is None else run(original, future)
+
+        run_until_complete = _run_as_told
 
         def _tell_change(self) -> None:
             if (changed := _told.get(self)) is not None:

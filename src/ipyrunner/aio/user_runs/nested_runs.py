@@ -71,7 +71,9 @@ def allow(loop: asyncio.AbstractEventLoop) -> None:
         asyncio.run = run
         _is_applied = True
     # The class of a notebook's loop is a subclass of the one that is patched.
-    cls: Any = next(cls for cls in type(loop).__mro__ if "run_until_complete" in vars(cls))
+    cls: Any = next(
+        cls for cls in type(loop).__mro__ if "run_until_complete" in vars(cls) and "_tells_changes" not in vars(cls)
+    )
     if cls not in _classes:
         _classes.add(cls)
         cls.run_until_complete = _cleaning_up(cls.run_until_complete)

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import functools
 import signal
 from collections.abc import Callable
 from typing import Any
 
 from ..interrupts import Interrupts
 from ..introspection.exceptions import is_a
-from ..introspection.loop_class import has_room
+from ..introspection.loop_class import replace_run
 from ..introspection.private_api import is_task
 from ..introspection.running_callback import drives_loop
 from ..introspection.running_loop import running_loop
 from ..introspection.task_state import is_done, retrieve
-from ..replacements import Override
 from ..runner import as_coroutine
 from ..sigint.handlers import handler_of, on_main_thread
 from ..sigint.main_task import MainTask
@@ -48,26 +46,19 @@ class PlainRuns:
     ) -> None:
         self._loop, self._interrupts = loop, interrupts
         self._in_cell, self._escaped, self._outcome = in_cell, escaped, outcome
-        # Loops that have no room for one more attribute become slower by it: there Python's handler stays.
-        self._override = Override(loop, "run_until_complete", self._make) if has_room(loop) else None
+        self._restore = replace_run(loop, self._instead)
 
     def restore(self) -> None:
         """Leave the loop as it was. Idempotent."""
-        if self._override is not None:
-            self._override.restore()
+        self._restore()
 
-    def _make(self, original: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        @functools.wraps(original)
-        def run_until_complete(future: Any) -> Any:
-            if is_allowed(self._loop):  # nest-asyncio has replaced the method of the class since
-                return type(self._loop).run_until_complete(self._loop, future)
-            return self._run_in_cell(original, future) if self._is_to_handle() else original(future)
-
-        return run_until_complete
+    def _instead(self, original: Callable[[Any], Any], future: Any) -> Any:
+        return self._run_in_cell(original, future) if self._is_to_handle() else original(future)
 
     def _is_to_handle(self) -> bool:
         return (
             self._in_cell()
+            and not is_allowed(self._loop)
             and on_main_thread()
             and not self._loop.is_closed()
             and running_loop() is None
