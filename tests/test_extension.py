@@ -273,15 +273,14 @@ def test_without_a_file_descriptor_for_the_loop_cells_get_replies(fresh: Kernel)
     # Other tracebacks look for sources, which takes IPython 7 ten seconds where no file can be opened.
     fresh.ok("%xmode Plain\n%arunner close")
     fresh.ok(
-        "import os, resource\nlimits = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
-        "resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir('/dev/fd')) + 40, limits[1]))\n"
+        "import os, resource\nlimit = len(os.listdir('/dev/fd')) + 40\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (limit, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))\n"
+        # One is always left (listdir's own): the kernel's threads may need it at any moment. A loop needs three.
         "def fill():\n"
         "    files = []\n"
-        "    while True:\n"
-        "        try: files.append(open(os.devnull))\n"
-        "        except OSError: return files\n"
-        "files = fill(); get_ipython().run_line_magic('arunner', 'close'); files += fill()\n"
-        "files.pop().close()"  # for the kernel, whose threads may need one; a loop needs three
+        "    while len(os.listdir('/dev/fd')) < limit: files.append(open(os.devnull))\n"
+        "    return files\n"
+        "files = fill(); get_ipython().run_line_magic('arunner', 'close'); files += fill()"
     )
     cell = fresh.run("await asyncio.sleep(0, 2)", timeout=90)
     assert cell.ename == "RuntimeError"

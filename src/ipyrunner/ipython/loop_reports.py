@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 from ..aio.introspection.exceptions import is_a
+from ..aio.introspection.loop_class import own_method
 from ..aio.introspection.private_api import is_task
 from ..aio.introspection.task_origin import context_of, origin_of
 from ..aio.notices import Cancelled, ChildEnds, Failure, Forced, GivenUp, Notice, Slow
@@ -62,8 +63,7 @@ class Reports:
         # The message is asyncio's own, unless there is a better one.
         exc = failure.report.get("exception")
         if exc is None or not is_a(exc, BaseException):
-            loop = asyncio.get_event_loop()
-            type(loop).default_exception_handler(loop, failure.report)
+            own_method(asyncio.get_event_loop(), "default_exception_handler")(failure.report)
             return
         lines = [self._headline(failure.report, exc)]
         tb = without_machinery(exc)

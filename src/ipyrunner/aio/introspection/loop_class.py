@@ -18,11 +18,13 @@ from typing import Any
 
 from ..replacements import Replacements
 
-__all__ = ["new_loop", "replace_run", "takes_other_options", "when_changed"]
+__all__ = ["REPLACED", "is_fast", "new_loop", "own_method", "replace_method", "takes_other_options", "when_changed"]
 
 _Changed = Callable[[], None]
-_Run = Callable[[Callable[[Any], Any], Any], Any]
-_runs: weakref.WeakKeyDictionary[Any, _Run] = weakref.WeakKeyDictionary()
+_Instead = Callable[[Callable[[Any], Any], Any], Any]
+# What is called in the place of a loop's methods, by their names.
+_instead: weakref.WeakKeyDictionary[Any, dict[str, _Instead]] = weakref.WeakKeyDictionary()
+REPLACED = ("run_until_complete", "default_exception_handler")
 _told: weakref.WeakKeyDictionary[Any, _Changed] = weakref.WeakKeyDictionary()
 
 
@@ -65,23 +67,36 @@ def _telling(changed: _Changed, method: Callable[..., None]) -> Callable[..., No
     return tell
 
 
-def replace_run(loop: asyncio.AbstractEventLoop, run: _Run) -> Callable[[], None]:
-    """Call *run* with the loop's ``run_until_complete`` and its argument in the place of that; return what ends this.
+def replace_method(loop: asyncio.AbstractEventLoop, name: str, function: _Instead) -> Callable[[], None]:
+    """Call *function* with the loop's method *name* and its argument in the place of that; return what ends this.
 
-    Nothing on a loop that is neither ours nor uvloop's: one more attribute would slow it down.
+    *name* is one of ``REPLACED``. On our loop this takes no attribute, each of which may slow it down; on a loop that
+    is neither ours nor uvloop's it does.
     """
     if hasattr(type(loop), "_tells_changes"):
-        _runs[loop] = run
+        functions = _instead.setdefault(loop, {})
+        functions[name] = function
 
         def end() -> None:
-            _runs.pop(loop, None)
+            functions.pop(name, None)
 
         return end
-    if not _is_uvloops(loop):
-        return lambda: None
     replaced = Replacements()
-    replaced.replace(loop, "run_until_complete", lambda original: functools.partial(run, original))
+    replaced.replace(loop, name, lambda original: functools.partial(function, original))
     return replaced.restore
+
+
+def own_method(loop: asyncio.AbstractEventLoop, name: str) -> Callable[..., Any]:
+    """Return the method *name* of the loop's class, without what has replaced it on the loop."""
+    cls: Any = type(loop)
+    if hasattr(cls, "_tells_changes"):
+        cls = cls.__base__
+    return functools.partial(getattr(cls, name), loop)
+
+
+def is_fast(loop: asyncio.AbstractEventLoop) -> bool:
+    """Return whether a method can be replaced without slowing the loop down: on ours, and on uvloop's."""
+    return hasattr(type(loop), "_tells_changes") or _is_uvloops(loop)
 
 
 def takes_other_options(create_task: Any) -> bool | None:
@@ -112,6 +127,16 @@ class _PassingOn(type):
         delattr(cls.__base__, name)
 
 
+def _replaceable(cls: Any, name: str) -> Any:
+    # Under another name in frames: what runs loops is found by that of asyncio's function.
+    @functools.wraps(getattr(cls, name))
+    def call(self: Any, argument: Any) -> Any:
+        original, function = functools.partial(getattr(cls, name), self), _instead.get(self, {}).get(name)
+        return original(argument) if function is None else function(original, argument)
+
+    return call
+
+
 @functools.cache
 def _subclass(cls: Any) -> Any:
     class NotebookLoop(cls, metaclass=_PassingOn):  # type: ignore[misc]
@@ -129,18 +154,12 @@ def _subclass(cls: Any) -> Any:
             super().close()
             self._tell_change()
 
-        # Under another name in frames: what runs loops is found by that of asyncio's function.
-        @functools.wraps(cls.run_until_complete)
-        def _run_as_told(self, future: Any) -> Any:
-            original, run = super().run_until_complete, _runs.get(self)
-            return original(future) if run is None else run(original, future)
-
-        run_until_complete = _run_as_told
-
         def _tell_change(self) -> None:
             if (changed := _told.get(self)) is not None:
                 changed()
 
+    for name in REPLACED:
+        type.__setattr__(NotebookLoop, name, _replaceable(cls, name))
     # It is shown under the name of asyncio's class.
     for name in ("__name__", "__qualname__", "__module__"):
         type.__setattr__(NotebookLoop, name, getattr(cls, name))

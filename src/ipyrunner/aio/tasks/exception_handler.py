@@ -15,9 +15,9 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from ..introspection.exceptions import is_a, traceback_of
+from ..introspection.loop_class import own_method, replace_method
 from ..introspection.private_api import is_task
 from ..introspection.task_origin import context_of, origin_of
-from ..replacements import Replacement
 from ..sigint.forced_interrupt import is_forced
 
 __all__ = ["Failure", "Failures", "report"]
@@ -57,12 +57,12 @@ class Failures:
         self._show = show
         self._reports: list[tuple[dict[str, Any], contextvars.Context]] = []
         self._context = contextvars.Context()
-        self._handler = Replacement(loop, "default_exception_handler", lambda original: self._take)
+        self._restore = replace_method(loop, "default_exception_handler", lambda original, report: self._take(report))
 
     def close(self) -> None:
         """Show what is left; leave the loop its own handler."""
         self.flush()
-        self._handler.restore()
+        self._restore()
 
     def flush(self) -> None:
         """Show the errors reported since the last call."""
@@ -77,7 +77,7 @@ class Failures:
                 failure.context.run(self._show, failure)
             except BaseException:  # what is shown is user code as well: __str__ and __repr__
                 with suppress(BaseException):
-                    type(self._loop).default_exception_handler(self._loop, failure.report)
+                    own_method(self._loop, "default_exception_handler")(failure.report)
 
     def _take(self, report: dict[str, Any]) -> None:
         exc = report.get("exception")

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..interrupts import Interrupts
 from ..introspection.exceptions import is_a
-from ..introspection.loop_class import replace_run
+from ..introspection.loop_class import is_fast, replace_method
 from ..introspection.private_api import is_task
 from ..introspection.running_callback import drives_loop
 from ..introspection.running_loop import running_loop
@@ -46,7 +46,9 @@ class PlainRuns:
     ) -> None:
         self._loop, self._interrupts = loop, interrupts
         self._in_cell, self._escaped, self._outcome = in_cell, escaped, outcome
-        self._restore = replace_run(loop, self._instead)
+        self._restore: Callable[[], None] = lambda: None
+        if is_fast(loop):
+            self._restore = replace_method(loop, "run_until_complete", self._instead)
 
     def restore(self) -> None:
         """Leave the loop as it was. Idempotent."""
