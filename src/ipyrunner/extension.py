@@ -33,7 +33,7 @@ from .ipython.input import Asking
 from .ipython.loop_reports import Reports
 from .ipython.magics.arun import RunnerMagics
 from .ipython.magics.atasks import TaskMagics, table
-from .ipython.magics.tasks_table import TaskTable, cancelled
+from .ipython.magics.tasks_table import TaskTable, cancelled, to_cancel
 from .ipython.run_cell import Cells
 from .ipython.tracebacks import Tracebacks, name_file, pointing_records
 from .notebook import NotebookRunner
@@ -156,8 +156,7 @@ class Extension(Installation):
 
     def unload(self) -> None:
         """Close the runner, and say which tasks that has cancelled; restore what was there, even if closing fails."""
-        present = self.runner.present
-        started = [] if present is None or present.loop.is_closed() else present.tasks.started()
+        started = to_cancel(self.runner)
         try:
             self.runner.close()
         finally:

@@ -210,16 +210,17 @@ class Tracebacks:
             if (record := present_record()) is not None:
                 record.shown = exc, interrupt
             exc = interrupt
-        if present is not None and is_a(exc, KeyboardInterrupt) and running_loop() is None:
-            note = interrupted_note(present.tasks.holder_of(exc))
-            if note is not None:
-                add_note(exc, note)
         if (deadlock := take_seen(exc)) is not None:
             add_note(exc, deadlock_note(deadlock, partial(name_file, self._shell)))
         _clean(exc)
         if is_a(exc, asyncio.CancelledError) and present is not None and (requests := present.requests):
             add_note(exc, cancelled_note(requests))
-        # Its frames may hold anything. And what an interrupt would end has ended.
+        # Tasks and frames may hold anything. And what an interrupt would end has ended.
+        with suppress(BaseException):
+            if present is not None and is_a(exc, KeyboardInterrupt) and running_loop() is None:
+                note = interrupted_note(present.tasks.holder_of(exc))
+                if note is not None:
+                    add_note(exc, note)
         with suppress(BaseException):
             if (note := hint(exc, chain_of(exc), self._runner, kernel_loop(self._shell))) is not None:
                 add_note(exc, note)

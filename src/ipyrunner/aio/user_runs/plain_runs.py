@@ -71,13 +71,14 @@ class PlainRuns:
 
     @drives_loop
     def _run_in_cell(self, original: Callable[[Any], Any], future: Any) -> Any:
-        task = asyncio.ensure_future(future, loop=self._loop)
-        is_new = task is not future
-        if not is_task(task):  # of a gather, say: a cancellation of it cannot be counted
-            task, is_new = self._loop.create_task(as_coroutine(task)), True
         value: Any = None
         error: BaseException | None = None
+        # Before there is a task: an interrupt would leave it behind.
         with self._interrupts.of_run(contextvars.copy_context()) as interrupt:
+            task = asyncio.ensure_future(future, loop=self._loop)
+            is_new = task is not future
+            if not is_task(task):  # of a gather, say: a cancellation of it cannot be counted
+                task, is_new = self._loop.create_task(as_coroutine(task)), True
             interrupt.attach(task)
             # What is ready stays in the queue: among it is the callback that stops the loop.
             interrupt.is_last = lambda: False

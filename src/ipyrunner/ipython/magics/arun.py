@@ -18,7 +18,6 @@ from ...aio.introspection.exceptions import add_note, notes_of
 from ...aio.introspection.task_origin import origin_of
 from ...aio.runner import run
 from ...aio.tasks.safe_names import in_seconds
-from ...aio.tasks.task_records import Started
 from ...aio.tasks.task_scope import Scope
 from ...audience import has_audience
 from ...cells.portals import wait_for
@@ -29,7 +28,7 @@ from ..top_level_await import Body, compile_body, compile_expression, evaluate, 
 from .arunner_status import Status
 from .background_cell import BackgroundCell, show_figures
 from .progress_bar import Progress, require_tqdm
-from .tasks_table import cancelled
+from .tasks_table import cancelled, to_cancel
 
 __all__ = ["ACTIONS", "ARUNNER", "RunnerMagics"]
 
@@ -124,7 +123,7 @@ class RunnerMagics(Magics):
         if action == "status":
             return Status.of(self._runner)
         if action == "restart":
-            started = self._started()
+            started = to_cancel(self._runner)
             self._runner.restart()
             print(f"{cancelled(started)}; made a new event loop")
         elif action == "leave":
@@ -136,15 +135,10 @@ class RunnerMagics(Magics):
         elif self._runner.present is None:
             print("no event loop to close: the next cell gets a new one")
         else:
-            started = self._started()
+            started = to_cancel(self._runner)
             self._runner.close()
             print(f"{cancelled(started)}; closed the event loop. The next cell gets a new one")
         return None
-
-    def _started(self) -> list[Started]:
-        """Return the tasks that closing the loop will cancel."""
-        present = self._runner.present
-        return [] if present is None or present.loop.is_closed() else present.tasks.started()
 
     def _run_expression(self, line: str, local_ns: dict[str, Any] | None) -> Any:
         if line.strip() in ("-h", "--help"):

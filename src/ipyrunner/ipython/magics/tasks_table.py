@@ -18,6 +18,7 @@ from ...aio.introspection.task_state import cancelling, is_done
 from ...aio.introspection.wait_graph import Step, awaits, calls_asyncio, innermost
 from ...aio.tasks.safe_names import describe, function_of, label, label_of, name_of, short
 from ...aio.tasks.task_records import Ended, Started, state_of
+from ...notebook import NotebookRunner
 
 __all__ = [
     "TaskInfo",
@@ -31,6 +32,7 @@ __all__ = [
     "quick_state",
     "state_now",
     "states",
+    "to_cancel",
 ]
 
 # How many rows are shown, and how many of one kind: further tasks are only counted.
@@ -218,6 +220,12 @@ def _cells_error(task: asyncio.Task[Any]) -> BaseException | None:
 def few(names: Sequence[str]) -> str:
     """Return the first of *names* in brackets, to be put after their number."""
     return f" ({', '.join(sorted(names)[:5])}{', ...' if len(names) > 5 else ''})" if names else ""
+
+
+def to_cancel(runner: NotebookRunner) -> list[Started]:
+    """Return the tasks that closing the loop of *runner* will cancel."""
+    present = runner.present
+    return [] if present is None or present.loop.is_closed() else present.tasks.started()
 
 
 def cancelled(started: Sequence[Started]) -> str:
