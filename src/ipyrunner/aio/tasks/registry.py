@@ -35,7 +35,7 @@ from ..replacements import Override
 from ..sigint.defer_sigint import Held
 from .task_records import HISTORY, Ended, Started, remember
 from .unretrieved_failures import Unretrieved
-from .young_tasks import FEW, YoungTasks
+from .young_tasks import FEW, SHARES_REFS, YoungTasks
 
 __all__ = ["Tasks"]
 
@@ -217,7 +217,8 @@ class Tasks:
 
     def _make_create_task(self, make: Any) -> Callable[..., asyncio.Task[Any]]:
         loop, watchers, new, begin = self._loop, self._watchers, self._young.new, self._young.begin
-        append, size, ref = new.append, new.__len__, weakref.ref
+        size = new.__len__
+        store, refs = (new.extend, weakref.getweakrefs) if SHARES_REFS else (new.append, weakref.ref)
         module: Any = asyncio.tasks  # its Task is looked up each time, as there: nest_asyncio puts another one in
 
         def make_task(coro: Any, *, name: Any = None, context: Any = None, **options: Any) -> asyncio.Task[Any]:
@@ -233,7 +234,7 @@ class Tasks:
                     options["name"] = name
                 task = make(coro, **options)
             if type(task) is module.Task and not is_done(task):
-                append(ref(task))
+                store(refs(task))
             else:
                 self._take_in(task)
             created = getattr(task, "_source_traceback", None)
@@ -267,7 +268,7 @@ class Tasks:
                     task = module.Task(coro, loop=loop)
                 else:
                     task = module.Task(coro, loop=loop, name=name, context=context)
-                append(ref(task))
+                store(refs(task))
                 return task  # type: ignore[no-any-return]
         else:
 
@@ -284,7 +285,7 @@ class Tasks:
                     task = module.Task(coro, loop=loop)
                 else:
                     task = module.Task(coro, loop=loop, name=name, context=context)
-                append(ref(task))
+                store(refs(task))
                 return task  # type: ignore[no-any-return]
 
         def make_room() -> None:
