@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -38,7 +38,9 @@ def poll(request: pytest.FixtureRequest) -> bool:
 Escaped = list[BaseException]
 
 
-def run_host(guest: Any, poll: bool, main: Callable[[Hosting], Any], **options: Any) -> Escaped:
+def run_host(
+    guest: Any, poll: bool, main: Callable[[Hosting], Any], *, new_host: Any = None, **options: Any
+) -> Escaped:
     """Run *main* in a host whose guest is *guest*."""
     escaped: Escaped = []
 
@@ -51,7 +53,8 @@ def run_host(guest: Any, poll: bool, main: Callable[[Hosting], Any], **options: 
         finally:
             hosting.stop()
 
-    asyncio.run(host_main())
+    with asyncio.Runner(loop_factory=new_host) as runner:
+        runner.run(host_main())
     return escaped
 
 
@@ -77,12 +80,15 @@ def test_the_guest_runs_and_sees_itself(guest: Any, poll: bool) -> None:
 
 
 @pytest.mark.skipif("uvloop" not in LOOPS, reason="there is no uvloop")
-def test_a_host_that_is_not_asyncios_gets_no_handles_of_asyncios(guest: Any, poll: bool) -> None:
-    # uvloop keeps handles of its own in its queue, and calls them without looking at their class.
-    host = LOOPS["uvloop"]()
-    hosting = Hosting(host, guest, escaped=lambda exc: None, poll=poll)
-    assert hosting._host_queue is None
-    host.close()
+def test_a_host_without_a_selector(guest: Any, poll: bool) -> None:
+    async def main(hosting: Hosting) -> None:
+        event = asyncio.Event()
+        guest.call_later(0.01, hosting.host.call_soon_threadsafe, event.set)
+        await event.wait()
+        await asyncio.sleep(0.01)
+        assert await wait(hosting, asyncio.sleep(0.01, "on")) == "on"
+
+    assert run_host(guest, poll, main, new_host=LOOPS["uvloop"]) == []
 
 
 def test_the_guest_makes_progress_while_nobody_waits(guest: Any, poll: bool) -> None:
@@ -308,6 +314,7 @@ def test_nothing_is_left_on_the_host(guest: Any, poll: bool) -> None:
         hosting.stop()
         await asyncio.sleep(0.01)
         assert not {"call_soon", "call_at"} & vars(hosting.host).keys()
+        assert "select" not in vars(hosting.host._selector)  # type: ignore[attr-defined]
 
     run_host(guest, poll, main)
 
@@ -383,48 +390,47 @@ def test_an_idle_pair_of_loops_sleeps(guest: Any) -> None:
     run_host(guest, False, main)
 
 
-@pytest.mark.parametrize("aside", [True, False])
-def test_a_host_that_waits_for_an_empty_queue_finds_one(guest: Any, aside: bool) -> None:
-    async def main() -> int:
-        host = asyncio.get_running_loop()
-        hosting = Hosting(host, guest, escaped=[].append, aside=aside)
-        hosting.start()
+def test_a_host_that_waits_for_an_empty_queue_finds_one(guest: Any, poll: bool) -> None:
+    async def main(hosting: Hosting) -> None:
         found, tries = asyncio.Event(), 0
 
         def look() -> None:  # as prompt_toolkit does before it draws
             nonlocal tries
             tries += 1
-            if not host._ready or tries == 100:
+            if not hosting.host._ready:  # type: ignore[attr-defined]
                 found.set()
             else:
-                host.call_soon_threadsafe(look)
+                hosting.host.call_soon_threadsafe(look)
 
-        host.call_soon(look)
-        try:
-            await asyncio.wait_for(found.wait(), 30)
-        finally:
-            hosting.stop()
-        return tries
+        hosting.host.call_soon(look)
+        await found.wait()
+        assert tries < 10
 
-    assert (asyncio.run(main()) < 10) is aside
+    run_host(guest, poll, main)
 
 
-def test_to_the_host_the_guest_is_no_slow_callback() -> None:
+@pytest.mark.parametrize("new", [Hosting, Visiting])
+def test_to_the_host_the_guest_is_no_slow_callback(new: Any, caplog: pytest.LogCaptureFixture) -> None:
     guest = asyncio.new_event_loop()
 
-    async def main() -> tuple[float, float]:
+    async def main() -> None:
         host: Any = asyncio.get_running_loop()
-        host.set_debug(True)
-        before = host.slow_callback_duration
-        hosting = Hosting(host, guest, escaped=[].append)
+        before = host.slow_callback_duration = 0.001
+        hosting = new(host, guest, escaped=[].append)
         hosting.start()
-        meanwhile = host.slow_callback_duration
+        ended = asyncio.Event()
+
+        def block() -> None:
+            time.sleep(0.05)
+            host.call_soon_threadsafe(ended.set)
+
+        guest.call_soon_threadsafe(block)
+        await ended.wait()
         hosting.stop()
         assert host.slow_callback_duration == before
-        return before, meanwhile
 
-    before, meanwhile = asyncio.run(main())
-    assert before < meanwhile == math.inf
+    asyncio.run(main(), debug=True)
+    assert not [record for record in caplog.records if new.__name__ in record.message]
     guest.close()
 
 

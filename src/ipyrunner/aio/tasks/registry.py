@@ -218,6 +218,8 @@ class Tasks:
     def _make_create_task(self, make: Any) -> Callable[..., asyncio.Task[Any]]:
         loop, watchers, new, begin = self._loop, self._watchers, self._young.new, self._young.begin
         size = new.__len__
+        store: Any
+        refs: Any
         store, refs = (new.extend, weakref.getweakrefs) if SHARES_REFS else (new.append, weakref.ref)
         module: Any = asyncio.tasks  # its Task is looked up each time, as there: nest_asyncio puts another one in
 

@@ -55,8 +55,8 @@ _RECENT = 50
 _STRIDE = 100
 # Among how many of the newest tasks one is searched for.
 _SEARCHED = 500
-# Private, 3.11 to 3.13: asyncio keeps each task in a WeakSet, so there is a weak reference already, which we share. To make
-# another one takes longer, and where many tasks are alive, garbage collections that go through a fifth more objects.
+# Private, 3.11 to 3.13: asyncio keeps each task in a WeakSet, so there is a weak reference already, which we share. To
+# make another one takes longer, and where many tasks are alive, garbage collections go through a fifth more objects.
 SHARES_REFS = sys.version_info < (3, 14)
 # Python 3.14.0 to 3.14.4 collect all generations a little at a time.
 _IS_INCREMENTAL = sys.version_info[:2] == (3, 14) and gc.get_threshold()[2] == 0
