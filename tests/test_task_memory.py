@@ -105,6 +105,25 @@ def test_ended_tasks_are_let_go_though_cells_come_fast(shared: Kernel) -> None:
     assert int(shared.ok("t = None; len(alive)").value or 99) <= 2
 
 
+@pytest.mark.parametrize("code", ["await asyncio.sleep(0)\nfail()", "fail()", "display(Big())\nBig()"])
+def test_a_task_of_a_cell_keeps_neither_its_error_nor_its_value(shared: Kernel, code: str) -> None:
+    shared.ok(
+        "import asyncio, gc, weakref\n"
+        "class Big: pass\n"
+        "def new():\n    big = Big(); bigs.append(weakref.ref(big)); return big\n"
+        "def fail():\n    big = new(); raise ValueError\n"
+        "bigs = []"
+    )
+    shared.run(f"task = asyncio.create_task(asyncio.Event().wait())\n{code.replace('Big()', 'new()')}")
+    shared.run("1/0")  # in the place of sys.last_value
+    for _ in range(3):
+        shared.ok("1")  # in the place of _, __ and ___
+    shared.ok("%reset -f out")
+    shared.ok("for name in [n for n in globals() if n[1:].isdecimal()]: del globals()[name]  # IPython 7 leaves _8")
+    assert shared.ok("gc.collect(); [ref() for ref in bigs if ref() is not None], task.done()").value == "([], False)"
+    shared.ok("task.cancel()")
+
+
 def test_what_the_last_run_has_returned_is_not_kept(asyncio_runner: NotebookRunner) -> None:
 
     class Result:

@@ -131,7 +131,10 @@ class Cells:
                 record = CellRecord(record)
             record.begun = call.begun = True
             with recorded(record):
-                return await run_recorded(coro, call, record)
+                try:
+                    return await run_recorded(coro, call, record)
+                finally:
+                    record.end()
 
         async def run_recorded(coro: _CellCoroutine, call: _Call, record: CellRecord) -> ExecutionResult:
             inner = self._is_inner(call)  # asked now: the loop may be stopping when the cell ends

@@ -56,6 +56,10 @@ class CellRecord:
         """Whether the last traceback was that of :attr:`own_error`, if there is one."""
         return self.has_shown_own and not self.display_failed
 
+    def end(self) -> None:
+        """Let go of what the cell has returned or raised: tasks that it has started keep its record in their Context."""
+        self.result = self.shown = self.displayed = None
+
     def reserve(self, number: int) -> None:
         """Give the cell *number*, and keep it from other cells."""
         self.reserved = number
