@@ -57,7 +57,7 @@ class CellRecord:
         return self.has_shown_own and not self.display_failed
 
     def end(self) -> None:
-        """Let go of what the cell has returned or raised: tasks that it has started keep its record in their Context."""
+        """Let go of what the cell has returned or raised: its tasks keep the record in their Context."""
         self.result = self.shown = self.displayed = None
 
     def reserve(self, number: int) -> None:
