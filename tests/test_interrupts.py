@@ -97,9 +97,10 @@ def test_one_press_ends_what_never_yields(k: Kernel, code: str) -> None:
 
 
 PLAIN = """
+import time
 async def busy():
     while True:
-        for _ in range(2000): pass
+        time.sleep(0.0005)  # in a step, as if it computed; but then the kernel's other threads would hardly get the GIL
         await asyncio.sleep(0)
 others = [asyncio.create_task(busy(), name=f"busy{n}") for n in range(20)]
 cleaned = []

@@ -15,6 +15,7 @@ from ipyrunner import NotebookRunner
 from ipyrunner.aio.introspection import ready_queue
 from ipyrunner.aio.introspection.private_api import is_pythons, ready_callbacks
 from ipyrunner.aio.introspection.ready_queue import ReadyQueue
+from ipyrunner.aio.sigint import main_task
 from ipyrunner.aio.sigint.main_task import MainTask
 from loops import LOOPS, until
 
@@ -173,6 +174,44 @@ def test_the_step_of_a_task_is_found_among_many(name: str) -> None:
     loop.run_until_complete(main())
     assert order == ["task 1", "task 2", "task 0", "call"]
     loop.close()
+
+
+@pytest.mark.parametrize("name", LOOPS)
+@pytest.mark.parametrize("of_python", [False, True])
+def test_whether_a_step_waits(name: str, of_python: bool) -> None:
+    loop = LOOPS[name]()
+    new: Any = asyncio.tasks._PyTask if of_python else asyncio.Task  # type: ignore[attr-defined]
+
+    async def main() -> None:
+        queue = ReadyQueue(loop)
+        loop.call_soon(str)
+        loop.call_soon("".join, [])
+        assert not queue.has_steps()
+        task = new(asyncio.sleep(0.001), loop=loop)
+        assert queue.has_steps()  # it has not begun
+        await asyncio.sleep(0)
+        assert not queue.has_steps()
+        await task
+
+    loop.run_until_complete(main())
+    loop.close()
+
+
+def test_no_dependencies_are_searched_where_no_step_waits(
+    asyncio_runner: NotebookRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An interrupt looked through the 10,000 tasks of a gather for those that might go first.
+    searched: list[object] = []
+    monkeypatch.setattr(main_task, "dependencies", lambda task: searched.append(task) or set())
+
+    async def main() -> None:
+        asyncio.get_running_loop().call_later(0.05, signal.raise_signal, signal.SIGINT)
+        await asyncio.gather(*[asyncio.sleep(60) for _ in range(10)])
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio_runner.run(main())
+    assert searched == []
+    assert asyncio_runner.run(asyncio.sleep(0, "next")) == "next"
 
 
 def test_a_queue_is_not_looked_through_for_tasks_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:

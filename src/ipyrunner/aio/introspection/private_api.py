@@ -170,13 +170,14 @@ def may_step(task: asyncio.Task[Any]) -> bool:
     return waiter is None or is_done(waiter)
 
 
-def step_of(handle: object, ids: Collection[int]) -> bool:
-    """Return whether *handle*, of a loop's queue, is a step of a task with one of *ids*: a call of its method."""
+def step_of(handle: object, ids: Collection[int] | None) -> bool:
+    """Return whether *handle*, of a loop's queue, is a step of a task with one of *ids* (None: any)."""
     # Only the garbage collector shows what handles of uvloop hold; there may be 100,000 of them.
     own = type(handle) is asyncio.Handle
     held: Iterable[object] = (callback_of(handle),) if own else gc.get_referents(handle)
     # The callback may be anything of the user's.
-    return any(type(h).__module__ in ("builtins", "_asyncio") and id(getattr(h, "__self__", None)) in ids for h in held)
+    owners = (getattr(h, "__self__", None) for h in held if type(h).__module__ in ("builtins", "_asyncio"))
+    return any(map(is_task, owners)) if ids is None else any(id(owner) in ids for owner in owners)
 
 
 def is_pythons(handle: object) -> bool:

@@ -63,6 +63,10 @@ class ReadyQueue:
         if queue is not None and len(queue) > before:
             queue.rotate(len(queue) - before)
 
+    def has_steps(self) -> bool:
+        """Return whether a step of any task waits."""
+        return self._queue is not None and any(step_of(handle, None) for handle in tuple(self._queue))
+
     def promote(self, tasks: Collection[asyncio.Task[Any]]) -> int:
         """Put the steps of *tasks* that wait before all that waits, in their order; return how many."""
         queue, found = self._movable(), list[Any]()

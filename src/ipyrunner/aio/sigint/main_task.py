@@ -140,7 +140,8 @@ class MainTask:
         # what has come of that.
         self._steps, waiting = 0, len(self._queue)
         self._queue.put_first(self._call_follow)
-        first = self._queue.promote(_dependencies(self.task)) if waiting else 0
+        # There may be 10,000 that it waits for, of which none is about to begin.
+        first = self._queue.promote(_dependencies(self.task)) if self._queue.has_steps() else 0
         self._queue.call_first(self._release_if_done)
         first += self._queue.promote([self.task])
         self._queue.put_first(self._cancel_task)
