@@ -170,8 +170,19 @@ def interrupted(k: Kernel, code: str) -> float:
     return time.perf_counter() - start
 
 
+BUSY_TASKS = """
+async def compute():
+    while True:
+        for _ in range({steps}): pass
+        await asyncio.sleep(0)
+tasks = [asyncio.create_task(compute()) for _ in range(20)]
+"""
+# In the stock kernel one of them may take half a minute.
+FEW_CELLS = 3
+
+
 def answers(c: Contestants, rounds: int) -> dict[str, Any]:
-    """Requests of others while a cell awaits."""
+    """Requests of others while a cell awaits; cells beside tasks that are always ready."""
     k = c.kernel()
     k.poll = 0.0005
     cell = k.begin("print('go')\nawait asyncio.Event().wait()")
@@ -188,6 +199,21 @@ def answers(c: Contestants, rounds: int) -> dict[str, Any]:
         print(f"{name} request while a cell awaits: {statistics.median(found[name]) * 1e3:.1f} ms")
     k.interrupt()
     k.finish(cell)
+    for steps in (200, 2000):
+        for which, load in (("ipyrunner", True), ("stock", False)):
+            k = c.kernel(load=load, setup=BUSY_TASKS.format(steps=steps))
+            times = []
+            for _ in range(FEW_CELLS):
+                start = time.perf_counter()
+                k.ok("1", TIMEOUT)
+                times.append(time.perf_counter() - start)
+            k.ok("for task in tasks: task.cancel()", TIMEOUT)
+            found[f"beside tasks of {steps} steps, {which}"] = times
+            print(
+                f"empty plain cell beside 20 tasks that are always ready, {steps} steps: {which} "
+                f"{statistics.median(times) * 1e3:.0f} ms, at most {max(times) * 1e3:.0f} ms",
+                flush=True,
+            )
     return found
 
 
