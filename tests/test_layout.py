@@ -52,6 +52,7 @@ ROOMS = [
     "ipykernel.message_encoding",
     "ipykernel.late_output",
     "ipykernel.gui_loops",
+    "ipykernel.switch_interval",
     "ipython.debugger",
     "ipython.magics.timeit",
     "ipython.magics.completion",
