@@ -23,9 +23,10 @@ import contextvars
 import math
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
+from ..exit_and_fork import in_forked_children
 from ..introspection.private_api import can_watch, is_stopping, selector_fd, selector_of
 from ..introspection.running_callback import drives_loop, runs_nested
 from ..introspection.running_loop import NOTHING, RunningAs, running_loop
@@ -91,6 +92,13 @@ class Hosting:
         self._waiters: set[Callable[[], None]] = set()
         self._slow: float | None = None
         self._faults = Faults(guest)
+        in_forked_children(self)
+
+    def after_fork(self) -> None:
+        """In a child process, made in a callback of the host: let it end in the host's next iteration."""
+        if self._active:
+            with suppress(RuntimeError):  # the host is closed; or in debug mode, if another thread has forked
+                self.host.call_soon(self._left, context=self._context)
 
     @property
     def active(self) -> bool:
