@@ -121,22 +121,6 @@ def test_somebody_elses_wrapper_outlives_ours(fresh: Kernel) -> None:
     assert (cell.ename, cell.stdout) == ("ZeroDivisionError", "theirs\n")
 
 
-def test_the_switch_interval_is_the_users_if_they_choose_one(stock: Kernel) -> None:
-    interval = "round(sys.getswitchinterval(), 6)"
-    stock.ok("import sys")
-    stock.ok("%load_ext ipyrunner")
-    assert stock.ok(interval).value == "0.0002"
-    stock.ok("%unload_ext ipyrunner")
-    assert stock.ok(interval).value == "0.005"
-    stock.ok("sys.setswitchinterval(0.003)")
-    stock.ok("%load_ext ipyrunner")
-    assert stock.ok(interval).value == "0.003"
-    stock.ok("%unload_ext ipyrunner\nsys.setswitchinterval(0.005)\n%load_ext ipyrunner")
-    stock.ok("sys.setswitchinterval(0.004)")
-    stock.ok("%unload_ext ipyrunner")
-    assert stock.ok(interval).value == "0.004"
-
-
 def test_loading_starts_no_loop(stock: Kernel) -> None:
     stock.ok("import ipyrunner")
     # In one statement: the next one of the same cell has a loop already.

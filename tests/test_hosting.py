@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -256,6 +257,27 @@ def test_the_host_schedules_on_the_resting_guest(guest: Any, poll: bool) -> None
         assert await wait(hosting, inside()) == "from the host"
 
     run_host(guest, poll, main)
+
+
+def test_other_threads_get_the_gil_sooner_while_the_guest_runs(guest: Any, poll: bool) -> None:
+    async def seen() -> float:
+        return round(sys.getswitchinterval(), 6)
+
+    async def chooses(seconds: float) -> None:
+        sys.setswitchinterval(seconds)
+
+    async def main(hosting: Hosting) -> None:
+        assert (await seen(), await wait(hosting, seen()), await seen()) == (0.005, 0.0002, 0.005)
+        await wait(hosting, chooses(0.003))
+        assert (await seen(), await wait(hosting, seen()), await seen()) == (0.003, 0.003, 0.003)
+        await wait(hosting, chooses(0.0002))  # the same as ours, but the user's
+        assert await seen() == 0.0002
+
+    assert round(sys.getswitchinterval(), 6) == 0.005
+    try:
+        run_host(guest, poll, main)
+    finally:
+        sys.setswitchinterval(0.005)
 
 
 def test_busy_loops_take_turns(guest: Any, poll: bool) -> None:

@@ -52,7 +52,6 @@ ROOMS = [
     "ipykernel.message_encoding",
     "ipykernel.late_output",
     "ipykernel.gui_loops",
-    "ipykernel.switch_interval",
     "ipython.debugger",
     "ipython.magics.timeit",
     "ipython.magics.completion",

@@ -346,7 +346,6 @@ PARTS: tuple[Part, ...] = (
     _cells,
     _room("ipykernel.late_output"),
     _room("ipykernel.gui_loops"),
-    _room("ipykernel.switch_interval"),
     _room("ipython.debugger"),
     _magics,
     _room("ipython.magics.timeit"),

@@ -10,5 +10,4 @@
 * :mod:`comms`: the callbacks of widgets, on the main thread.
 * :mod:`widget_events`: await changes and events of a widget.
 * :mod:`gui_loops`: ``%gui tk`` and ``%gui qt``.
-* :mod:`switch_interval`: the kernel's own threads run beside tasks that are always ready.
 """

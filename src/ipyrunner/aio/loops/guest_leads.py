@@ -34,6 +34,7 @@ from ..replacements import Override, Replacement
 from ..sigint.main_task import MainTask
 from .blocking_run import Faults
 from .doorbell import Doorbell
+from .switch_interval import ShortInterval
 
 __all__ = ["Hosting"]
 
@@ -92,6 +93,7 @@ class Hosting:
         self._waiters: set[Callable[[], None]] = set()
         self._slow: float | None = None
         self._faults = Faults(guest)
+        self._interval = ShortInterval()
         in_forked_children(self)
 
     def after_fork(self) -> None:
@@ -246,7 +248,7 @@ class Hosting:
                 if seconds is not None:
                     end = guest.call_later(seconds, self._give_way)
                 self._doorbell.hang()
-            with RunningAs(NOTHING), self._between():
+            with RunningAs(NOTHING), self._between(), self._interval:
                 self._begins, self._in_turn = False, True
                 if self._rung:  # not stopped at once: if the handler raises, a run of the user's would find it stopped
                     rung = guest.call_soon(self._give_way)
