@@ -8,7 +8,6 @@ import statistics
 import sys
 import threading
 import time
-import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -60,20 +59,6 @@ def attributes(loop: Loop) -> Iterator[None]:
     yield
 
 
-@contextmanager
-def references(loop: Loop) -> Iterator[None]:
-    kept: list[Any] = []
-    own = loop.create_task
-
-    def create_task(coro: Any, **options: Any) -> Any:
-        task = own(coro, **options)
-        kept.append(weakref.ref(task))
-        return task
-
-    loop.create_task = create_task  # type: ignore[method-assign]
-    yield
-
-
 async def directly(work: Coroutine[Any, Any, None]) -> None:
     await work
 
@@ -89,7 +74,6 @@ CAUSES: dict[str, tuple[Callable[[Loop], Any], Callable[[Any], Coroutine[Any, An
     "a timer in the loop": (timer, directly, "yields"),
     "a thread that wakes every 20 ms": (thread, directly, "gathers_of_tasks"),
     "five more attributes of the loop": (attributes, directly, "yields"),
-    "a Python call and a weak reference for each task": (references, directly, "gathers_of_tasks"),
 }
 
 
