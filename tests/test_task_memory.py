@@ -151,6 +151,18 @@ def test_what_ends_after_a_plain_cell_is_not_kept(asyncio_runner: NotebookRunner
     assert not Result.alive
 
 
+def test_a_task_has_one_weak_reference(loop: asyncio.AbstractEventLoop, books: Tasks) -> None:
+    # Asyncio's own until 3.13, ours since then. Each more is one more object for the garbage collector.
+    async def main() -> list[int]:
+        tasks = [asyncio.create_task(later()) for _ in range(3)] + [loop.create_task(later(), name="named")]
+        return [weakref.getweakrefcount(task) for task in tasks]
+
+    assert loop.run_until_complete(main()) == [1] * 4
+    loop.run_until_complete(
+        until(lambda: not Result.alive and not asyncio.all_tasks(loop) - {asyncio.current_task(loop)})
+    )
+
+
 def test_references_to_eager_tasks_are_not_kept(loop: asyncio.AbstractEventLoop, books: Tasks) -> None:
     if not hasattr(asyncio, "eager_task_factory"):
         pytest.skip("eager tasks came with Python 3.12")
