@@ -196,6 +196,23 @@ def test_a_cell_is_sent_to_the_background(k: Kernel, where: str, how: str) -> No
     assert k.ok("asyncio.current_task().get_name() != ''; await asyncio.sleep(0, 'next')").value == "'next'"
 
 
+def test_a_cell_in_the_background_keeps_no_error_when_it_has_ended(k: Kernel) -> None:
+    cell = started(
+        k,
+        "import asyncio, gc, weakref\nclass Big: pass\ndef fail():\n    global ref\n"
+        "    big = Big(); ref = weakref.ref(big); raise ValueError\n"
+        "task = asyncio.create_task(asyncio.Event().wait()); go_on = asyncio.Event()\nprint('go'); await go_on.wait()\nfail()",
+    )
+    k.ok(DETACH["alone"](number(cell)))
+    k.finish(cell)
+    k.ok("go_on.set()")
+    k.wait_for_message(cell, "error")
+    k.run("1/0")  # in the place of sys.last_value
+    k.ok("await asyncio.sleep(0)")  # what is left to do for the end of that task
+    assert k.ok("gc.collect(); ref() is None, task.done()").value == "(True, False)"
+    k.ok("task.cancel()")
+
+
 def test_a_cell_sends_itself_to_the_background(k: Kernel) -> None:
     cell = k.ok(
         "import asyncio, ipyrunner\ngo_on = asyncio.Event()\nawait asyncio.sleep(0)\n"
