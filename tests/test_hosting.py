@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import sys
 import threading
 import time
@@ -465,3 +466,140 @@ def test_a_loop_that_makes_progress_is_not_broken() -> None:
     assert [faults.add() for _ in range(5)] == [False] * 4 + [True]
     loop.close()
     assert faults.add()
+
+
+def test_a_fork_ends_before_what_the_host_has_ready(guest: Any, poll: bool) -> None:
+    order: list[str] = []
+
+    async def main(hosting: Hosting) -> None:
+        await asyncio.sleep(0.01)
+        hosting.host.call_soon(order.append, "the parent's")
+        hosting.after_fork()
+        order.clear()
+        await asyncio.sleep(0)
+        assert order == ["left", "the parent's"]
+
+    run_host(guest, poll, main, left=lambda: order.append("left"))
+
+
+def test_a_host_that_is_told_to_stop_does_not_lead(guest: Any, poll: bool) -> None:
+    host, ran = asyncio.new_event_loop(), list[int]()
+    hosting = Hosting(host, guest, escaped=[].append, poll=poll)
+    hosting.start()
+    guest.call_soon(ran.append, 1)
+    for _ in range(20):
+        host.stop()
+        host.run_forever()
+    hosting.stop()
+    host.close()
+    assert ran == []
+
+
+def test_a_host_that_is_run_before_the_guest_begins(guest: Any, poll: bool) -> None:
+    @contextmanager
+    def between() -> Iterator[None]:
+        hosts[0]._selector.select(0.001)
+        yield
+
+    hosts: list[Any] = []
+
+    async def main(hosting: Hosting) -> None:
+        hosts.append(hosting.host)
+        await asyncio.sleep(0.01)
+
+    assert run_host(guest, poll, main, between=between) == []
+
+
+def test_a_host_that_is_run_inside_a_guest_that_the_user_runs(guest: Any, poll: bool) -> None:
+    host, escaped = asyncio.new_event_loop(), Escaped()
+    hosting = Hosting(host, guest, escaped=escaped.append, poll=poll)
+    hosting.start()
+
+    def inside() -> None:
+        with RunningAs(NOTHING):
+            host.run_until_complete(asyncio.sleep(0.001))
+        guest.stop()
+
+    guest.call_soon(inside)
+    guest.run_forever()
+    hosting.stop()
+    host.close()
+    assert escaped == []
+
+
+def test_somebody_elses_select_outlives_ours(guest: Any, poll: bool) -> None:
+    async def main(hosting: Hosting) -> None:
+        selector, ran = hosting.host._selector, list[int]()  # type: ignore[attr-defined]
+        ours = selector.select
+        selector.select = lambda timeout=None: ours(timeout)
+        hosting.stop()
+        guest.call_soon(ran.append, 1)
+        await asyncio.sleep(0.01)
+        del selector.select
+        assert ran == []
+
+    run_host(guest, poll, main)
+
+
+def test_what_is_raised_between_turns_does_not_reach_the_host(guest: Any, poll: bool) -> None:
+    raised: list[ValueError] = []
+
+    def left() -> None:
+        if not raised:
+            raised.append(ValueError())
+            raise raised[0]
+
+    async def main(hosting: Hosting) -> None:
+        await asyncio.sleep(0.01)
+        assert await wait(hosting, asyncio.sleep(0, "on")) == "on"
+
+    assert run_host(guest, poll, main, left=left) == raised
+
+
+def test_a_busy_host_goes_first(guest: Any, poll: bool) -> None:
+    async def main(hosting: Hosting) -> None:
+        count = 0
+
+        def spin() -> None:
+            nonlocal count
+            count += 1
+            if count < 500:
+                guest.call_soon(spin)
+
+        guest.call_soon(spin)
+        for _ in range(110):
+            await asyncio.sleep(0)
+        assert 5 <= count <= 25  # one iteration of ten, or two on uvloop
+        count = 500
+
+    run_host(guest, poll, main)
+
+
+def test_the_guest_does_not_lead_in_the_context_of_who_runs_the_host(guest: Any, poll: bool) -> None:
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="none")
+    seen: set[str] = set()
+
+    async def main(hosting: Hosting) -> None:
+        await wait(hosting, asyncio.sleep(0.01))
+
+    def run() -> None:
+        variable.set("the host's")
+        run_host(guest, poll, main, left=lambda: seen.add(variable.get()))
+
+    contextvars.Context().run(run)
+    assert seen == {"none"}
+
+
+@pytest.mark.skipif("uvloop" not in LOOPS, reason="there is no uvloop")
+def test_to_a_host_without_a_selector_the_guest_is_no_slow_callback(guest: Any, poll: bool) -> None:
+    async def main(hosting: Hosting) -> None:
+        host: Any = hosting.host
+        hosting.stop()
+        host.set_debug(True)
+        before = host.slow_callback_duration
+        hosting.start()
+        assert host.slow_callback_duration == float("inf")
+        hosting.stop()
+        assert host.slow_callback_duration == before
+
+    run_host(guest, poll, main, new_host=LOOPS["uvloop"])

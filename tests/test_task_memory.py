@@ -14,6 +14,7 @@ import pytest
 from ipyrunner import NotebookRunner
 from ipyrunner.aio.tasks.registry import Tasks
 from ipyrunner.aio.tasks.young_tasks import FEW
+from ipyrunner.ipykernel.requests.cell_record import CellRecord
 from kernels import Kernel
 from loops import looked_at, put_off, until
 
@@ -121,6 +122,14 @@ def test_a_task_of_a_cell_keeps_neither_its_error_nor_its_value(shared: Kernel, 
     shared.ok("get_ipython().displayhook.do_full_cache = True")
     assert shared.ok("gc.collect(); [ref() for ref in bigs if ref() is not None], task.done()").value == "([], False)"
     shared.ok("task.cancel()")
+
+
+def test_a_record_of_a_cell_lets_go_of_all_that_may_be_large() -> None:
+    record = CellRecord()
+    record.result, record.displayed = object(), {"data": "an image"}
+    record.shown = ValueError(), KeyboardInterrupt()
+    record.end()
+    assert (record.result, record.shown, record.displayed, record.own_error) == (None, None, None, None)
 
 
 def test_what_the_last_run_has_returned_is_not_kept(asyncio_runner: NotebookRunner) -> None:

@@ -27,7 +27,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 from ..exit_and_fork import in_forked_children
-from ..introspection.private_api import can_watch, is_stopping, selector_fd, selector_of
+from ..introspection.private_api import can_watch, is_stopping, ready_callbacks, selector_fd, selector_of
 from ..introspection.running_callback import drives_loop, runs_nested
 from ..introspection.running_loop import NOTHING, RunningAs, running_loop
 from ..replacements import Override, Replacement
@@ -97,10 +97,12 @@ class Hosting:
         in_forked_children(self)
 
     def after_fork(self) -> None:
-        """In a child process, made in a callback of the host: let it end in the host's next iteration."""
-        if self._active:
+        """In a child process: let it end when the callback of the host that has forked has returned."""
+        queue = ready_callbacks(self.host)
+        if self._active and queue is not None:
             with suppress(RuntimeError):  # the host is closed; or in debug mode, if another thread has forked
                 self.host.call_soon(self._left, context=self._context)
+                queue.rotate(1)  # the others are the parent's; one of ipykernel 6's never returns in a child
 
     @property
     def active(self) -> bool:
