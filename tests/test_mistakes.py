@@ -135,20 +135,6 @@ def test_a_hook_that_forks(k: Kernel, tmp_path: Path) -> None:
     expect_background(k)
 
 
-def test_a_comm_callback_that_forks(k: Kernel) -> None:
-    k.ok(
-        "import os, time; forked = []\n"
-        "def target(comm, message):\n    comm.on_msg(lambda message: forked.append(os.fork()))\n"
-        "get_ipython().kernel.comm_manager.register_target('forks', target)"
-    )
-    k.send_comm("comm_open", {"target_name": "forks", "comm_id": "one", "data": {}})
-    k.send_comm("comm_msg", {"comm_id": "one", "data": {}})
-    k.ok("while not forked: await asyncio.sleep(0.01)")
-    ended = "def ended():\n    while not (found := os.waitpid(forked[0], os.WNOHANG))[0]: time.sleep(0.01)\n    return found[1]"
-    assert k.ok(ended + "\nawait asyncio.wait_for(asyncio.to_thread(ended), 30)").value == "0"
-    expect_background(k)
-
-
 def test_threads_that_hand_coroutines_to_the_loop(k: Kernel) -> None:
     k.ok(
         "import threading; loop = asyncio.get_event_loop(); results = []\n"

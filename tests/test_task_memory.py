@@ -160,6 +160,38 @@ def test_what_ends_after_a_plain_cell_is_not_kept(asyncio_runner: NotebookRunner
     assert not Result.alive
 
 
+def test_other_references_to_a_new_task_are_not_taken_for_asyncios(
+    loop: asyncio.AbstractEventLoop, books: Tasks
+) -> None:
+    kept: list[Any] = []
+
+    def factory(loop: Any, coro: Any, **options: Any) -> asyncio.Task[Any]:
+        task = asyncio.Task(coro, loop=loop, **options)
+        kept.extend((weakref.proxy(task), weakref.ref(task, lambda ref: None)))
+        return task
+
+    call_soon = loop.call_soon
+
+    def noting(callback: Any, *args: Any, **options: Any) -> Any:
+        if asyncio.isfuture(owner := getattr(callback, "__self__", None)):
+            kept.extend((weakref.proxy(owner), weakref.ref(owner, lambda ref: None)))
+        return call_soon(callback, *args, **options)
+
+    async def main() -> list[int]:
+        tasks = [asyncio.create_task(later())]
+        loop.set_task_factory(None)
+        loop.call_soon = noting  # type: ignore[method-assign]
+        tasks += [asyncio.create_task(later()) for _ in range(3)]
+        loop.call_soon = call_soon  # type: ignore[method-assign]
+        gc.collect()
+        found = [started.task for started in books.started()]
+        await asyncio.gather(*tasks)
+        return [found.count(task) for task in tasks]
+
+    loop.set_task_factory(factory)
+    assert loop.run_until_complete(main()) == [1] * 4
+
+
 def test_a_task_has_one_weak_reference(loop: asyncio.AbstractEventLoop, books: Tasks) -> None:
     # Asyncio's own until 3.13, ours since then. Each more is one more object for the garbage collector.
     async def main() -> list[int]:

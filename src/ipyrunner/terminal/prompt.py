@@ -97,7 +97,7 @@ class Prompting(Outside):
         # Imported here, since a kernel needs no prompt_toolkit. Before 3.0 there is no asyncio loop here.
         from prompt_toolkit.eventloop.inputhook import InputHookSelector
 
-        self._runner.attach(host, host_leads=isinstance(selector_of(host), InputHookSelector))
+        self._runner.attach(host, host_leads=isinstance(selector_of(host), InputHookSelector), aside=True)
         self._control_c = ControlC(app.input, host, self._holds_thread)
         self._control_c.start()
 

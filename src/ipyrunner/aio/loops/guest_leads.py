@@ -3,17 +3,16 @@
 The problem: the kernel's loop runs on the main thread and has to stay live, and the user's loop has to run on the
 main thread too (signals, GUI toolkits), at its own speed, with one of them running at any moment.
 
-The solution: whenever the host is about to wait, the guest leads. An instance attribute ``select`` of the host's
-selector (a private name, ``_selector``) runs ``guest.run_forever()`` in the place of the wait; the guest watches the
-selector's fd (an epoll or kqueue fd is itself pollable), holds a timer for the end of the wait, and gives way the
-moment one of them fires. Then the host's selector is asked without waiting. The guest needs nothing but the public API
-for that, so uvloop is as good a guest as asyncio's own.
+The solution: whenever the host has come to rest, the guest leads. A host callback runs ``guest.run_forever()``;
+the guest watches the host's selector fd (an epoll or kqueue fd is itself pollable), holds a timer for the host's next
+timer, and gives way the moment one of them fires. The host then runs one iteration, and the guest leads again. The
+guest needs nothing but the public API for that, so uvloop is as good a guest as asyncio's own.
 
 A call of ``host.call_soon`` on the resting host while the guest leads makes no fd readable. Two instance attributes,
 which exist only for that time, notice it (``Doorbell``).
 
 A host without a pollable fd, or a guest that cannot watch one (both on Windows): the guest leads in short slices, which
-grow while the host has nothing to do. A host without a selector (uvloop): so too, in one of its callbacks.
+grow while the host has nothing to do.
 """
 
 from __future__ import annotations
@@ -23,14 +22,13 @@ import contextvars
 import math
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from ..exit_and_fork import in_forked_children
-from ..introspection.private_api import can_watch, is_stopping, ready_callbacks, selector_fd, selector_of
+from ..introspection.private_api import can_watch, has_ready, is_stopping, next_timer, ready_callbacks, selector_fd
 from ..introspection.running_callback import drives_loop, runs_nested
 from ..introspection.running_loop import NOTHING, RunningAs, running_loop
-from ..replacements import Override, Replacement
+from ..replacements import Replacement
 from ..sigint.main_task import MainTask
 from .blocking_run import Faults
 from .doorbell import Doorbell
@@ -42,7 +40,7 @@ __all__ = ["Hosting"]
 _SHORTEST_SLICE = 0.001
 _LONGEST_SLICE = 0.02
 _LONGEST_IDLE_SLICE = 0.05
-# A host that does not wait goes first, for up to this many iterations: a kernel request takes about ten.
+# A host that has callbacks ready goes first, for up to this many iterations: a kernel request takes about ten.
 _PASSES = 10
 
 
@@ -55,7 +53,8 @@ class Hosting:
     *stop* stops the guest, in one of its callbacks.
     *between* makes a context manager for each turn; *left* is called before and after each turn.
     *ended* is called when the host is told to stop, before it stops, while threads can still be started (since 3.12
-    not at exit). *poll*: watch no fds, take turns in slices.
+    not at exit). *poll*: watch no fds, take turns in slices. *aside*: the host postpones work until its queue is empty,
+    as prompt_toolkit does with drawing; put nothing into the queue while there is something in it.
     """
 
     def __init__(
@@ -69,6 +68,7 @@ class Hosting:
         left: Callable[[], None] = lambda: None,
         ended: Callable[[], None] = lambda: None,
         poll: bool = False,
+        aside: bool = False,
     ) -> None:
         self.host = host
         self.guest = guest
@@ -77,32 +77,26 @@ class Hosting:
         self._between = between
         self._left = left
         self._ended = ended
+        self._aside = aside
         # Empty: in the Context of the caller, the guest's error reports would always go to the cell that starts us.
         self._context = contextvars.Context()
         self._fd = None if poll or not can_watch(guest) else selector_fd(host)
         self._doorbell = Doorbell(host, self._give_way)
+        # The host's queue, and what is put into it again and again. None: the host has no handles of asyncio's own.
+        self._host_queue = ready_callbacks(host) if isinstance(host, asyncio.BaseEventLoop) else None
+        self._leading = asyncio.Handle(self._lead, (), host, self._context)
         self._own_stop: Replacement | None = None
-        self._own_select: Override | None = None
         self._watching = False
         self._active = False
         self._slice = _SHORTEST_SLICE
         self._passed = 0
-        self._leads = self._gives_way = False
+        self._gives_way = False
         # Whether the guest is about to run; whether the doorbell has rung since. Whether it runs because we run it.
         self._begins = self._rung = self._in_turn = False
         self._waiters: set[Callable[[], None]] = set()
         self._slow: float | None = None
         self._faults = Faults(guest)
         self._interval = ShortInterval()
-        in_forked_children(self)
-
-    def after_fork(self) -> None:
-        """In a child process: let it end when the callback of the host that has forked has returned."""
-        queue = ready_callbacks(self.host)
-        if self._active and queue is not None:
-            with suppress(RuntimeError):  # the host is closed; or in debug mode, if another thread has forked
-                self.host.call_soon(self._left, context=self._context)
-                queue.rotate(1)  # the others are the parent's; one of ipykernel 6's never returns in a child
 
     @property
     def active(self) -> bool:
@@ -119,21 +113,11 @@ class Hosting:
         if self._active:
             return
         self._active = True
-        self._own_stop = Replacement(self.host, "stop", self._stop_host)
-        self._begin()
-
-    def _begin(self) -> None:
-        selector = selector_of(self.host)
-        if hasattr(selector, "select"):
-            self._own_select = Override(selector, "select", self._select)
-        else:
-            self._hide_slowness()
-            self.host.call_soon(self._lead_in_callback, context=self._context)
-
-    def _hide_slowness(self) -> None:
-        """Let the host not report that its callbacks, in which the guest runs, are slow: in debug mode."""
         if self.host.get_debug() and hasattr(self.host, "slow_callback_duration"):
+            # To the host the guest is one slow callback; in debug mode it would say so in the user's cells.
             self._slow, self.host.slow_callback_duration = self.host.slow_callback_duration, math.inf
+        self._own_stop = Replacement(self.host, "stop", self._stop_host)
+        self.host.call_soon(self._lead, context=self._context)
 
     def stop(self) -> None:
         """Leave both loops alone from now on; whoever is in :meth:`wait` is released. Idempotent."""
@@ -142,8 +126,6 @@ class Hosting:
         self._active = False
         if self._own_stop is not None:
             self._own_stop.restore()
-        if self._own_select is not None:
-            self._own_select.restore()
         self.pause()
         if self._slow is not None and self.host.slow_callback_duration == math.inf:  # type: ignore[attr-defined]
             self.host.slow_callback_duration = self._slow  # type: ignore[attr-defined]
@@ -187,50 +169,34 @@ class Hosting:
         finally:
             self._waiters.discard(release)
 
-    def _select(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        """Return what the host calls once in each iteration, in the place of its selector's ``select``."""
-
-        def select(timeout: float | None = None) -> Any:
-            if timeout is not None and timeout <= 0:
-                # By far the most common case, and so the shortest: the host has callbacks ready.
-                self._slice = _SHORTEST_SLICE
-                self._passed += 1
-                if self._passed <= _PASSES or is_stopping(self.host):
-                    return original(timeout)
-                timeout = 0
-            # Not if the host is run inside the guest, or by a callback of a guest that the user runs.
-            if self._active and not self._leads and not self.guest.is_running():
-                self._leads = True
-                try:
-                    self._context.run(self._lead, timeout)
-                except BaseException as exc:  # a signal handler's, between two turns; the host must not see it
-                    self._escaped(exc)
-                finally:
-                    self._leads, self._passed = False, 0
-                timeout = 0
-            return original(timeout)
-
-        return select
-
-    def _lead(self, seconds: float | None) -> None:
-        """Run the guest until the host has something to do, for *seconds* at most (None: without a limit)."""
+    def _lead(self) -> None:
+        """Run the guest until the host has something to do. A callback of the host."""
+        if not self._active:
+            return
         self._left()  # does not come back in a child process
+        if self._host_queue and self._passed < _PASSES and not self._aside:
+            # By far the most common case, and so the shortest: each request leads to about ten of these. The doorbell
+            # does not hang; and a new handle each time would take longer than all of this.
+            self._passed += 1
+            self._slice = _SHORTEST_SLICE
+            self._host_queue.append(self._leading)
+            return
         if self.guest.is_closed():
             self.stop()
             return
-        if self._fd is None and seconds != 0:
-            self._slice = min(2 * self._slice, _LONGEST_SLICE if self._waiters else _LONGEST_IDLE_SLICE)
-            seconds = self._slice if seconds is None else min(seconds, self._slice)
-        self._turn(seconds)
-
-    def _lead_in_callback(self) -> None:
-        if not self._active:
-            return
+        passes = False
         try:
-            self._lead(None)
+            if not is_stopping(self.host):
+                seconds = self._seconds()
+                passes = seconds == 0 and self._passed < _PASSES
+                self._passed = self._passed + 1 if passes else 0
+                if not passes:
+                    self._turn(seconds)
         finally:
-            if self._active:
-                self.host.call_soon(self._lead_in_callback, context=self._context)
+            if self._active and passes and self._aside:
+                self.host.call_later(_SHORTEST_SLICE, self._lead, context=self._context)
+            elif self._active:
+                self.host.call_soon(self._lead, context=self._context)
 
     @drives_loop
     def _turn(self, seconds: float | None) -> None:
@@ -278,6 +244,18 @@ class Hosting:
             original()
 
         return stop
+
+    def _seconds(self) -> float | None:
+        """Return for how long the guest may lead: None without a limit, 0 if the host has something to do."""
+        if has_ready(self.host):
+            self._slice = _SHORTEST_SLICE
+            return 0
+        due = next_timer(self.host)
+        seconds = None if due is None else max(0, due - self.host.time())
+        if self._fd is not None:
+            return seconds
+        self._slice = min(2 * self._slice, _LONGEST_SLICE if self._waiters else _LONGEST_IDLE_SLICE)
+        return self._slice if seconds is None else min(seconds, self._slice)
 
     def _give_way(self) -> None:
         if self._begins:

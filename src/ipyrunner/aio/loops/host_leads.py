@@ -46,11 +46,7 @@ class Visiting(Hosting):
             if not self.host.is_closed():
                 self.host.remove_reader(self._fd)  # type: ignore[arg-type]
 
-    def _begin(self) -> None:
-        self._hide_slowness()
-        self.host.call_soon(self._visit_again, context=self._context)
-
-    def _visit_again(self) -> None:
+    def _lead(self) -> None:
         if not self._active:
             return
         self.pause()
@@ -83,10 +79,10 @@ class Visiting(Hosting):
             seconds = _PAUSE
         else:
             self._watching = True
-            self.host.add_reader(self._fd, self._visit_again)
+            self.host.add_reader(self._fd, self._lead)
         if seconds is not None:
-            self._next = self.host.call_later(seconds, self._visit_again, context=self._context)
+            self._next = self.host.call_later(seconds, self._lead, context=self._context)
 
     def _ring(self) -> None:
         self._guests_doorbell.take()  # once
-        self.host.call_soon_threadsafe(self._visit_again, context=self._context)
+        self.host.call_soon_threadsafe(self._lead, context=self._context)

@@ -35,7 +35,7 @@ from ..replacements import Override
 from ..sigint.defer_sigint import Held
 from .task_records import HISTORY, Ended, Started, remember
 from .unretrieved_failures import Unretrieved
-from .young_tasks import FEW, SHARES_REFS, YoungTasks
+from .young_tasks import FEW, YoungTasks
 
 __all__ = ["Tasks"]
 
@@ -217,10 +217,7 @@ class Tasks:
 
     def _make_create_task(self, make: Any) -> Callable[..., asyncio.Task[Any]]:
         loop, watchers, new, begin = self._loop, self._watchers, self._young.new, self._young.begin
-        size = new.__len__
-        store: Any
-        refs: Any
-        store, refs = (new.extend, weakref.getweakrefs) if SHARES_REFS else (new.append, weakref.ref)
+        append, size, ref, refs = new.append, new.__len__, weakref.ref, weakref.getweakrefs
         module: Any = asyncio.tasks  # its Task is looked up each time, as there: nest_asyncio puts another one in
 
         def make_task(coro: Any, *, name: Any = None, context: Any = None, **options: Any) -> asyncio.Task[Any]:
@@ -236,7 +233,7 @@ class Tasks:
                     options["name"] = name
                 task = make(coro, **options)
             if type(task) is module.Task and not is_done(task):
-                store(refs(task))
+                append(ref(task))
             else:
                 self._take_in(task)
             created = getattr(task, "_source_traceback", None)
@@ -256,7 +253,8 @@ class Tasks:
         room = 0  # how many tasks may be appended before begin() is to be called; 0 if not plain
 
         # What asyncio's own does without a factory and debug mode, without another function call: tasks are made in
-        # great numbers, and each bit of work for one adds up.
+        # great numbers, and each bit of work for one adds up. Until 3.13 asyncio keeps each task in a WeakSet; we share
+        # that reference. Another one takes longer to make, and is one more object for each garbage collection.
         if not has_options:
 
             def create_task(coro: Any, *, name: Any = None, context: Any = None) -> asyncio.Task[Any]:
@@ -270,7 +268,8 @@ class Tasks:
                     task = module.Task(coro, loop=loop)
                 else:
                     task = module.Task(coro, loop=loop, name=name, context=context)
-                store(refs(task))
+                found = refs(task)
+                append(found[0] if len(found) == 1 else ref(task))
                 return task  # type: ignore[no-any-return]
         else:
 
@@ -287,7 +286,8 @@ class Tasks:
                     task = module.Task(coro, loop=loop)
                 else:
                     task = module.Task(coro, loop=loop, name=name, context=context)
-                store(refs(task))
+                found = refs(task)
+                append(found[0] if len(found) == 1 else ref(task))
                 return task  # type: ignore[no-any-return]
 
         def make_room() -> None:

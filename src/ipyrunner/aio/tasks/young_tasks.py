@@ -36,7 +36,7 @@ from ..introspection.task_state import is_done
 from ..sigint.watchdog_thread import watchdog
 from .task_records import Started
 
-__all__ = ["FEW", "SHARES_REFS", "YoungTasks"]
+__all__ = ["FEW", "YoungTasks"]
 
 # Seconds until the first look, and between two of them at most, when many follow one another.
 _PAUSE = 0.02
@@ -55,9 +55,6 @@ _RECENT = 50
 _STRIDE = 100
 # Among how many of the newest tasks one is searched for.
 _SEARCHED = 500
-# Private, 3.11 to 3.13: asyncio keeps each task in a WeakSet, so there is a weak reference already, which we share. To
-# make another one takes longer, and where many tasks are alive, garbage collections go through a fifth more objects.
-SHARES_REFS = sys.version_info < (3, 14)
 # Python 3.14.0 to 3.14.4 collect all generations a little at a time.
 _IS_INCREMENTAL = sys.version_info[:2] == (3, 14) and gc.get_threshold()[2] == 0
 
