@@ -7,6 +7,7 @@ import math
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -269,7 +270,10 @@ def test_other_threads_get_the_gil_sooner_while_the_guest_runs(guest: Any, poll:
 
     async def of_child() -> float:
         reader, writer = os.pipe()
-        if (pid := os.fork()) == 0:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # there may be threads of other tests
+            pid = os.fork()
+        if pid == 0:
             os.write(writer, str(round(sys.getswitchinterval(), 6)).encode())
             os._exit(0)
         os.waitpid(pid, 0)

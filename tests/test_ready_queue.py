@@ -186,15 +186,38 @@ def test_whether_a_step_waits(name: str, of_python: bool) -> None:
         queue = ReadyQueue(loop)
         loop.call_soon(str)
         loop.call_soon("".join, [])
-        assert not queue.has_steps()
+        assert not queue.may_have_steps()
         task = new(asyncio.sleep(0.001), loop=loop)
-        assert queue.has_steps()  # it has not begun
+        assert queue.may_have_steps()  # it has not begun
         await asyncio.sleep(0)
-        assert not queue.has_steps()
+        assert not queue.may_have_steps()
         await task
 
     loop.run_until_complete(main())
     loop.close()
+
+
+def test_a_short_look_stays_short_and_does_not_raise(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Meta(type):
+        def __getattr__(cls, name: str) -> Any:
+            raise ZeroDivisionError
+
+    class Hostile(metaclass=Meta):
+        def method(self) -> None:
+            pass
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        queue = ReadyQueue(loop)
+        loop.call_soon(Hostile().method)
+        assert queue.may_have_steps()  # nobody knows
+        await asyncio.sleep(0)
+        for _ in range(2000):
+            loop.call_soon(str)
+        monkeypatch.setattr(ready_queue, "step_of", lambda *_: pytest.fail("looked at"))
+        assert queue.may_have_steps()
+
+    asyncio.run(main())
 
 
 def test_no_dependencies_are_searched_where_no_step_waits(
@@ -205,8 +228,10 @@ def test_no_dependencies_are_searched_where_no_step_waits(
     monkeypatch.setattr(main_task, "dependencies", lambda task: searched.append(task) or set())
 
     async def main() -> None:
-        asyncio.get_running_loop().call_later(0.05, signal.raise_signal, signal.SIGINT)
-        await asyncio.gather(*[asyncio.sleep(60) for _ in range(10)])
+        sleepers = asyncio.gather(*[asyncio.sleep(60) for _ in range(10)])
+        await asyncio.sleep(0)
+        asyncio.get_running_loop().call_soon(signal.raise_signal, signal.SIGINT)
+        await sleepers
 
     with pytest.raises(KeyboardInterrupt):
         asyncio_runner.run(main())

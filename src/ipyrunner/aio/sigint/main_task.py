@@ -141,7 +141,7 @@ class MainTask:
         self._steps, waiting = 0, len(self._queue)
         self._queue.put_first(self._call_follow)
         # There may be 10,000 that it waits for, of which none is about to begin.
-        first = self._queue.promote(_dependencies(self.task)) if self._queue.has_steps() else 0
+        first = self._queue.promote(_dependencies(self.task)) if self._queue.may_have_steps() else 0
         self._queue.call_first(self._release_if_done)
         first += self._queue.promote([self.task])
         self._queue.put_first(self._cancel_task)
