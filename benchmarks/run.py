@@ -29,7 +29,7 @@ COLUMNS = {
     "nest ÷ script": ("nest_asyncio2", "script"),
 }
 
-PARTS = ("shapes", "cells", "interrupts", "answers", "scale")
+PARTS = ("shapes", "cells", "interrupts", "answers", "busy", "scale")
 
 
 def ratios(results: dict[str, list[tuple[float, float]]], ours: str, theirs: str, which: int = 0) -> list[float]:
@@ -170,19 +170,8 @@ def interrupted(k: Kernel, code: str) -> float:
     return time.perf_counter() - start
 
 
-BUSY_TASKS = """
-async def compute():
-    while True:
-        for _ in range({steps}): pass
-        await asyncio.sleep(0)
-tasks = [asyncio.create_task(compute()) for _ in range(20)]
-"""
-# In the stock kernel one of them may take half a minute.
-FEW_CELLS = 3
-
-
 def answers(c: Contestants, rounds: int) -> dict[str, Any]:
-    """Requests of others while a cell awaits; cells beside tasks that are always ready."""
+    """Requests of others while a cell awaits."""
     k = c.kernel()
     k.poll = 0.0005
     cell = k.begin("print('go')\nawait asyncio.Event().wait()")
@@ -199,20 +188,32 @@ def answers(c: Contestants, rounds: int) -> dict[str, Any]:
         print(f"{name} request while a cell awaits: {statistics.median(found[name]) * 1e3:.1f} ms")
     k.interrupt()
     k.finish(cell)
-    for steps in (200, 2000):
+    return found
+
+
+BUSY_TASKS = """
+async def compute():
+    while True:
+        for _ in range({steps}): pass
+        await asyncio.sleep(0)
+tasks = [asyncio.create_task(compute()) for _ in range({count})]
+"""
+# In the stock kernel one of them may take many seconds.
+MOST_CELLS = 7
+
+
+def busy(c: Contestants, rounds: int) -> dict[str, Any]:
+    """An empty plain cell beside tasks that are always ready: each counts to a number, and then awaits sleep(0)."""
+    found: dict[str, Any] = {}
+    for count, steps in ((20, 200), (20, 2000), (1, 4000)):
         for which, load in (("ipyrunner", True), ("stock", False)):
-            k = c.kernel(load=load, setup=BUSY_TASKS.format(steps=steps))
-            times = []
-            for _ in range(FEW_CELLS):
-                start = time.perf_counter()
-                k.ok("1", TIMEOUT)
-                times.append(time.perf_counter() - start)
-            k.ok("for task in tasks: task.cancel()", TIMEOUT)
-            found[f"beside tasks of {steps} steps, {which}"] = times
+            with Contestants() as alone:
+                k = alone.kernel(load=load, setup=BUSY_TASKS.format(count=count, steps=steps))
+                times = [timed_cell(k, "1") for _ in range(min(rounds, MOST_CELLS))]
+            name = f"{count} x {steps:,}, {which}"
+            found[name] = times
             print(
-                f"empty plain cell beside 20 tasks that are always ready, {steps} steps: {which} "
-                f"{statistics.median(times) * 1e3:.0f} ms, at most {max(times) * 1e3:.0f} ms",
-                flush=True,
+                f"{name:<24}{statistics.median(times) * 1e3:>7,.0f} ms, at most {max(times) * 1e3:,.0f} ms", flush=True
             )
     return found
 
@@ -348,7 +349,7 @@ def main() -> None:
     }
     print(", ".join(f"{name} {value}" for name, value in machine.items()))
     found: dict[str, Any] = {"machine": machine}
-    for part in (shapes, cells, interrupts, answers):
+    for part in (shapes, cells, interrupts, answers, busy):
         if part.__name__ not in options.parts or (part is cells and sys.platform != "linux"):
             continue
         print(f"\n{part.__doc__}")
