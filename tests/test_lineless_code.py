@@ -100,7 +100,7 @@ def test_what_waits_there_is_listed(lineless: Kernel) -> None:
 
 def test_code_that_holds_the_loop_there_has_a_place() -> None:
     def where() -> object:
-        return place_of(sys._getframe())
+        return place_of([sys._getframe()])
 
     where.__code__ = where.__code__.replace(co_linetable=b"")
     assert where() == (where.__code__, where.__code__.co_firstlineno)

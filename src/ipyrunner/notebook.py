@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 from traitlets import observe
 
-from .aio.introspection.context_copy import carry_into
 from .aio.introspection.loop_class import new_loop
 from .aio.introspection.private_api import tasks_of
 from .aio.introspection.running_callback import lends_loop
@@ -25,6 +24,7 @@ from .aio.persistent_runner import PersistentRunner
 from .aio.sigint.defer_sigint import Held
 from .aio.sigint.handlers import Outside, on_main_thread, signal_main_thread
 from .aio.tasks.safe_names import describe, name_of, repr_of, short
+from .aio.user_runs.context_copy import carry_into
 from .aio.user_runs.nested_runs import allow, is_applied
 from .settings import Settings, make_loop
 

@@ -3,7 +3,7 @@
 Read in this order; each knows only what comes after it:
 
 * :mod:`persistent_runner`: a Runner that keeps one loop and one Context; its runs block or are awaited in a host loop.
-* :mod:`user_runs`: what the user's code runs by the loop's own methods, also nested.
+* :mod:`user_runs`: what the user's code runs inside a cell, also nested.
 * :mod:`interrupts`: SIGINT for the runs of one loop.
 * :mod:`main`: one task that awaits one coroutine after the other.
 * :mod:`notices`: what a runner reports, and other code shows.

@@ -11,7 +11,6 @@ from typing import Any, ClassVar, TypeVar
 
 from .exit_and_fork import end_child, in_forked_children, refuse_copy
 from .interrupts import Interrupts
-from .introspection.context_copy import carry_back
 from .introspection.exceptions import set_traceback, traceback_of
 from .introspection.private_api import cancel_ready
 from .introspection.ready_queue import ReadyQueue
@@ -32,6 +31,7 @@ from .tasks.exception_handler import Failures
 from .tasks.registry import Tasks
 from .tasks.slow_callbacks import SlowCallbacks
 from .tasks.task_scope import leave
+from .user_runs.context_copy import carry_back
 from .user_runs.nested_runs import is_allowed
 from .user_runs.plain_runs import PlainRuns
 

@@ -19,13 +19,14 @@ import asyncio
 import dis
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from types import CodeType, FrameType
 from typing import Any, TypeVar
 
 from .exceptions import traceback_of
 from .private_api import callback_of, is_task
+from .stacks import variable_of
 
 __all__ = [
     "HANDLE_RUN",
@@ -89,10 +90,19 @@ def is_in_call(frame: FrameType) -> bool:
 
 def runs_other_loop(frame: FrameType, loop: asyncio.AbstractEventLoop) -> bool:
     """Return whether a loop other than *loop*, written in Python, runs in the frame."""
-    if frame.f_code.co_name not in ("run_forever", "_run_once"):
-        return False
-    other = frame.f_locals.get("self")
-    return isinstance(other, asyncio.AbstractEventLoop) and other is not loop
+    return _loop_in(frame, frame.f_back) not in (None, loop)
+
+
+def _loop_in(frame: FrameType, caller: FrameType | None) -> asyncio.AbstractEventLoop | None:
+    """Return the loop that runs in the frame, if it is written in Python."""
+    if frame.f_code.co_name == "_run_once":
+        # Its variables change; nest_asyncio's run_until_complete calls it as well.
+        if caller is not None and caller.f_code.co_name in ("run_forever", "run_until_complete"):
+            frame = caller
+    elif frame.f_code.co_name != "run_forever":
+        return None
+    loop = variable_of(frame, "self")
+    return loop if isinstance(loop, asyncio.AbstractEventLoop) else None
 
 
 def is_left_running(loop: asyncio.AbstractEventLoop) -> bool:
@@ -132,7 +142,7 @@ def is_from_callback(exc: BaseException, loop: asyncio.AbstractEventLoop) -> boo
 
 def task_of_step(frame: FrameType) -> asyncio.Task[Any] | None:
     """Return the task whose step is called in a frame of :func:`is_callback`; None if it is another callback."""
-    owner = getattr(callback_of(frame.f_locals.get("self")), "__self__", None)  # a step is a method of the task
+    owner = getattr(callback_of(variable_of(frame, "self")), "__self__", None)  # a step is a method of the task
     return owner if is_task(owner) else None
 
 
@@ -181,14 +191,14 @@ class Holder:
         self._everything = everything
         self._held: CallbackCall | None = None
 
-    def look(self, frame: FrameType | None, *, task: asyncio.Task[Any] | None = None) -> CallbackCall | None:
-        """Return the callback that *loop* runs in *frame*, where its thread is; None if it runs none.
+    def look(self, frames: Iterable[FrameType], *, task: asyncio.Task[Any] | None = None) -> CallbackCall | None:
+        """Return the callback that *loop* runs in *frames*, the stack of its thread; None if it runs none.
 
         The same object as last time if it is the same call. *task* counts as running if no frame shows a callback.
         """
         # ``last`` is the time before the look, ``since`` the time after: waiting for the GIL in between adds no time.
         now = time.monotonic()
-        callback = self._called(frame) or task
+        callback = self._called(list(frames)) or task
         held = self._held
         if callback is None:
             self._held = None
@@ -205,19 +215,21 @@ class Holder:
         """Forget the callback that was seen."""
         self._held = None
 
-    def _called(self, frame: FrameType | None) -> object | None:
+    def _called(self, frames: list[FrameType]) -> object | None:
         callback, outermost, other = None, None, False
-        while frame is not None and id(frame.f_code) not in _DRIVERS:
+        for frame, caller in zip(frames, [*frames[1:], None], strict=True):
+            if id(frame.f_code) in _DRIVERS:
+                break
             if id(frame.f_code) in _LENDERS:
                 return frame if self._everything else None
             if callback is None and frame.f_code is HANDLE_RUN:
                 callback = frame
-            elif callback is None and frame.f_code.co_name == "_run_once" and frame.f_locals.get("self") is self._loop:
-                return None  # it is at rest, though perhaps inside itself
-            elif runs_other_loop(frame, self._loop):
+            elif (loop := _loop_in(frame, caller)) is not None and loop is not self._loop:
                 callback, other = None, True
-            outermost, frame = frame, frame.f_back
-        if frame is None:  # the loop does not run, or is on another greenlet's stack
+            elif loop is not None and callback is None and frame.f_code.co_name == "_run_once":
+                return None  # it is at rest, though perhaps inside itself
+            outermost = frame
+        else:  # the loop does not run, or is on another greenlet's stack
             return asyncio.current_task(self._loop) if other else None
         if self._has_frames:
             return callback

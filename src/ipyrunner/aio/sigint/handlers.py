@@ -8,11 +8,12 @@ import asyncio
 import contextvars
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
+
+from ..introspection.stacks import frames_of, variable_of
 
 __all__ = [
     "Outside",
@@ -69,14 +70,12 @@ def signal_main_thread() -> None:
 
 def _wake_main_thread() -> None:
     """Wake the loop that runs on the main thread, if one does: the notebook's, or the one of an ``asyncio.run``."""
-    frame = sys._current_frames().get(threading.main_thread().ident or 0)
-    while frame is not None:
-        loop = frame.f_locals.get("self") if frame.f_code.co_name == "run_forever" else None
+    for frame in frames_of(threading.main_thread().ident):
+        loop = variable_of(frame, "self") if frame.f_code.co_name == "run_forever" else None
         if isinstance(loop, asyncio.AbstractEventLoop):
             with suppress(RuntimeError):  # closed since
                 loop.call_soon_threadsafe(lambda: None, context=contextvars.Context())
             return
-        frame = frame.f_back
 
 
 def take_blocked() -> bool:

@@ -44,6 +44,7 @@ from ..introspection.frames import is_user_code, uninterruptible, user_frame
 from ..introspection.private_api import is_stepping
 from ..introspection.ready_queue import ReadyQueue
 from ..introspection.running_callback import CallbackCall, Holder
+from ..introspection.stacks import callers, frames_of
 from .dropped_exceptions import call_at_next_line, when_dropped
 from .forced_interrupt import Forced
 from .handlers import handler_of, is_default_handler, on_main_thread, signal_main_thread
@@ -219,7 +220,7 @@ class Interrupt(MainTask):
             raise forced
 
     def _raise(self, frame: FrameType) -> None:
-        held = self._holder.look(frame, task=self.task if is_stepping(self.task) else None)
+        held = self._holder.look(callers(frame), task=self.task if is_stepping(self.task) else None)
         if held is not None and not self._over and is_user_code(frame, self._loop):
             raise self._force(frame, held)
 
@@ -228,7 +229,7 @@ class Interrupt(MainTask):
         if self._asks:
             self._ask()
         main = self.task if is_stepping(self.task) else None
-        held = self._holder.look(frame, task=main)
+        held = self._holder.look(callers(frame), task=main)
         if self._due:
             if main is None and asyncio.current_task(self._loop) is None:
                 self._cancel_due()
@@ -327,9 +328,7 @@ class Interrupt(MainTask):
             self._watched = True  # it has just been put
         if self._handling:
             return _LOOK
-        held = self._holder.look(
-            sys._current_frames().get(self._thread), task=self.task if is_stepping(self.task) else None
-        )
+        held = self._holder.look(frames_of(self._thread), task=self.task if is_stepping(self.task) else None)
         has_ended = self._due and self._waits and held is not self._behind
         if self._is_late(held) or has_ended or self._asks or self._missed:
             with self._lock:

@@ -18,7 +18,6 @@ import asyncio
 import contextvars
 import linecache
 import os
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -29,6 +28,7 @@ from typing import NamedTuple
 from ..introspection.frames import OURS, function_name, line_of, uninterruptible
 from ..introspection.private_api import handle_context, is_task, task_context
 from ..introspection.running_callback import CallbackCall, Holder, is_callback, is_driver
+from ..introspection.stacks import frames_of, variable_of
 
 __all__ = ["Slow", "SlowCallbacks", "place_of"]
 
@@ -93,11 +93,11 @@ class SlowCallbacks:
         self._holder.forget()
 
     def _look(self) -> None:
-        frame = sys._current_frames().get(self._ident)
-        held = self._holder.look(frame)
+        frames = frames_of(self._ident)
+        held = self._holder.look(frames)
         if held is not self._held:
             self._held, self._places, self._is_told = held, Counter(), False
-        place = place_of(frame)
+        place = place_of(frames)
         if held is None or held.callback is None:
             return
         if place is not None:
@@ -112,7 +112,7 @@ class SlowCallbacks:
         if is_task(callback):
             context = task_context(callback)
         elif isinstance(callback, FrameType) and is_callback(callback):
-            context = handle_context(callback.f_locals["self"])  # None when it has just ended
+            context = handle_context(variable_of(callback, "self"))  # None when it has just ended
         return None if context is None else context.copy()  # it may be entered at this moment
 
     @uninterruptible
@@ -129,19 +129,20 @@ class SlowCallbacks:
         self._show(Slow(function_name(code), code.co_filename, line, text, held.seconds, self._limit))
 
 
-def place_of(frame: FrameType | None) -> _Place | None:
-    """Return where the callback that runs in *frame* is; None if no frame of its code can be seen."""
-    innermost, ours = frame, False
-    while frame is not None and not is_driver(frame):
+def place_of(frames: list[FrameType]) -> _Place | None:
+    """Return where the callback is that runs in this stack; None if no frame of its code can be seen."""
+    ours = False
+    for frame in frames:
+        if is_driver(frame):
+            break
         filename = frame.f_code.co_filename
         if _is_users(filename):
             return frame.f_code, line_of(frame)
         ours = ours or filename.startswith(OURS)
-        frame = frame.f_back
     # Our own work in the loop or around a cell does not count; nor does the frame around a C function.
-    if innermost is None or ours or frame is innermost or is_callback(innermost):
+    if not frames or ours or is_driver(frames[0]) or is_callback(frames[0]):
         return None
-    return innermost.f_code, line_of(innermost)
+    return frames[0].f_code, line_of(frames[0])
 
 
 def _is_users(filename: str) -> bool:

@@ -5,13 +5,13 @@ C code that keeps the GIL keeps the thread from looking.
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections import Counter
 from contextlib import suppress
 from time import perf_counter_ns
 from types import FrameType
 
+from ...introspection.stacks import frames_of
 from ..slow_callbacks import place_of
 from .tracer import Open, Tracer
 
@@ -44,30 +44,29 @@ class BusyPlaces:
         while not self._gate.acquire(timeout=_PAUSE):
             present = self._present()
             if present is not None and present is seen:
-                now, frame = perf_counter_ns(), sys._current_frames().get(self._tracer.thread)
-                place = place_of(frame)
-                if self._is_in(present, frame) and self._present() is present:
+                now, frames = perf_counter_ns(), frames_of(self._tracer.thread)
+                place = place_of(frames)
+                if self._is_in(present, frames) and self._present() is present:
                     present.seen = now
                     if place is not None:
                         if present.places is None:
                             present.places = Counter()
                         present.places[place] += 1
-                del frame
+                del frames
             seen = present
             del present
 
-    def _is_in(self, present: Open, frame: FrameType | None) -> bool:
+    def _is_in(self, present: Open, frames: list[FrameType]) -> bool:
         """Return whether the thread is in *present*: an exception may have ended that without an event.
 
         If its frame is not found, and the loop is not at rest, it is on the stack of another greenlet, or beyond a
         generator that has paused meanwhile.
         """
         is_at_rest = not self._tracer.loop.is_running()
-        while frame is not None:
+        for frame in frames:
             if frame is present.frame:
                 return True
             is_at_rest = is_at_rest or frame.f_code.co_name == "_run_once"
-            frame = frame.f_back
         return not is_at_rest
 
     def _present(self) -> Open | None:

@@ -9,7 +9,6 @@ there is no answer, the thread itself looks at the frames of the loop's thread, 
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
 import time
 from collections import deque
@@ -18,6 +17,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from ....aio.introspection.frames import function_name, uninterruptible
+from ....aio.introspection.stacks import frames_of
 from ....aio.tasks.slow_callbacks import place_of
 
 __all__ = ["SHARE", "Blocked", "LoopWatch"]
@@ -110,7 +110,7 @@ class LoopWatch:
             self._blocked(self._look(seconds))
 
     def _look(self, seconds: float) -> Blocked:
-        place = place_of(sys._current_frames().get(self._ident))
+        place = place_of(frames_of(self._ident))
         if place is None:
             return Blocked(seconds, None, None, 0)
         code, line = place
