@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from ipyrunner.aio.introspection.stacks import callers, frames_of, variable_of
+from ipyrunner.aio.introspection.stacks import callers, frames_of, local_of
 from kernels import BEFORE, Kernel
 
 # A collection begins at nearly each frame object, and lets the other threads go on.
@@ -24,7 +24,7 @@ gc.set_threshold(1)
 # The functions of the main thread return all the time.
 LOOKS = """
 import sys
-from ipyrunner.aio.introspection.stacks import frames_of, variable_of
+from ipyrunner.aio.introspection.stacks import frames_of, local_of
 sys.setswitchinterval(1e-5)
 ended, main = [], threading.get_ident()
 def look():
@@ -32,7 +32,7 @@ def look():
         frames = frames_of(main)
         lines = [frame.f_lineno for frame in frames]
         called = [frame for frame in frames if frame.f_code.co_name == 'f']
-        if called: variable_of(called[0], 'a')
+        if called: local_of(called[0], 'a')
     ended.append(True)
 def f(n, a):
     b = [n]
@@ -84,8 +84,8 @@ def test_the_stack_of_a_thread() -> None:
     (frame,) = [frame for frame in frames if frame.f_code is inner.__code__]
     assert frames[frames.index(frame) + 1].f_code is threading.Thread.run.__code__
     assert frames == list(callers(frames[0]))
-    assert variable_of(frame, "self") == "its own"
-    assert variable_of(frame, "another") is None
+    assert local_of(frame, "self") == "its own"
+    assert local_of(frame, "another") is None
     go.set()
     thread.join()
     assert frames_of(thread.ident) == frames_of(None) == []

@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 
 from .exceptions import traceback_of
 from .private_api import callback_of, is_task
-from .stacks import variable_of
+from .stacks import local_of
 
 __all__ = [
     "HANDLE_RUN",
@@ -101,7 +101,7 @@ def _loop_in(frame: FrameType, caller: FrameType | None) -> asyncio.AbstractEven
             frame = caller
     elif frame.f_code.co_name != "run_forever":
         return None
-    loop = variable_of(frame, "self")
+    loop = local_of(frame, "self")
     return loop if isinstance(loop, asyncio.AbstractEventLoop) else None
 
 
@@ -142,7 +142,7 @@ def is_from_callback(exc: BaseException, loop: asyncio.AbstractEventLoop) -> boo
 
 def task_of_step(frame: FrameType) -> asyncio.Task[Any] | None:
     """Return the task whose step is called in a frame of :func:`is_callback`; None if it is another callback."""
-    owner = getattr(callback_of(variable_of(frame, "self")), "__self__", None)  # a step is a method of the task
+    owner = getattr(callback_of(local_of(frame, "self")), "__self__", None)  # a step is a method of the task
     return owner if is_task(owner) else None
 
 

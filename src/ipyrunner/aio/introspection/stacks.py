@@ -19,16 +19,20 @@ from operator import call, truth
 from types import FrameType
 from typing import Any
 
-__all__ = ["callers", "frames_of", "variable_of"]
+__all__ = ["callers", "frames_of", "local_of"]
+
+# Their declared types say less than what they do.
+_get: Any = dict.get
+_getattr: Any = getattr
 
 
 def frames_of(thread: int | None) -> list[FrameType]:
     """Return the frames of the thread with this ident, the innermost first; none if there is no such thread."""
-    innermost = map(dict.get, map(call, (sys._current_frames,)), (thread,))
-    return _at_once(takewhile(truth, accumulate(chain(innermost, repeat("f_back")), getattr)))
+    innermost = map(_get, map(call, (sys._current_frames,)), (thread,))
+    return _at_once(takewhile(truth, accumulate(chain(innermost, repeat("f_back")), _getattr)))
 
 
-def variable_of(frame: FrameType, name: str) -> Any:
+def local_of(frame: FrameType, name: str) -> Any:
     """Return the value of a variable of the frame's function, None if it has none; *frame* may be another thread's.
 
     Up to 3.12 it is to be a function that never replaces a variable: what an earlier look has found is dropped then.

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from ..introspection.stacks import frames_of, variable_of
+from ..introspection.stacks import frames_of, local_of
 
 __all__ = [
     "Outside",
@@ -71,7 +71,7 @@ def signal_main_thread() -> None:
 def _wake_main_thread() -> None:
     """Wake the loop that runs on the main thread, if one does: the notebook's, or the one of an ``asyncio.run``."""
     for frame in frames_of(threading.main_thread().ident):
-        loop = variable_of(frame, "self") if frame.f_code.co_name == "run_forever" else None
+        loop = local_of(frame, "self") if frame.f_code.co_name == "run_forever" else None
         if isinstance(loop, asyncio.AbstractEventLoop):
             with suppress(RuntimeError):  # closed since
                 loop.call_soon_threadsafe(lambda: None, context=contextvars.Context())

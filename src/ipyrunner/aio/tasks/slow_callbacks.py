@@ -28,7 +28,7 @@ from typing import NamedTuple
 from ..introspection.frames import OURS, function_name, line_of, uninterruptible
 from ..introspection.private_api import handle_context, is_task, task_context
 from ..introspection.running_callback import CallbackCall, Holder, is_callback, is_driver
-from ..introspection.stacks import frames_of, variable_of
+from ..introspection.stacks import frames_of, local_of
 
 __all__ = ["Slow", "SlowCallbacks", "place_of"]
 
@@ -112,7 +112,7 @@ class SlowCallbacks:
         if is_task(callback):
             context = task_context(callback)
         elif isinstance(callback, FrameType) and is_callback(callback):
-            context = handle_context(variable_of(callback, "self"))  # None when it has just ended
+            context = handle_context(local_of(callback, "self"))  # None when it has just ended
         return None if context is None else context.copy()  # it may be entered at this moment
 
     @uninterruptible

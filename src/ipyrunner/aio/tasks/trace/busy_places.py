@@ -59,8 +59,7 @@ class BusyPlaces:
     def _is_in(self, present: Open, frames: list[FrameType]) -> bool:
         """Return whether the thread is in *present*: an exception may have ended that without an event.
 
-        If its frame is not found, and the loop is not at rest, it is on the stack of another greenlet, or beyond a
-        generator that has paused meanwhile.
+        If its frame is not found, and the loop is not at rest, it is on the stack of another greenlet.
         """
         is_at_rest = not self._tracer.loop.is_running()
         for frame in frames:
