@@ -33,6 +33,10 @@ import asyncio, contextlib, faulthandler, gc, itertools, linecache, os, signal, 
 faulthandler.enable(file=getattr(sys.stderr, "_original_stdstream_copy", 2))
 faulthandler.register(signal.SIGUSR1, file=getattr(sys.stderr, "_original_stdstream_copy", 2))
 
+# Collections begin at any moment, in any thread, and let other threads go on.
+gc.callbacks.append(lambda phase, info: time.sleep(0))
+gc.set_threshold(20, 1000)
+
 # What must not be lost: a task that ticks, timers that are due, a server that answers.
 ticks = scheduled = fired = 0
 
