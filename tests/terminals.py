@@ -201,3 +201,20 @@ def expect_alive(terminal: Terminal) -> None:
     """The next cells run, on the same loop, with the variables of :data:`BEFORE`."""
     assert out(terminal.run("await asyncio.sleep(0.01); kept, asyncio.get_running_loop() is loop")) == "('kept', True)"
     assert out(terminal.run("kept, asyncio.get_event_loop() is loop")) == "('kept', True)"
+
+
+class Trigger:
+    """Sets ``event`` in the program, or in its kernel, from here, by a file that its loop watches."""
+
+    CODE = (
+        "import os; pipe = os.open('trigger', os.O_RDONLY | os.O_NONBLOCK); event = asyncio.Event()\n"
+        "def pull(): os.read(pipe, 1); loop.remove_reader(pipe); event.set()\n"
+        "loop.add_reader(pipe, pull)\n"
+    )
+
+    def __init__(self, home: Path) -> None:
+        self._path = home / "trigger"
+        os.mkfifo(self._path)
+
+    def pull(self) -> None:
+        self._path.write_text("x")

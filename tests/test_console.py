@@ -11,7 +11,7 @@ import pytest
 if sys.platform == "win32":
     pytest.skip("there are no pseudo-terminals on Windows", allow_module_level=True)
 pytest.importorskip("jupyter_console", reason="jupyter-console is not installed (dependency group frontends)")
-from terminals import BEFORE, CONTROL_C, CONTROL_D, Terminal, expect_alive
+from terminals import BEFORE, CONTROL_C, CONTROL_D, Terminal, Trigger, expect_alive
 
 CONSOLE = ["-m", "jupyter_console", "--kernel", "python3", "--no-confirm-exit"]
 
@@ -65,14 +65,16 @@ async def tick():
         await asyncio.sleep(3600)
     finally:
         await asyncio.sleep(0.01); open('clean', 'w').close()
-async def begin(): await asyncio.sleep(0.5); await tick()
+async def begin(): await event.wait(); await tick()
 task = asyncio.create_task(begin())
 await asyncio.sleep(0)
 """
 
 
 def test_tasks_go_on_at_the_prompt_and_their_output_comes_with_the_next_cell(console: Terminal, tmp_path: Path) -> None:
-    console.run(TICKS)
+    trigger = Trigger(tmp_path)
+    console.run(Trigger.CODE + TICKS)
+    trigger.pull()
     console.wait((tmp_path / "ticked").exists, "the file of the task", every=0.05)
     assert "tick 0" in console.run("1 + 1")
 
@@ -80,7 +82,9 @@ def test_tasks_go_on_at_the_prompt_and_their_output_comes_with_the_next_cell(con
 def test_the_console_can_show_output_at_once(tmp_path: Path) -> None:
     console = start(tmp_path, "--ZMQTerminalInteractiveShell.include_other_output=True")
     try:
-        console.run(TICKS)
+        trigger = Trigger(tmp_path)
+        console.run(Trigger.CODE + TICKS)
+        trigger.pull()
         console.wait_for("tick 0")
     finally:
         console.close()
@@ -88,7 +92,9 @@ def test_the_console_can_show_output_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("last", ["exit\r", CONTROL_D])
 def test_the_end_finalizes_the_kernels_tasks(console: Terminal, tmp_path: Path, last: str) -> None:
-    console.run(TICKS)
+    trigger = Trigger(tmp_path)
+    console.run(Trigger.CODE + TICKS)
+    trigger.pull()
     console.wait((tmp_path / "ticked").exists, "the file of the task", every=0.05)
     console.type(last)
     assert console.wait_for_exit() == 0

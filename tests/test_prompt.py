@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -13,7 +12,7 @@ import pytest
 if sys.platform == "win32":
     pytest.skip("there are no pseudo-terminals on Windows", allow_module_level=True)
 from setups import SETUPS
-from terminals import CONTROL_C, Terminal, expect_alive, out
+from terminals import CONTROL_C, Terminal, Trigger, expect_alive, out
 
 # Text that is being typed while something else happens.
 HALF = "half = 'typed"
@@ -26,23 +25,6 @@ def expect_prompt_with(terminal: Terminal, typed: str) -> None:
         lambda: terminal.lines[-1] == line.rstrip() and terminal.cursor() == (len(terminal.lines) - 1, len(line)),
         f"the prompt {line!r} at the end, and the cursor behind it",
     )
-
-
-class Trigger:
-    """Sets ``event`` in the terminal's program from here, by a file that its loop watches."""
-
-    CODE = (
-        "import os; pipe = os.open('trigger', os.O_RDONLY | os.O_NONBLOCK); event = asyncio.Event()\n"
-        "def pull(): os.read(pipe, 1); loop.remove_reader(pipe); event.set()\n"
-        "loop.add_reader(pipe, pull)\n"
-    )
-
-    def __init__(self, home: Path) -> None:
-        self._path = home / "trigger"
-        os.mkfifo(self._path)
-
-    def pull(self) -> None:
-        self._path.write_text("x")
 
 
 TICKS = """\

@@ -77,12 +77,12 @@ def ask(k: Kernel) -> float:
 RUNNING = {
     "nothing": "print('go')",
     "a cell that awaits": "print('go'); await asyncio.sleep(60)",
-    "a cell that cleans up": "try: print('go'); await asyncio.sleep(60)\nfinally:\n    await asyncio.sleep(0.3)\n    leave('cell')",
-    "a plain cell that cleans up": "try: print('go'); time.sleep(60)\nfinally:\n    time.sleep(0.3)\n    leave('cell')",
+    "a cell that cleans up": "try: print('go'); await asyncio.sleep(60)\nfinally:\n    await asyncio.sleep(0.15)\n    leave('cell')",
+    "a plain cell that cleans up": "try: print('go'); time.sleep(60)\nfinally:\n    time.sleep(0.15)\n    leave('cell')",
     "a blocking run that cleans up": "async def main():\n    try: print('go'); await asyncio.sleep(60)\n"
-    "    finally:\n        await asyncio.sleep(0.3)\n        leave('cell')\n%arun main()",
+    "    finally:\n        await asyncio.sleep(0.15)\n        leave('cell')\n%arun main()",
     "asyncio.run that cleans up": "async def main():\n    try: print('go'); await asyncio.sleep(60)\n"
-    "    finally:\n        await asyncio.sleep(0.3)\n        leave('cell')\nasyncio.run(main())",
+    "    finally:\n        await asyncio.sleep(0.15)\n        leave('cell')\nasyncio.run(main())",
     "a cell that never yields": "await asyncio.sleep(0); print('go')\nwhile True: pass",
     "a task that never yields": "async def f():\n    print('go')\n    while True: pass\nawait asyncio.create_task(f())",
     "a plain cell": "print('go')\ntime.sleep(60)",
