@@ -8,6 +8,7 @@ import gc
 import signal
 import socket
 import sys
+import time
 import weakref
 from collections.abc import Iterator
 from types import FrameType
@@ -20,6 +21,7 @@ from ipyrunner.aio.interrupts import Interrupts
 from ipyrunner.aio.introspection.ready_queue import ReadyQueue
 from ipyrunner.aio.introspection.running_callback import Holder
 from ipyrunner.aio.sigint.handlers import Outside
+from ipyrunner.aio.sigint.interrupt import Interrupt
 from loops import press
 
 
@@ -155,4 +157,35 @@ def test_a_press_at_the_very_end_of_a_blocking_run_is_the_cells(runner: Notebook
     finally:
         sys.setprofile(None)
     assert runner.interrupts == 1
+    assert runner.run(asyncio.sleep(0, "next")) == "next"
+
+
+def test_what_nobody_interrupted_waits_for_is_left_alone_for_the_grace_period(
+    runner: NotebookRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Also after the second press: the watchdog asks the handler once, and not every 10 ms, which would end system calls
+    # of the callback and hide a third press.
+    signals, on_sigint = list[int](), Interrupt.on_sigint
+
+    def counted(self: Interrupt, signum: int, frame: FrameType | None) -> None:
+        signals.append(signum)
+        on_sigint(self, signum, frame)
+
+    def callback() -> None:
+        for _ in range(2):
+            press()
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:
+            pass
+
+    async def main() -> None:
+        asyncio.get_running_loop().call_soon(callback)
+        await asyncio.sleep(60)
+
+    runner.interrupt_grace = 30.0
+    monkeypatch.setattr(Interrupt, "on_sigint", counted)
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(main())
+    assert len(signals) <= 4
+    assert runner.interrupts == 2
     assert runner.run(asyncio.sleep(0, "next")) == "next"

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import subprocess
 import sys
 import textwrap
 import threading
+import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from ipyrunner.aio.introspection.running_callback import Holder, drives_loop
 from ipyrunner.aio.introspection.stacks import callers, frames_of, local_of
+from ipyrunner.aio.introspection.wait_graph import awaits
 from kernels import BEFORE, Kernel
 
 # A collection begins at nearly each frame object, and lets the other threads go on.
@@ -107,3 +113,119 @@ def test_the_collector_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch, is_on:
         assert gc.isenabled() is is_on
     finally:
         (gc.enable if was_on else gc.disable)()
+
+
+# What is called run_forever may be a function of the user's. The one that lets go has to wait until it has returned.
+USERS_FUNCTION = """
+import asyncio, threading
+from ipyrunner.aio.introspection.running_callback import Holder
+from ipyrunner.aio.introspection.stacks import frames_of
+main = threading.get_ident()
+dropped, returned, looked, goes_on = (threading.Event() for _ in range(4))
+class Dropped:
+    def __del__(self):
+        if threading.get_ident() != main: dropped.set(); returned.wait(10)
+names = [f"v{n}" for n in range(60)]
+lines = ["def run_forever(n):", "a = Dropped()", *(f"{name} = [n]" for name in names)]
+lines += ["goes_on.set(); looked.wait(10); looked.clear()", "a = Dropped()", "goes_on.set(); dropped.wait(0.5)"]
+exec("\\n    ".join(lines))
+def recurse(n):
+    if n: return recurse(n - 1)
+    returned.set(); looked.wait(10)
+def look():
+    holder = Holder(asyncio.new_event_loop(), everything=True)
+    for _ in range(2): goes_on.wait(10); goes_on.clear(); holder.look(frames_of(main)); looked.set()
+thread = threading.Thread(target=look)
+thread.start()
+run_forever(1); recurse(12)
+thread.join()
+print(dropped.is_set())
+"""
+
+
+@pytest.mark.each_python
+def test_variables_of_the_users_functions_are_left_alone() -> None:
+    # Up to 3.12 reading them would drop what they were before, and run its finalizer.
+    done = subprocess.run([sys.executable, "-c", USERS_FUNCTION], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "False\n")
+
+
+@drives_loop
+def drive(loop: asyncio.AbstractEventLoop) -> None:
+    loop.run_forever()
+
+
+class Nested:
+    def __init__(self, loop: Any) -> None:
+        self._loop = loop
+
+    def run_until_complete(self, future: asyncio.Future[Any]) -> None:
+        while not future.done():
+            self._loop._run_once()
+
+
+def _of_class(loop: Any, future: asyncio.Future[Any]) -> None:
+    Nested(loop).run_until_complete(future)
+
+
+def run_forever(loop: Any, future: asyncio.Future[Any]) -> None:
+    while not future.done():
+        loop._run_once()
+
+
+@pytest.mark.parametrize("runs", [_of_class, run_forever])
+def test_a_loop_that_the_users_function_runs_inside_itself_is_at_rest(loop: Any, runs: Callable[..., None]) -> None:
+    holder, seen, thread = Holder(loop), list[object](), threading.get_ident()
+
+    def look(future: asyncio.Future[Any]) -> None:
+        end = time.monotonic() + 10
+        while (held := holder.look(frames_of(thread))) is not None and time.monotonic() < end:
+            time.sleep(0.001)
+        seen.append(held)
+        loop.call_soon_threadsafe(future.set_result, None)
+
+    def callback() -> None:
+        future = loop.create_future()
+        loop.call_soon(lambda: watcher.start())
+        watcher = threading.Thread(target=look, args=(future,))
+        runs(loop, future)
+        watcher.join()
+        loop.stop()
+
+    loop.call_soon(callback)
+    drive(loop)
+    assert seen == [None]
+
+
+def test_the_chain_of_a_coroutine_that_ends_on_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Its frame was there when it was asked for first, and not a second time.
+    ended, found = threading.Event(), list[int]()
+
+    async def short() -> None:
+        await asyncio.sleep(0)
+
+    async def main() -> None:
+        thread.start()
+        while not ended.is_set():
+            tasks[:] = [asyncio.create_task(short())]
+            await tasks[0]
+
+    def look() -> None:
+        try:
+            for _ in range(20_000):
+                found.extend(len(awaits(task)) for task in tasks)
+        finally:
+            ended.set()
+
+    tasks: list[asyncio.Task[None]] = []
+    failed = list[object]()
+    monkeypatch.setattr(threading, "excepthook", failed.append)
+    thread, interval = threading.Thread(target=look), sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        asyncio.run(main())
+    finally:
+        sys.setswitchinterval(interval)
+    thread.join()
+    assert failed == []
+    assert found

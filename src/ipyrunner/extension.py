@@ -36,7 +36,7 @@ from .ipython.magics.atasks import TaskMagics, table
 from .ipython.magics.tasks_table import TaskTable, cancelled, to_cancel
 from .ipython.run_cell import Cells
 from .ipython.tracebacks import Tracebacks, name_file, pointing_records
-from .notebook import NotebookRunner
+from .notebook import NotebookRunner, require_main_thread
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -96,11 +96,7 @@ def get_runner() -> NotebookRunner:
 def _present() -> Extension:
     from IPython.core.getipython import get_ipython
 
-    if not on_main_thread():
-        raise RuntimeError(
-            "the notebook's event loop belongs to the main thread, and this code runs in another one. Use "
-            "asyncio.run_coroutine_threadsafe(coro, loop) with the loop of a cell, or asyncio.run(coro) here"
-        )
+    require_main_thread()
     shell = get_ipython()
     extension = None if shell is None else _extensions.get(shell)
     if extension is None:

@@ -28,9 +28,17 @@ from .aio.user_runs.context_copy import carry_into
 from .aio.user_runs.nested_runs import allow, is_applied
 from .settings import Settings, make_loop
 
-__all__ = ["NotebookRunner"]
+__all__ = ["NotebookRunner", "require_main_thread"]
 
 _T = TypeVar("_T")
+
+
+def require_main_thread() -> None:
+    """Raise RuntimeError on other threads, such as those of ipykernel's subshells."""
+    if not on_main_thread():
+        text = "the notebook's event loop belongs to the main thread, and this code runs in another one. Use asyncio."
+        here = "asyncio.run(coro)" if running_loop() is None else "await coro"
+        raise RuntimeError(f"{text}run_coroutine_threadsafe(coro, loop) with the loop of a cell, or {here} here")
 
 
 class NotebookRunner(Settings):
@@ -73,7 +81,7 @@ class NotebookRunner(Settings):
     @property
     def current(self) -> PersistentRunner:
         """The runner of the present loop, made now if there is none. OSError if no file descriptor is left for it."""
-        self._check_owner()
+        self.check_owner()
         if self._current is not None and self._current.is_broken:
             state = "was closed" if self._current.loop.is_closed() else "cannot run any more"
             stopped = " The tasks of the old loop have stopped, without clean-up: start them again."
@@ -159,7 +167,7 @@ class NotebookRunner(Settings):
         *cell* is its number (``"In[3]"``), the name of its task or the task. What it prints, and its error, still
         appear below it. Interrupts no longer stop it. RuntimeError if no such cell awaits.
         """
-        self._check_owner()
+        self.check_owner()
         runs = [] if self._current is None else self._current.interrupts.runs()
         for run in runs:
             if run.task is not None and (cell is run.task or cell in (run.name, name_of(run.task))):
@@ -256,21 +264,16 @@ class NotebookRunner(Settings):
         loop.default_exception_handler(context)
         self.log.error("ipyrunner: %s", context.get("message"), exc_info=context.get("exception"))
 
-    def _check_owner(self) -> None:
-        if not on_main_thread():
-            raise RuntimeError(
-                "the notebook's event loop belongs to the main thread, and this code runs in another one. Use "
-                "asyncio.run_coroutine_threadsafe(coro, loop) with the loop of a cell, or asyncio.run(coro) here"
-            )
+    def check_owner(self) -> None:
+        """Raise RuntimeError on other threads than the main one, and in child processes."""
+        require_main_thread()
         if self.is_copy:
-            raise RuntimeError(
-                "this is a child process made by os.fork(), and the notebook's event loop belongs to its parent. Use "
-                "asyncio.run() here"
-            )
+            text = "this is a child process made by os.fork(), and the notebook's event loop belongs to its parent."
+            raise RuntimeError(f"{text} Use asyncio.run() here")
 
     def refuse_inside(self, what: str) -> None:
         """Raise RuntimeError, which says where to call *what*, while the loop runs, and on other threads."""
-        self._check_owner()
+        self.check_owner()
         loop = None if self._current is None else self._current.loop
         if loop is not None and (running_loop() is loop or loop.is_running()):
             raise RuntimeError(

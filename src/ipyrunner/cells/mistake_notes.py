@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ..aio.introspection.exceptions import is_a, message_of, traceback_of
 from ..aio.introspection.running_loop import running_loop
 from ..aio.persistent_runner import PersistentRunner
+from ..aio.sigint.handlers import on_main_thread
 from ..aio.user_runs.nested_runs import is_allowed
 
 if TYPE_CHECKING:
@@ -183,8 +184,8 @@ def _in_loop(
 ) -> str:
     forever = name == "loop.run_forever"
     call = f"{name}({'' if forever else 'main' if name == 'anyio.run' else 'main()'})"
-    running = running_loop()
-    if notebooks is not None and (running is notebooks or notebooks.is_running()):
+    running = running_loop() if on_main_thread() else None  # that of a subshell's thread is neither of these
+    if notebooks is not None and (running is notebooks or (notebooks.is_running() and on_main_thread())):
         can_nest = isinstance(notebooks, asyncio.BaseEventLoop) and not is_allowed(notebooks)
         note = FOREVER_IN_NOTEBOOK if forever else IN_NOTEBOOK
         return note.format(call=call) + (NOT_NESTED if can_nest else "")

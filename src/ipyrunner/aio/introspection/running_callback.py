@@ -54,6 +54,10 @@ _CALLBACK_LINES = {
 # By their id(): to hash code, Python goes through all of its instructions, and these are asked for at each turn.
 _DRIVERS: dict[int, CodeType] = {}
 _LENDERS: dict[int, CodeType] = {}
+# Those of classes of loops, which somebody may have replaced (nest_asyncio): the user's functions may have such names.
+_METHODS: dict[int, CodeType] = {}
+# Whatever a metaclass makes of ``__dict__``.
+_variables_of = vars(type)["__dict__"].__get__
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -90,19 +94,36 @@ def is_in_call(frame: FrameType) -> bool:
 
 def runs_other_loop(frame: FrameType, loop: asyncio.AbstractEventLoop) -> bool:
     """Return whether a loop other than *loop*, written in Python, runs in the frame."""
-    return _loop_in(frame, frame.f_back) not in (None, loop)
+    return _loop_in(frame, frame.f_back, loop) not in (None, loop)
 
 
-def _loop_in(frame: FrameType, caller: FrameType | None) -> asyncio.AbstractEventLoop | None:
-    """Return the loop that runs in the frame, if it is written in Python."""
+def _loop_in(
+    frame: FrameType, caller: FrameType | None, loop: asyncio.AbstractEventLoop
+) -> asyncio.AbstractEventLoop | None:
+    """Return the loop that runs in the frame, if it is written in Python; *loop* if it cannot be told which one."""
+    if not _is_loops(frame.f_code, ("run_forever", "_run_once")):
+        return None
     if frame.f_code.co_name == "_run_once":
         # Its variables change; nest_asyncio's run_until_complete calls it as well.
-        if caller is not None and caller.f_code.co_name in ("run_forever", "run_until_complete"):
-            frame = caller
-    elif frame.f_code.co_name != "run_forever":
-        return None
-    loop = local_of(frame, "self")
-    return loop if isinstance(loop, asyncio.AbstractEventLoop) else None
+        if caller is None or not _is_loops(caller.f_code, ("run_forever", "run_until_complete")):
+            return loop
+        frame = caller
+    other = local_of(frame, "self")
+    return other if isinstance(other, asyncio.AbstractEventLoop) else loop
+
+
+def _is_loops(code: CodeType, names: tuple[str, ...]) -> bool:
+    """Return whether *code* is that of a method of a loop's class, with one of *names*."""
+    if code.co_name not in names:
+        return False
+    if id(code) not in _METHODS:
+        classes: list[type] = [asyncio.AbstractEventLoop]
+        for each in classes:
+            if getattr(_variables_of(each).get(code.co_name), "__code__", None) is code:
+                _METHODS[id(code)] = code
+                break
+            classes += type.__subclasses__(each)
+    return id(code) in _METHODS
 
 
 def is_left_running(loop: asyncio.AbstractEventLoop) -> bool:
@@ -162,9 +183,11 @@ def runs_nested(frame: FrameType | None) -> bool:
 class CallbackCall:
     """One call of a callback, or one step of a task, from the first look at it on."""
 
-    __slots__ = ("callback", "last", "since")
+    __slots__ = ("callback", "last", "since", "unneeded")
 
     def __init__(self, callback: object) -> None:
+        # How many SIGINTs had come when it was found that no interrupted code waits for it.
+        self.unneeded = 0
         # Kept only while it runs: a frame keeps the variables of its function alive.
         self.callback: object | None = callback
         self.since = self.last = time.monotonic()
@@ -224,7 +247,7 @@ class Holder:
                 return frame if self._everything else None
             if callback is None and frame.f_code is HANDLE_RUN:
                 callback = frame
-            elif (loop := _loop_in(frame, caller)) is not None and loop is not self._loop:
+            elif (loop := _loop_in(frame, caller, self._loop)) is not None and loop is not self._loop:
                 callback, other = None, True
             elif loop is not None and callback is None and frame.f_code.co_name == "_run_once":
                 return None  # it is at rest, though perhaps inside itself

@@ -6,7 +6,8 @@ threads run. If the function has returned when they are done, Python reads where
 with a segmentation fault, once in a hundred interrupts of a thousand tasks.
 
 The solution: all that is needed is taken in one call of a function written in C, with the collector off. Only Python
-code lets other threads run, so they cannot see that it is off. What is taken stays valid when its function returns.
+code lets other threads run, so they cannot see that it is off, unless an audit hook written in Python is called. What
+is taken stays valid when its function returns.
 """
 
 from __future__ import annotations

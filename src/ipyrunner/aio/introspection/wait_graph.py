@@ -225,15 +225,17 @@ def awaits(task: asyncio.Task[Any]) -> list[Step]:
 def chain_of(awaited: Any) -> Iterator[tuple[Any, FrameType]]:
     """Yield *awaited*, a coroutine, and what it awaits in turn, each with its frame. Empty if it has ended."""
     for _ in range(_LONGEST):
-        if type(awaited) is CoroutineType and awaited.cr_frame is not None:  # nearly always, and fastest
-            yield awaited, awaited.cr_frame
+        # Nearly always, and fastest. It may end at any moment if it runs on another thread.
+        if type(awaited) is CoroutineType and (frame := awaited.cr_frame) is not None:
+            yield awaited, frame
             awaited = awaited.cr_await
             continue
         if name_of_class(type(awaited)) in _STEPS:
             awaited = next((held for held in gc.get_referents(awaited) if type(held) is AsyncGeneratorType), None)
         try:
-            kind, inner = next((k, i) for k, i in _KINDS if isinstance(getattr(awaited, k, None), FrameType))
-            frame, present, awaited = getattr(awaited, kind), awaited, getattr(awaited, inner, None)
+            found = ((getattr(awaited, kind, None), inner) for kind, inner in _KINDS)
+            frame, inner = next((frame, inner) for frame, inner in found if isinstance(frame, FrameType))
+            present, awaited = awaited, getattr(awaited, inner, None)
         except (
             BaseException
         ):  # StopIteration at the end of the chain; or an awaitable of the user's, which may be anything

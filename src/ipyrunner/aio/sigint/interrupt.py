@@ -256,14 +256,20 @@ class Interrupt(MainTask):
             self._question.answered = True
         self._asks = False
 
-    def _patience(self, held: CallbackCall, *, at_least: bool) -> float:
+    def _patience(self, held: CallbackCall, *, elsewhere: bool) -> float:
         """Return the seconds that *held* may hold the loop."""
         patience = self._grace if self.presses else math.inf
-        if self.presses - self._spent > 1 and (at_least or self._is_any_dependent(self._running(held))):
+        if self.presses - self._spent > 1 and self._is_needed(held, elsewhere=elsewhere):
             patience = min(patience, LAST_CHANCE)
         if self._until is not None:
             patience = min(patience, self._within, max(self._until - time.monotonic(), _LOOK))
         return patience
+
+    def _is_needed(self, held: CallbackCall, *, elsewhere: bool) -> bool:
+        """Return whether interrupted code waits for *held*; *elsewhere*: or whether that has not been found out yet."""
+        if not elsewhere and not self._is_any_dependent(self._running(held)):
+            held.unneeded = self.presses
+        return held.unneeded != self.presses
 
     def _is_any_dependent(self, running: object) -> bool:
         return self._is_dependent(running) or any(peer._is_dependent(running) for peer in self._peers())
@@ -273,12 +279,12 @@ class Interrupt(MainTask):
         task = asyncio.current_task(self._loop)
         return task or (self.task if is_stepping(self.task) else held.callback)
 
-    def _is_late(self, held: CallbackCall | None, *, maybe: bool = False) -> bool:
+    def _is_late(self, held: CallbackCall | None, *, elsewhere: bool = False) -> bool:
         """Return whether *held* does not yield, and has not had its KeyboardInterrupt for this press.
 
-        *maybe*: on another thread, where nobody can look what waits for what, whether that may be so.
+        *elsewhere*: on another thread, which cannot look what waits for what, whether the handler is to find it out.
         """
-        if held is None or held.seconds < self._patience(held, at_least=maybe):
+        if held is None or held.seconds < self._patience(held, elsewhere=elsewhere):
             return False
         running = self._running(held) if self.presses and self._has_forced() else None
         return running is None or not any(forced is running for forced in self._forced)
@@ -333,7 +339,7 @@ class Interrupt(MainTask):
             return _LOOK
         held = self._holder.look(frames_of(self._thread), task=self.task if is_stepping(self.task) else None)
         has_ended = self._due and self._waits and held is not self._behind
-        if self._is_late(held, maybe=True) or has_ended or self._asks or self._missed:
+        if self._is_late(held, elsewhere=True) or has_ended or self._asks or self._missed:
             with self._lock:
                 if self._over or not self.handles_signals:
                     return None

@@ -101,10 +101,11 @@ class RunnerMagics(Magics):
         body = compile_body(self.shell, f"%%arun {line}".rstrip(), cell)
         if self._cells.takes_coroutine():
             return self._run_body(arguments, body)
-        if arguments.background:
-            return self._run_in_background(arguments, body)
         if arguments.fresh:
             return self._run_fresh(arguments, body)
+        self._runner.check_owner()  # before there are coroutines, which nobody would await
+        if arguments.background:
+            return self._run_in_background(arguments, body)
         context = contextvars.copy_context() if arguments.context == "copy" or arguments.concurrent else None
         return self._runner.run(self._run_body(arguments, body), context=context)
 
@@ -162,6 +163,7 @@ class RunnerMagics(Magics):
                     "the cell with %%arun"
                 ) from None
             raise
+        self._runner.check_owner()
         namespace = self.shell.user_global_ns
         if local_ns is not None and local_ns is not self.shell.user_ns:
             namespace = {**namespace, **local_ns}

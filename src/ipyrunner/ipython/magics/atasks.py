@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -20,6 +20,8 @@ from ...aio.introspection.private_api import is_task, waits_for
 from ...aio.introspection.running_loop import running_loop
 from ...aio.introspection.task_state import cancel
 from ...aio.introspection.wait_graph import awaits
+from ...aio.loops.threadsafe_call import hand_over
+from ...aio.sigint.handlers import on_main_thread
 from ...aio.tasks.deadlocks import Waits
 from ...aio.tasks.safe_names import in_seconds, label, label_of, name_of, repr_of, short
 from ...aio.tasks.task_records import Ended, Started
@@ -151,10 +153,10 @@ class TaskMagics(Magics):
             if info.task is None:
                 print(info.ending)
         if arguments.action == "cancel":
-            self._cancel(tasks)
+            self._on_loop(partial(self._cancel, tasks))
             return None
         if arguments.action == "background":
-            self._background(tasks)
+            self._on_loop(partial(self._background, tasks))
             return None
         self._wait(tasks, arguments.timeout)
         return None
@@ -202,6 +204,28 @@ class TaskMagics(Magics):
             raise UsageError(f"%atasks: {self._why_not(word)}")
         return found
 
+    def _on_loop(self, act: Callable[[], None]) -> None:
+        """Call *act* on the loop's thread, also from a cell of a subshell, which has a thread of its own."""
+        present = self._runner.present
+        if present is None or on_main_thread():
+            act()
+            return
+        failed: list[BaseException] = []
+
+        def call() -> None:
+            try:
+                act()
+            except BaseException as exc:  # for the subshell's cell
+                failed.append(exc)
+
+        if not hand_over(present.loop, call, patience=self._runner.interrupt_grace):
+            raise UsageError(
+                "%atasks: the event loop does not answer, since a cell or a task keeps the main thread busy. Nothing "
+                "was done. Interrupt that cell, or try again later"
+            )
+        for exc in failed:
+            raise exc
+
     def _why_not(self, word: str) -> str:
         """Return why there is no task *word*, and what to write instead."""
         if re.fullmatch(r"In\[\d+\]", word):
@@ -242,6 +266,7 @@ class TaskMagics(Magics):
             print("no tasks to cancel")
 
     def _wait(self, tasks: list[asyncio.Task[Any]], timeout: float | None) -> None:
+        self._runner.check_owner()
         if running_loop() is not None:
             raise UsageError(
                 "%atasks wait blocks, so it cannot be used in a cell with await: put it into a cell without await, or "
