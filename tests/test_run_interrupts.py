@@ -165,7 +165,7 @@ def test_what_nobody_interrupted_waits_for_is_left_alone_for_the_grace_period(
 ) -> None:
     # Also after the second press: the watchdog asks the handler once, and not every 10 ms, which would end system calls
     # of the callback and hide a third press.
-    signals, on_sigint = list[int](), Interrupt.on_sigint
+    signals, ended, on_sigint = list[int](), list[bool](), Interrupt.on_sigint
 
     def counted(self: Interrupt, signum: int, frame: FrameType | None) -> None:
         signals.append(signum)
@@ -177,6 +177,7 @@ def test_what_nobody_interrupted_waits_for_is_left_alone_for_the_grace_period(
         end = time.monotonic() + 0.5
         while time.monotonic() < end:
             pass
+        ended.append(True)
 
     async def main() -> None:
         asyncio.get_running_loop().call_soon(callback)
@@ -186,6 +187,7 @@ def test_what_nobody_interrupted_waits_for_is_left_alone_for_the_grace_period(
     monkeypatch.setattr(Interrupt, "on_sigint", counted)
     with pytest.raises(KeyboardInterrupt):
         runner.run(main())
+    assert ended == [True]
     assert len(signals) <= 4
     assert runner.interrupts == 2
     assert runner.run(asyncio.sleep(0, "next")) == "next"
