@@ -65,6 +65,7 @@ PRIVATE = {
     "_leave_task": "aio/introspection/running_loop.py",
     "_selector": "aio/introspection/private_api.py",
     "_csock": "aio/introspection/private_api.py",
+    "_current_frames": "aio/introspection/stacks.py",
     "_ready": "aio/introspection/private_api.py",
     "_scheduled": "aio/introspection/private_api.py",
     "_stopping": "aio/introspection/private_api.py",

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ipyrunner.aio.introspection.running_callback import Holder, drives_loop
+from ipyrunner.aio.introspection.running_callback import Holder, drives_loop, runs_other_loop
 from ipyrunner.aio.introspection.stacks import callers, frames_of, local_of
 from ipyrunner.aio.introspection.wait_graph import awaits
 from kernels import BEFORE, Kernel
@@ -113,6 +113,41 @@ def test_the_collector_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch, is_on:
         assert gc.isenabled() is is_on
     finally:
         (gc.enable if was_on else gc.disable)()
+
+
+# The first thing that is allocated begins a collection, which lets the function return, and others take its place.
+VARIABLES = """
+import gc, threading
+from ipyrunner.aio.introspection.stacks import frames_of, local_of
+watches, collects, returned, found, main = *(threading.Event() for _ in range(3)), [], threading.get_ident()
+def let_go(phase, info):
+    if threading.get_ident() != main: collects.set(); returned.wait(1)
+exec("def f(a):\\n    watches.set(); collects.wait(1)\\n    if a is None: " + " = ".join(f"v{n}" for n in range(60)) + " = 1")
+def recurse(n, *rest):
+    if n: return recurse(n - 1, n, n, n, n, n)
+    returned.set()
+def look():
+    watches.wait(10)
+    (frame,) = [frame for frame in frames_of(main) if frame.f_code.co_name == "f"]
+    held = [[{} for n in range(200)], [(n,) for n in range(5000)]]  # Python keeps some to use them again
+    gc.enable()
+    found.append(local_of(frame, "a"))
+    gc.disable()
+gc.disable()
+gc.set_threshold(1)
+gc.callbacks.append(let_go)
+thread = threading.Thread(target=look)
+thread.start()
+f("the value"); recurse(50)
+thread.join()
+print(*found)
+"""
+
+
+@pytest.mark.each_python
+def test_a_variable_of_a_function_that_returns() -> None:
+    done = subprocess.run([sys.executable, "-c", VARIABLES], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "the value\n", "")
 
 
 # What is called run_forever may be a function of the user's. The one that lets go has to wait until it has returned.
@@ -229,3 +264,40 @@ def test_the_chain_of_a_coroutine_that_ends_on_another_thread(monkeypatch: pytes
     thread.join()
     assert failed == []
     assert found
+
+
+def test_classes_of_loops_may_have_anything_in_the_place_of_a_method() -> None:
+    class Raises:
+        def __getattribute__(self, name: str) -> object:
+            raise SystemExit
+
+    class Loop(asyncio.BaseEventLoop):
+        run_forever: Any = Raises()
+
+    def run_forever() -> list[bool]:
+        made = asyncio.new_event_loop()
+        try:
+            return [runs_other_loop(frame, made) for frame in callers(sys._getframe())]
+        finally:
+            made.close()
+
+    assert not any(run_forever())
+    del Loop
+
+
+def test_a_loop_whose_methods_somebody_has_wrapped_is_known_by_asyncios_own(
+    monkeypatch: pytest.MonkeyPatch, loop: asyncio.AbstractEventLoop
+) -> None:
+    original, other, found = asyncio.BaseEventLoop.run_forever, asyncio.new_event_loop(), list[bool]()
+    monkeypatch.setattr(asyncio.BaseEventLoop, "run_forever", lambda self: original(self))
+
+    def callback() -> None:
+        found.extend(runs_other_loop(frame, loop) for frame in callers(sys._getframe()))
+        other.stop()
+
+    try:
+        other.call_soon(callback)
+        other.run_forever()
+    finally:
+        other.close()
+    assert any(found)

@@ -108,3 +108,17 @@ def test_what_to_write_there_instead_of_asyncio_run(subshell: Subshell) -> None:
     assert "already runs in an event loop. Write `await main()` instead of `asyncio.run(main())`" in cell.traceback
     assert subshell.run("await asyncio.sleep(0, 'slept')").value == "'slept'"
     subshell.kernel.expect_alive()
+
+
+def test_a_loop_of_its_own_is_refused_there_too(subshell: Subshell) -> None:
+    cell = subshell.run("%%arun --fresh\nawait asyncio.sleep(0)")
+    assert cell.ename == "RuntimeError"
+    assert "Write `await main()`" in cell.traceback
+    assert cell.stderr == ""
+    subshell.kernel.expect_alive()
+
+
+def test_tasks_of_a_closed_loop_are_not_said_to_be_busy(subshell: Subshell) -> None:
+    subshell.kernel.ok(WORKER)
+    subshell.kernel.ok("asyncio.get_event_loop().close()")
+    assert "worker cannot be cancelled (RuntimeError)" in subshell.run("%atasks cancel worker").stdout

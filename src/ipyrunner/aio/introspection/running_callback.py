@@ -21,7 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from types import CodeType, FrameType
+from types import CodeType, FrameType, FunctionType
 from typing import Any, TypeVar
 
 from .exceptions import traceback_of
@@ -54,8 +54,14 @@ _CALLBACK_LINES = {
 # By their id(): to hash code, Python goes through all of its instructions, and these are asked for at each turn.
 _DRIVERS: dict[int, CodeType] = {}
 _LENDERS: dict[int, CodeType] = {}
-# Those of classes of loops, which somebody may have replaced (nest_asyncio): the user's functions may have such names.
-_METHODS: dict[int, CodeType] = {}
+# Those of classes of loops, since the user's functions may have such names. Somebody may have replaced or wrapped a
+# method (nest_asyncio): asyncio's own count also when no class has them any more.
+_RUN_NAMES = ("run_forever", "run_until_complete", "_run_once")
+_METHODS: dict[int, CodeType] = {
+    id(method.__code__): method.__code__
+    for name, method in vars(asyncio.BaseEventLoop).items()
+    if name in _RUN_NAMES and type(method) is FunctionType
+}
 # Whatever a metaclass makes of ``__dict__``.
 _variables_of = vars(type)["__dict__"].__get__
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -119,7 +125,8 @@ def _is_loops(code: CodeType, names: tuple[str, ...]) -> bool:
     if id(code) not in _METHODS:
         classes: list[type] = [asyncio.AbstractEventLoop]
         for each in classes:
-            if getattr(_variables_of(each).get(code.co_name), "__code__", None) is code:
+            method = _variables_of(each).get(code.co_name)  # of the user's class it may be anything
+            if type(method) is FunctionType and method.__code__ is code:
                 _METHODS[id(code)] = code
                 break
             classes += type.__subclasses__(each)

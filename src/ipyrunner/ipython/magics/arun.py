@@ -262,7 +262,10 @@ class RunnerMagics(Magics):
 
     def _run_fresh(self, arguments: ArunArguments, body: Body) -> Any:
         main: Coroutine[Any, Any, Any] = self._run_body(arguments._replace(debug=False), body)
-        return run(main, debug=arguments.debug or None)
+        try:
+            return run(main, debug=arguments.debug or None)
+        finally:
+            main.close()  # if it was refused, in a subshell, say
 
     def _deliver(self, arguments: ArunArguments, value: Any) -> Any:
         if arguments.output is None:

@@ -207,7 +207,7 @@ class TaskMagics(Magics):
     def _on_loop(self, act: Callable[[], None]) -> None:
         """Call *act* on the loop's thread, also from a cell of a subshell, which has a thread of its own."""
         present = self._runner.present
-        if present is None or on_main_thread():
+        if present is None or on_main_thread() or present.loop.is_closed():
             act()
             return
         failed: list[BaseException] = []
