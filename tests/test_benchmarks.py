@@ -36,4 +36,4 @@ def test_the_instructions_of_an_empty_cell_are_counted() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     assert "empty await cell: " in done.stdout
-    assert " guest_leads.py Hosting._lead\n" in done.stdout
+    assert " guest_leads.py GuestLeads._selecting.<locals>.select\n" in done.stdout

@@ -15,9 +15,12 @@ from typing import Any
 import pytest
 
 from ipyrunner.aio.introspection.running_loop import NOTHING, RunningAs
-from ipyrunner.aio.loops.guest_leads import Faults, Hosting
-from ipyrunner.aio.loops.host_leads import Visiting
+from ipyrunner.aio.loops.blocking_run import Faults
+from ipyrunner.aio.loops.guest_leads import GuestLeads
+from ipyrunner.aio.loops.host_leads import HostLeads
+from ipyrunner.aio.loops.hosting import Hosting
 from ipyrunner.aio.loops.shutdown import wind_up
+from ipyrunner.aio.loops.slices import Slices
 from ipyrunner.aio.sigint.interrupt import Interrupt
 from loops import LOOPS, until
 
@@ -46,7 +49,8 @@ def run_host(guest: Any, poll: bool, main: Callable[[Hosting], Any], **options: 
     escaped: Escaped = []
 
     async def host_main() -> None:
-        hosting = Hosting(asyncio.get_running_loop(), guest, escaped=escaped.append, poll=poll, **options)
+        kind = Slices if poll else GuestLeads
+        hosting = kind(asyncio.get_running_loop(), guest, escaped=escaped.append, **options)
         hosting.start()
         try:
             async with asyncio.timeout(30):
@@ -77,15 +81,6 @@ def test_the_guest_runs_and_sees_itself(guest: Any, poll: bool) -> None:
         assert asyncio.get_running_loop() is host
 
     run_host(guest, poll, main)
-
-
-@pytest.mark.skipif("uvloop" not in LOOPS, reason="there is no uvloop")
-def test_a_host_that_is_not_asyncios_gets_no_handles_of_asyncios(guest: Any, poll: bool) -> None:
-    # uvloop keeps handles of its own in its queue, and calls them without looking at their class.
-    host = LOOPS["uvloop"]()
-    hosting = Hosting(host, guest, escaped=lambda exc: None, poll=poll)
-    assert hosting._host_queue is None
-    host.close()
 
 
 def test_the_guest_makes_progress_while_nobody_waits(guest: Any, poll: bool) -> None:
@@ -225,7 +220,7 @@ def test_a_host_that_leads_hears_of_what_comes_as_the_guest_begins_to_rest() -> 
                 works.pop()()
 
     async def main() -> None:
-        visiting = Visiting(asyncio.get_running_loop(), guest, escaped=[].append)
+        visiting = HostLeads(asyncio.get_running_loop(), guest, escaped=[].append)
         visiting.start()
         ran = asyncio.Event()
         for _ in range(3):
@@ -352,7 +347,8 @@ def test_nothing_is_left_on_the_host(guest: Any, poll: bool) -> None:
         hosting.stop()
         hosting.stop()
         await asyncio.sleep(0.01)
-        assert not {"call_soon", "call_at"} & vars(hosting.host).keys()
+        assert not {"call_soon", "call_at", "stop"} & vars(hosting.host).keys()
+        assert "select" not in vars(hosting.host._selector)  # type: ignore[attr-defined]
 
     run_host(guest, poll, main)
 
@@ -428,11 +424,11 @@ def test_an_idle_pair_of_loops_sleeps(guest: Any) -> None:
     run_host(guest, False, main)
 
 
-@pytest.mark.parametrize("aside", [True, False])
-def test_a_host_that_waits_for_an_empty_queue_finds_one(guest: Any, aside: bool) -> None:
+@pytest.mark.parametrize(("kind", "aside"), [(GuestLeads, False), (Slices, True), (Slices, False)])
+def test_a_host_that_waits_for_an_empty_queue_finds_one(guest: Any, kind: type[Hosting], aside: bool) -> None:
     async def main() -> int:
         host = asyncio.get_running_loop()
-        hosting = Hosting(host, guest, escaped=[].append, aside=aside)
+        hosting = kind(host, guest, escaped=[].append, aside=aside)
         hosting.start()
         found, tries = asyncio.Event(), 0
 
@@ -451,7 +447,7 @@ def test_a_host_that_waits_for_an_empty_queue_finds_one(guest: Any, aside: bool)
             hosting.stop()
         return tries
 
-    assert (asyncio.run(main()) < 10) is aside
+    assert (asyncio.run(main()) < 10) is (aside or kind is GuestLeads)
 
 
 def test_to_the_host_the_guest_is_no_slow_callback() -> None:
@@ -461,7 +457,7 @@ def test_to_the_host_the_guest_is_no_slow_callback() -> None:
         host: Any = asyncio.get_running_loop()
         host.set_debug(True)
         before = host.slow_callback_duration
-        hosting = Hosting(host, guest, escaped=[].append)
+        hosting = Slices(host, guest, escaped=[].append)
         hosting.start()
         meanwhile = host.slow_callback_duration
         hosting.stop()

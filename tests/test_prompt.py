@@ -183,7 +183,7 @@ def test_a_gui_and_the_loop_both_run_while_the_prompt_waits(start: Callable[...,
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        ("loop._selector.select = None", "cannot run any more"),
+        ("task = asyncio.create_task(asyncio.sleep(60)); loop._selector.select = None", "cannot run any more"),
         ("loop._selector.close()", "cannot run any more"),
         ("loop.close()", "was closed"),
     ],

@@ -54,6 +54,8 @@ class Interrupts:
         self._outside = outside
         self._show = show
         self._wakeup = Wakeup(loop)
+        # For the time that the loop and its host sleep together, and run nothing that SIGINT could interrupt.
+        self.asleep = self._wakeup.on_signals
         self._between: Interrupt | None = None
 
     def close(self) -> None:

@@ -17,8 +17,8 @@ from .introspection.ready_queue import ReadyQueue
 from .introspection.running_callback import is_left_running
 from .introspection.running_loop import NOTHING, RunningAs, running_loop
 from .loops.blocking_run import drive
-from .loops.guest_leads import Hosting
-from .loops.host_leads import Visiting
+from .loops.hosting import Hosting
+from .loops.hosting_choice import hosting_of
 from .loops.shutdown import wind_up
 from .main import Alone, Detached, Main, Request, Step
 from .notices import Cancelled, ChildEnds, GivenUp, Notice
@@ -109,19 +109,18 @@ class PersistentRunner:
         else:
             vars(self.loop)["run_forever"] = refuse_copy
 
-    def attach(self, host: asyncio.AbstractEventLoop, *, host_leads: bool = False, **options: Any) -> None:
-        """Run the loop inside *host*, another loop of this thread, from now on.
-
-        *host_leads*: the host runs something else while it waits, see ``Visiting``. The other options are Hosting's.
-        """
+    def attach(self, host: asyncio.AbstractEventLoop, **options: Any) -> None:
+        """Run the loop inside *host*, another loop of this thread, from now on. See ``hosting_of`` for the options."""
         if self.hosting is not None or host is self.loop:
             return
-        self.hosting = (Visiting if host_leads else Hosting)(
+        self.hosting = hosting_of(
             host,
             self.loop,
             escaped=self._on_escaped,
             stop=self._stop,
             between=self.interrupts.between_runs,
+            asleep=self.interrupts.asleep,
+            unused=self.tasks.is_empty,
             left=self._leave,
             **options,
         )

@@ -7,7 +7,7 @@ The solution: the prompt's loop is a host like a kernel's, see ``Hosting``, from
 it has its line. prompt_toolkit calls ``Application.pre_run_callables`` when it begins to wait: a public name since
 version 2. Since version 3 it waits in an asyncio loop. IPython shows all prints above the prompt (``patch_stdout``).
 
-With a user's GUI hook (``%gui tk``) the host leads: see ``Visiting``.
+With a user's GUI hook (``%gui tk``) the host leads: see ``HostLeads``.
 
 Tasks do not run at a prompt without prompt_toolkit (``--simple-prompt``, ``input()``), which is a blocking call, nor in
 a dumb terminal (``TERM=dumb``), whose prompt does not say when it begins.

@@ -85,15 +85,15 @@ _ACQUIRE = asyncio.Lock.acquire.__code__
 
 def selector_of(loop: asyncio.AbstractEventLoop) -> object:
     """Return what the loop waits in, or None if that is not known."""
-    selector: object = getattr(loop, "_selector", None)
-    return selector
+    return getattr(loop, "_selector", None)
 
 
 def selector_fd(loop: asyncio.AbstractEventLoop) -> int | None:
     """Return the fd that is readable when one of the loop's fds is (epoll, kqueue, devpoll), or None."""
-    fileno: Any = getattr(selector_of(loop), "fileno", None)
-    fd = fileno() if callable(fileno) else None
-    return fd if isinstance(fd, int) and fd >= 0 else None
+    with suppress(Exception):  # it has none, or the user has closed it
+        fd: int = selector_of(loop).fileno()  # type: ignore[attr-defined]
+        return fd if fd >= 0 else None
+    return None
 
 
 def signal_fd(loop: asyncio.AbstractEventLoop) -> int | None:

@@ -1,283 +1,139 @@
-"""One loop (the guest) inside another (the host), both on one thread.
+"""The guest runs whenever the host would sleep: what ``Hosting`` does wherever it is possible.
 
-The problem: the kernel's loop runs on the main thread and has to stay live, and the user's loop has to run on the
-main thread too (signals, GUI toolkits), at its own speed, with one of them running at any moment.
+The problem: a callback that runs the guest would have to come back in each iteration of the host, which has about ten
+for each request, only to see that the host is still busy.
 
-The solution: whenever the host has come to rest, the guest leads. A host callback runs ``guest.run_forever()``;
-the guest watches the host's selector fd (an epoll or kqueue fd is itself pollable), holds a timer for the host's next
-timer, and gives way the moment one of them fires. The host then runs one iteration, and the guest leads again. The
-guest needs nothing but the public API for that, so uvloop is as good a guest as asyncio's own.
+The solution: a loop sleeps in its selector's ``select``, and only there, so that is where the guest leads. One
+instance attribute of the host's selector does it, as prompt_toolkit's input hooks do. An iteration of the host's that
+has callbacks ready, and does not sleep, is as in a kernel without us. The guest watches the host's selector fd (an
+epoll or kqueue fd is itself pollable), holds a timer for the host's next timer, and gives way the moment one of them
+fires.
 
-A call of ``host.call_soon`` on the resting host while the guest leads makes no fd readable. Two instance attributes,
-which exist only for that time, notice it (``Doorbell``).
-
-A host without a pollable fd, or a guest that cannot watch one (both on Windows): the guest leads in short slices, which
-grow while the host has nothing to do.
+While the guest has no tasks, no timers and nothing ready either, both loops sleep in one ``select`` of the two fds: to
+run a loop that only waits takes longer than all that the host does for a small request.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import math
-import sys
+import selectors
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from ..introspection.private_api import can_watch, has_ready, is_stopping, next_timer, ready_callbacks, selector_fd
-from ..introspection.running_callback import drives_loop, runs_nested
-from ..introspection.running_loop import NOTHING, RunningAs, running_loop
-from ..replacements import Replacement
-from ..sigint.main_task import MainTask
-from .blocking_run import Faults
-from .doorbell import Doorbell
-from .switch_interval import ShortInterval
+from ..exit_and_fork import in_forked_children
+from ..introspection.private_api import can_watch, has_ready, next_timer, selector_fd, selector_of
+from ..introspection.running_loop import Running, RunningAs
+from ..replacements import Override
+from .hosting import Hosting
 
-__all__ = ["Hosting"]
+__all__ = ["GuestLeads"]
 
-# Seconds. The longest slice bounds how late the host is, while somebody waits for the guest and while nobody does.
-_SHORTEST_SLICE = 0.001
-_LONGEST_SLICE = 0.02
-_LONGEST_IDLE_SLICE = 0.05
-# A host that has callbacks ready goes first, for up to this many iterations: a kernel request takes about ten.
+# A host that always has callbacks ready goes first for this many iterations.
 _PASSES = 10
 
+_Select = Callable[["float | None"], Any]
 
-class Hosting:
-    """Run *guest* inside *host* from :meth:`start` to :meth:`stop`. All methods: on the thread of both loops.
 
-    *escaped* is called with each exception that comes out of the guest: SystemExit and KeyboardInterrupt of callbacks,
-    and what signal handlers raise in the guest's own code; it must not raise, since none may reach the host. A guest
-    that cannot run any more is left alone.
-    *stop* stops the guest, in one of its callbacks.
-    *between* makes a context manager for each turn; *left* is called before and after each turn.
-    *ended* is called when the host is told to stop, before it stops, while threads can still be started (since 3.12
-    not at exit). *poll*: watch no fds, take turns in slices. *aside*: the host postpones work until its queue is empty,
-    as prompt_toolkit does with drawing; put nothing into the queue while there is something in it.
-    """
+class GuestLeads(Hosting):
+    """As :class:`Hosting`; the guest leads while the host is at rest."""
 
-    def __init__(
-        self,
-        host: asyncio.AbstractEventLoop,
-        guest: asyncio.AbstractEventLoop,
-        *,
-        escaped: Callable[[BaseException], None],
-        stop: Callable[[], None] | None = None,
-        between: Callable[[], AbstractContextManager[object]] = nullcontext,
-        left: Callable[[], None] = lambda: None,
-        ended: Callable[[], None] = lambda: None,
-        poll: bool = False,
-        aside: bool = False,
-    ) -> None:
-        self.host = host
-        self.guest = guest
-        self._escaped = escaped
-        self._stop_guest = guest.stop if stop is None else stop
-        self._between = between
-        self._left = left
-        self._ended = ended
-        self._aside = aside
-        # Empty: in the Context of the caller, the guest's error reports would always go to the cell that starts us.
-        self._context = contextvars.Context()
-        self._fd = None if poll or not can_watch(guest) else selector_fd(host)
-        self._doorbell = Doorbell(host, self._give_way)
-        # The host's queue, and what is put into it again and again. None: the host has no handles of asyncio's own.
-        self._host_queue = ready_callbacks(host) if isinstance(host, asyncio.BaseEventLoop) else None
-        self._leading = asyncio.Handle(self._lead, (), host, self._context)
-        self._own_stop: Replacement | None = None
+    def __init__(self, host: asyncio.AbstractEventLoop, guest: asyncio.AbstractEventLoop, **options: Any) -> None:
+        super().__init__(host, guest, **options)
+        self._fd: Any = selector_fd(host)
+        self._guests_fd = selector_fd(guest)
+        self._both: selectors.BaseSelector | None = None
+        self._select: Override | None = None
         self._watching = False
-        self._active = False
-        self._slice = _SHORTEST_SLICE
-        self._passed = 0
-        self._gives_way = False
-        # Whether the guest is about to run; whether the doorbell has rung since. Whether it runs because we run it.
-        self._begins = self._rung = self._in_turn = False
-        self._waiters: set[Callable[[], None]] = set()
-        self._slow: float | None = None
-        self._faults = Faults(guest)
-        self._interval = ShortInterval()
+        # How many iterations of the host's have gone first; whether the guest leads at this moment.
+        self._passed, self._leads = 0, False
+        in_forked_children(self)
 
-    @property
-    def active(self) -> bool:
-        """Whether the guest is led: from :meth:`start` to :meth:`stop`, or until it cannot run any more."""
-        return self._active
+    @staticmethod
+    def is_possible(host: asyncio.AbstractEventLoop, guest: asyncio.AbstractEventLoop) -> bool:
+        """Return whether the host sleeps where it can be noticed, and the guest can be woken when the host wakes."""
+        return selector_fd(host) is not None and hasattr(selector_of(host), "__dict__") and can_watch(guest)
 
-    @property
-    def polls(self) -> bool:
-        """Whether the loops take turns in slices, since there is no fd to watch."""
-        return self._fd is None
-
-    def start(self) -> None:
-        """Begin to lead when the host comes to rest. Idempotent."""
-        if self._active:
-            return
-        self._active = True
-        if self.host.get_debug() and hasattr(self.host, "slow_callback_duration"):
-            # To the host the guest is one slow callback; in debug mode it would say so in the user's cells.
-            self._slow, self.host.slow_callback_duration = self.host.slow_callback_duration, math.inf
-        self._own_stop = Replacement(self.host, "stop", self._stop_host)
-        self.host.call_soon(self._lead, context=self._context)
-
-    def stop(self) -> None:
-        """Leave both loops alone from now on; whoever is in :meth:`wait` is released. Idempotent."""
-        if not self._active:
-            return
-        self._active = False
-        if self._own_stop is not None:
-            self._own_stop.restore()
-        self.pause()
-        if self._slow is not None and self.host.slow_callback_duration == math.inf:  # type: ignore[attr-defined]
-            self.host.slow_callback_duration = self._slow  # type: ignore[attr-defined]
-        for release in tuple(self._waiters):
-            release()
+    def after_fork(self) -> None:
+        """In a child process: let :meth:`_lead` end it at the host's next iteration."""
+        self._passed = _PASSES
 
     def pause(self) -> None:
         """Stop watching the host until the guest leads again: somebody else is about to run the guest."""
         if self._watching:
             self._watching = False
             if not self.guest.is_closed():
-                self.guest.remove_reader(self._fd)  # type: ignore[arg-type]
+                self.guest.remove_reader(self._fd)
 
-    async def wait(self, end: asyncio.Future[Any], interrupt: MainTask) -> None:
-        """In the host: wait until the guest's *end* has run its done callbacks, or the run was given up.
+    def _begin(self) -> None:
+        self._select = Override(selector_of(self.host), "select", self._selecting)
 
-        If the wait is cancelled, it cancels the main task, as SIGINT does, and goes on waiting: ipykernel's handler
-        cancels the wait if SIGINT comes before our handler is in place.
-        """
-        done = self.host.create_future()
+    def _end(self) -> None:
+        if self._select is not None:
+            self._select.restore()
+        if self._both is not None:
+            self._both.close()
+            self._both = None
 
-        # Not for end.done(): the guest may be stopped between that and the callbacks, and then nobody wakes us.
-        def release(_: object = None) -> None:
-            if not done.done():
-                done.set_result(None)
+    def _watch(self) -> None:
+        if not self._watching:
+            self.guest.add_reader(self._fd, self._give_way)
+            self._watching = True
 
-        def release_now() -> None:
-            release()
-            if self._in_turn:  # the callback that would end the turn may have been set aside
-                self._give_way()
+    def _selecting(self, original: _Select) -> _Select:
+        def select(timeout: float | None = None) -> Any:
+            # By far the most common case, and so the shortest.
+            if timeout == 0 and self._passed < _PASSES:
+                self._passed += 1
+                return original(0)
+            # The host runs inside the guest (nest_asyncio); or the selector is wrapped by others, who still call this.
+            if self._leads or self.guest.is_running() or not self._active:
+                return original(timeout)
+            self._leads, self._passed = True, 0
+            try:
+                self._left()  # does not come back in a child process
+                if self._can_lead():
+                    self._context.run(self._lead, timeout)
+                    timeout = 0
+            finally:
+                self._leads = False
+            # What stop() releases is ready at once.
+            return original(0 if has_ready(self.host) else timeout)
 
-        end.add_done_callback(release)
-        interrupt.on_release, interrupt.is_last = release_now, lambda: self._in_turn
-        self._waiters.add(release)
+        return select
+
+    def _lead(self, seconds: float | None) -> None:
+        """Run the guest until the host has something to do, for *seconds* at most."""
+        if seconds != 0 and self._is_idle():
+            if not self._sleep(seconds):
+                return
+            seconds = 0  # the host asks again, with what is left of its time
+        self._turn(seconds)
+
+    def _is_idle(self) -> bool:
+        """Return whether the guest has nothing to do before one of its fds is ready."""
+        return (
+            self._guests_fd is not None
+            and not self._waiters
+            and not has_ready(self.guest)
+            and next_timer(self.guest) is None
+            and self._unused()
+        )
+
+    def _sleep(self, seconds: float | None) -> bool:
+        """Sleep until one of the loops has something to do, for *seconds* at most; return whether the guest has."""
         try:
-            while not done.done():
-                try:
-                    await asyncio.shield(done)
-                except asyncio.CancelledError:
-                    interrupt.cancel()
-        finally:
-            self._waiters.discard(release)
-
-    def _lead(self) -> None:
-        """Run the guest until the host has something to do. A callback of the host."""
-        if not self._active:
-            return
-        self._left()  # does not come back in a child process
-        if self._host_queue and self._passed < _PASSES and not self._aside:
-            # By far the most common case, and so the shortest: each request leads to about ten of these. The doorbell
-            # does not hang; and a new handle each time would take longer than all of this.
-            self._passed += 1
-            self._slice = _SHORTEST_SLICE
-            self._host_queue.append(self._leading)
-            return
-        if self.guest.is_closed():
-            self.stop()
-            return
-        passes = False
-        try:
-            if not is_stopping(self.host):
-                seconds = self._seconds()
-                passes = seconds == 0 and self._passed < _PASSES
-                self._passed = self._passed + 1 if passes else 0
-                if not passes:
-                    self._turn(seconds)
-        finally:
-            if self._active and passes and self._aside:
-                self.host.call_later(_SHORTEST_SLICE, self._lead, context=self._context)
-            elif self._active:
-                self.host.call_soon(self._lead, context=self._context)
-
-    @drives_loop
-    def _turn(self, seconds: float | None) -> None:
-        guest = self.guest
-        end: asyncio.Handle | None = None
-        rung: asyncio.Handle | None = None
-        self._gives_way = self._rung = False
-        try:
-            # Before the doorbell hangs: a signal handler may ring it at once, which has to end this turn.
-            self._begins = True
-            if seconds == 0:
-                end = guest.call_soon(self._give_way)  # one iteration, without waiting
-            else:
-                if self._fd is not None and not self._watching:
-                    guest.add_reader(self._fd, self._give_way)
-                    self._watching = True
-                if seconds is not None:
-                    end = guest.call_later(seconds, self._give_way)
-                self._doorbell.hang()
-            with RunningAs(NOTHING), self._between(), self._interval:
-                self._begins, self._in_turn = False, True
-                if self._rung:  # not stopped at once: if the handler raises, a run of the user's would find it stopped
-                    rung = guest.call_soon(self._give_way)
-                guest.run_forever()
-        except (KeyboardInterrupt, SystemExit) as exc:
+            if self._both is None:
+                self._both = selectors.DefaultSelector()
+                self._both.register(self._fd, selectors.EVENT_READ)
+                self._both.register(self._guests_fd, selectors.EVENT_READ)  # type: ignore[arg-type]
+            if selector_fd(self.guest) != self._guests_fd:
+                raise ValueError("the selector of the notebook's loop was closed or replaced")
+            with RunningAs(Running(self.guest, None)), self._asleep():
+                found = [key.fd for key, _ in self._both.select(seconds)]
+        except BaseException as exc:  # raised by a signal handler, or one of the fds is broken
+            if not isinstance(exc, (KeyboardInterrupt, SystemExit)):
+                self._guests_fd = None  # sleep in the guest from now on, which counts its faults
             self._escaped(exc)
-        except BaseException as exc:
-            # A signal handler of the user's has raised in the loop's own code. Or the loop is broken (its selector, its
-            # self-pipe), and to lead again and again would spin.
-            if self._faults.add():
-                self.stop()
-            self._escaped(exc)
-        finally:
-            self._begins = self._in_turn = False
-            self._doorbell.take()
-            for handle in (end, rung):
-                if handle is not None:
-                    handle.cancel()
-        self._left()
-
-    def _stop_host(self, original: Callable[[], None]) -> Callable[[], None]:
-        def stop() -> None:
-            if running_loop() is self.host and not self.guest.is_running():
-                self._ended()
-            original()
-
-        return stop
-
-    def _seconds(self) -> float | None:
-        """Return for how long the guest may lead: None without a limit, 0 if the host has something to do."""
-        if has_ready(self.host):
-            self._slice = _SHORTEST_SLICE
-            return 0
-        due = next_timer(self.host)
-        seconds = None if due is None else max(0, due - self.host.time())
-        if self._fd is not None:
-            return seconds
-        self._slice = min(2 * self._slice, _LONGEST_SLICE if self._waiters else _LONGEST_IDLE_SLICE)
-        return self._slice if seconds is None else min(seconds, self._slice)
-
-    def _give_way(self) -> None:
-        if self._begins:
-            self._rung = True
-            return
-        if not self._in_turn:  # a cell without await runs the guest itself
-            self.pause()
-            return
-        # Once a turn: uvloop keeps a second stop() for its next run, which may be a run_until_complete() of the user's.
-        if self._gives_way:
-            return
-        if runs_nested(sys._getframe()):
-            # A callback has run the guest inside itself (nest_asyncio): stop() would end that run, with an error. The
-            # host waits for it, as for any callback that blocks.
-            self.pause()
-            # Not in our Context, which is entered while the guest leads.
-            self.guest.call_later(_LONGEST_IDLE_SLICE, self._give_way, context=contextvars.Context())
-            return
-        self._gives_way = True
-        try:
-            self._stop_guest()
-        except BaseException:  # a signal handler's, and nothing else may come that stops the guest
-            self._gives_way = False
-            self.guest.call_soon(self._give_way, context=contextvars.Context())
-            raise
+            return has_ready(self.guest)
+        # The guest may watch the host, so its own fd is ready as well when the host's is.
+        return has_ready(self.guest) or found == [self._guests_fd]

@@ -1,4 +1,4 @@
-"""One loop (the guest) inside another (the host) that has to keep the thread: the reverse of ``Hosting``.
+"""One loop (the guest) inside another (the host) that has to keep the thread: the reverse of ``GuestLeads``.
 
 The problem: a host whose selector runs something else while it waits, as prompt_toolkit's does with a GUI's event loop
 (an input hook), never comes to rest. A guest that leads would keep that from running.
@@ -17,16 +17,16 @@ from typing import Any
 
 from ..introspection.private_api import has_ready, is_stopping, next_timer, selector_fd
 from .doorbell import Doorbell
-from .guest_leads import Hosting
+from .hosting import Hosting
 
-__all__ = ["Visiting"]
+__all__ = ["HostLeads"]
 
 # Seconds: the longest visit while the guest has more to do; the pause before visiting a guest that cannot be watched.
 _VISIT = 0.005
 _PAUSE = 0.05
 
 
-class Visiting(Hosting):
+class HostLeads(Hosting):
     """As :class:`Hosting`; the host leads. Nobody can :meth:`wait` for the guest."""
 
     def __init__(self, host: asyncio.AbstractEventLoop, guest: asyncio.AbstractEventLoop, **options: Any) -> None:
@@ -34,6 +34,10 @@ class Visiting(Hosting):
         self._fd = selector_fd(guest)
         self._guests_doorbell = Doorbell(guest, self._ring)
         self._next: asyncio.Handle | None = None
+        self._watching = False
+
+    def _begin(self) -> None:
+        self.host.call_soon(self._lead, context=self._context)
 
     def pause(self) -> None:
         """Let somebody else run the guest: stop watching it until the next visit."""
@@ -51,8 +55,7 @@ class Visiting(Hosting):
             return
         self.pause()
         self._left()
-        if self.guest.is_closed():
-            self.stop()
+        if not self._can_lead():
             return
         if not is_stopping(self.host):
             self._visit()

@@ -133,6 +133,10 @@ class YoungTasks:
         self._batches.clear()
         self._unchecked.clear()
 
+    def is_empty(self) -> bool:
+        """Return whether there are none, not even references to tasks that are gone."""
+        return not self.new and not self._batches
+
     def next_number(self) -> int:
         """Return the next number, for a task that others watch from the beginning."""
         self.sort()
