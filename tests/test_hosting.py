@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import selectors
+import signal
+import socket
 import sys
 import threading
 import warnings
@@ -19,9 +22,11 @@ from ipyrunner.aio.loops.blocking_run import Faults
 from ipyrunner.aio.loops.guest_leads import GuestLeads
 from ipyrunner.aio.loops.host_leads import HostLeads
 from ipyrunner.aio.loops.hosting import Hosting
+from ipyrunner.aio.loops.hosting_choice import hosting_of
 from ipyrunner.aio.loops.shutdown import wind_up
 from ipyrunner.aio.loops.slices import Slices
 from ipyrunner.aio.sigint.interrupt import Interrupt
+from ipyrunner.aio.sigint.wakeup_fd import Wakeup
 from loops import LOOPS, until
 
 
@@ -422,6 +427,180 @@ def test_an_idle_pair_of_loops_sleeps(guest: Any) -> None:
         sleeper.cancel()
 
     run_host(guest, False, main)
+
+
+class _Loops:
+    """A host and a guest that count how often they sleep, and how often the guest runs."""
+
+    def __init__(self, guest: Any, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
+        self.guest, self.runs = guest, 0
+        run_forever = guest.run_forever
+
+        def counted() -> None:
+            self.runs += 1
+            run_forever()
+
+        monkeypatch.setattr(guest, "run_forever", counted)
+        self.options = options
+
+    def run(self, main: Callable[[Hosting], Any]) -> Escaped:
+        return run_host(self.guest, False, main, **self.options)
+
+
+@pytest.fixture
+def unused(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Loops]:
+    guest = asyncio.new_event_loop()
+    yield _Loops(guest, monkeypatch, unused=lambda: True)
+    guest.close()
+
+
+def test_a_host_that_has_work_is_as_without_a_guest(guest: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A request takes about ten iterations of the kernel's loop.
+    loops = _Loops(guest, monkeypatch)
+
+    async def main(hosting: Hosting) -> None:
+        ran = asyncio.Event()
+        await asyncio.sleep(0.01)
+        guest.call_soon(ran.set)
+        before = loops.runs
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert loops.runs == before
+        assert not ran.is_set()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert loops.runs > before
+        assert ran.is_set()
+
+    loops.run(main)
+
+
+def test_both_loops_sleep_in_one_call_while_the_guest_is_unused(unused: _Loops) -> None:
+    async def main(hosting: Hosting) -> None:
+        await asyncio.sleep(0.01)
+        before = unused.runs
+        for _ in range(5):
+            await asyncio.sleep(0.01)
+        assert unused.runs == before
+        unused.guest.call_later(0.01, list)
+        await asyncio.sleep(0.05)
+        assert unused.runs > before
+
+    unused.run(main)
+
+
+@pytest.mark.parametrize("what", ["a thread", "a fd", "a signal handler", "the host"])
+def test_an_unused_guest_is_woken(unused: _Loops, what: str) -> None:
+    guest, seen = unused.guest, []
+    reader, writer = socket.socketpair()
+
+    async def main(hosting: Hosting) -> None:
+        host, woken = asyncio.get_running_loop(), asyncio.Event()
+
+        def wake() -> None:
+            seen.append(asyncio.get_running_loop())
+            host.call_soon(woken.set)
+
+        def on_signal(signum: int, frame: object) -> None:
+            asyncio.get_running_loop().call_soon(wake)
+
+        await asyncio.sleep(0.01)
+        if what == "a thread":
+            threading.Timer(0.02, guest.call_soon_threadsafe, [wake]).start()
+        elif what == "a fd":
+            guest.add_reader(reader, lambda: (guest.remove_reader(reader), wake()))
+            threading.Timer(0.02, writer.send, [b"x"]).start()
+        elif what == "a signal handler":
+            before = signal.signal(signal.SIGUSR1, on_signal)
+            threading.Timer(0.02, os.kill, [os.getpid(), signal.SIGUSR1]).start()
+        else:
+            host.call_later(0.02, guest.call_soon, wake)
+        try:
+            await woken.wait()
+        finally:
+            if what == "a signal handler":
+                signal.signal(signal.SIGUSR1, before)
+
+    wakeup = Wakeup(guest)
+    unused.options["asleep"] = wakeup.on_signals
+    unused.run(main)
+    wakeup.close()
+    reader.close()
+    writer.close()
+    assert seen == [guest]
+
+
+def test_what_a_signal_handler_raises_while_both_sleep_does_not_reach_the_host(unused: _Loops) -> None:
+    def on_signal(signum: int, frame: object) -> None:
+        raise ValueError("from the handler")
+
+    async def main(hosting: Hosting) -> None:
+        await asyncio.sleep(0.01)
+        before = signal.signal(signal.SIGUSR1, on_signal)
+        threading.Timer(0.02, signal.pthread_kill, [threading.get_ident(), signal.SIGUSR1]).start()
+        try:
+            while not raised():
+                await asyncio.sleep(0.05)
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+        assert await wait(hosting, asyncio.sleep(0.01, "on")) == "on"
+
+    def raised() -> bool:
+        return bool(escaped)
+
+    escaped: list[BaseException] = []
+    guest = unused.guest
+
+    async def host_main() -> None:
+        hosting = GuestLeads(asyncio.get_running_loop(), guest, escaped=escaped.append, unused=lambda: True)
+        hosting.start()
+        try:
+            async with asyncio.timeout(30):
+                await main(hosting)
+        finally:
+            hosting.stop()
+
+    asyncio.run(host_main())
+    assert [str(exc) for exc in escaped] == ["from the handler"]
+
+
+def test_an_unused_guest_whose_selector_is_closed_is_found_broken(unused: _Loops) -> None:
+    async def main(hosting: Hosting) -> None:
+        await asyncio.sleep(0.01)
+        unused.guest._selector.close()
+        while hosting.active:
+            await asyncio.sleep(0.01)
+
+    assert unused.run(main)
+    unused.guest._selector = selectors.DefaultSelector()  # for the clean-up
+
+
+def test_the_hosts_selector_may_be_wrapped_by_others(guest: Any) -> None:
+    async def main(hosting: Hosting) -> None:
+        selector: Any = hosting.host._selector  # type: ignore[attr-defined]
+        ours, calls = selector.select, []
+        selector.select = lambda timeout=None: calls.append(timeout) or ours(timeout)
+        assert await wait(hosting, asyncio.sleep(0.01, "on")) == "on"
+        hosting.stop()
+        await asyncio.sleep(0.01)
+        await asyncio.to_thread(str)
+        assert calls
+
+    run_host(guest, False, main)
+
+
+def test_which_way_of_taking_turns_fits(guest: Any) -> None:
+    def kind(host: asyncio.AbstractEventLoop, **options: Any) -> type[Hosting]:
+        return type(hosting_of(host, guest, escaped=[].append, **options))
+
+    host = asyncio.new_event_loop()
+    assert kind(host) is GuestLeads
+    assert kind(host, poll=True) is Slices
+    assert kind(host, host_leads=True) is HostLeads
+    host.close()
+    without_fd = asyncio.SelectorEventLoop(selectors.SelectSelector())
+    assert kind(without_fd) is Slices
+    without_fd.close()
 
 
 @pytest.mark.parametrize(("kind", "aside"), [(GuestLeads, False), (Slices, True), (Slices, False)])

@@ -11,6 +11,8 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from IPython.core.events import EventManager
+
 from .aio.exit_and_fork import at_exit
 from .aio.introspection.running_loop import running_loop
 from .aio.sigint.handlers import on_main_thread
@@ -300,18 +302,21 @@ def _event_hooks(extension: Extension) -> None:
     first_cell = FirstCell(shell, runner)
 
     def lend_to_hooks(original: Callable[..., None]) -> Callable[..., None]:
+        is_ipythons = getattr(original, "__func__", None) is EventManager.trigger
         original = extension.calling.trigger(original)
 
         def trigger(event: str, *args: Any, **kwargs: Any) -> None:
+            hooks = shell.events.callbacks.get(event)
             if event == "pre_execute":
                 extension.cells.count.counted(present_record())
-            if event == "post_execute":
-                first_cell.end_if_over()
-            if event in ("pre_execute", "post_execute"):
                 extension.termination.renew()
+            elif event == "post_execute":
+                first_cell.end_if_over()
+                extension.termination.renew()
+            elif is_ipythons and hooks == []:  # as mostly, twice in each cell
+                return
             # IPython's own hooks need no loop, and lending it would make a new one right after `%arunner close`.
-            ipythons = all(map(_is_ipythons, shell.events.callbacks.get(event, ())))
-            if ipythons or not on_main_thread():
+            if all(map(_is_ipythons, hooks or ())) or not on_main_thread():
                 original(event, *args, **kwargs)
             else:
                 runner.lend(lambda: original(event, *args, **kwargs))

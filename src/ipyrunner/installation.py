@@ -34,6 +34,13 @@ class Installation:
         # Who sees output that comes after its cell.
         self.audience = Audience()
         self._undo = ExitStack()
+        # Kept, since a trait takes several calls to read, and each cell asks five times.
+        self._loop_runner: object = shell.loop_runner
+        shell.observe(self._on_loop_runner, "loop_runner")
+        self.undo(lambda: shell.unobserve(self._on_loop_runner, "loop_runner"))
+
+    def _on_loop_runner(self, change: Any) -> None:
+        self._loop_runner = change["new"]
 
     def undo(self, step: Callable[[], object]) -> None:
         """Let :meth:`restore` call *step*, before the steps of earlier changes."""
@@ -50,11 +57,7 @@ class Installation:
     def in_charge(self) -> bool:
         """Return whether a cell that begins now is one that the extension runs."""
         # Not with another %autoawait (trio, curio, sync), nor in ipykernel's subshells, which have their own threads.
-        return (
-            on_main_thread()
-            and self.shell.loop_runner is _asyncio_runner is not None
-            and self.shell.trio_runner is None
-        )
+        return on_main_thread() and self._loop_runner is _asyncio_runner is not None and self.shell.trio_runner is None
 
 
 def _report_failure(step: Callable[[], object]) -> None:

@@ -187,8 +187,7 @@ class NotebookRunner(Settings):
     def interrupt(self) -> None:
         """Do what the interrupt button does: send SIGINT to the main thread. May be called in any thread."""
         signal_main_thread()
-        current = self._current
-        if current is not None:
+        if (current := self._current) is not None:
             # A simulated signal (Windows) does not end a select(); a blocked one does not arrive.
             with suppress(RuntimeError):  # closed since
                 current.loop.call_soon_threadsafe(current.interrupts.take_blocked)
@@ -266,10 +265,11 @@ class NotebookRunner(Settings):
 
     def check_owner(self) -> None:
         """Raise RuntimeError on other threads than the main one, and in child processes."""
+        if on_main_thread() and os.getpid() == self._pid:
+            return
         require_main_thread()
-        if self.is_copy:
-            text = "this is a child process made by os.fork(), and the notebook's event loop belongs to its parent."
-            raise RuntimeError(f"{text} Use asyncio.run() here")
+        text = "this is a child process made by os.fork(), and the notebook's event loop belongs to its parent."
+        raise RuntimeError(f"{text} Use asyncio.run() here")
 
     def refuse_inside(self, what: str) -> None:
         """Raise RuntimeError, which says where to call *what*, while the loop runs, and on other threads."""
@@ -316,7 +316,7 @@ class NotebookRunner(Settings):
 
     def refresh(self, kernel_context: contextvars.Context) -> None:
         """Bring what has changed in the kernel's Context since the last cell into the notebook's Context."""
-        carry_into(self.context, kernel_context, self._kernel_context)
+        carry_into((self._current or self.current).context, kernel_context, self._kernel_context)
         self._kernel_context = kernel_context
 
     def context_beside(self, kernel_context: contextvars.Context) -> contextvars.Context:

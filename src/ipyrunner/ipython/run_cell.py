@@ -55,6 +55,8 @@ class _Call:
         self.silent = bool(kwargs.get("silent"))
         self.counts = bool(kwargs.get("store_history"))
         self.begun = False
+        # Whether code that the notebook's loop runs awaits the cell.
+        self.is_inner = False
         # Whether nobody awaits the coroutine: IPython's own run_cell expects it to end in one step.
         self.blocks = False
 
@@ -81,6 +83,8 @@ class Cells:
         self.kinds = CellKinds(extension)
         self.count = CellCount(extension.shell)
         self._last_call: _Call | None = None
+        # The kernel's loop, once there is one.
+        self._host: asyncio.AbstractEventLoop | None = None
         self._keep_start = keeps_start(extension.shell)
 
     def should_run_async(self, original: Callable[..., bool]) -> Callable[..., bool]:
@@ -89,12 +93,13 @@ class Cells:
         def should_run_async(
             raw_cell: str, *, transformed_cell: str | None = None, preprocessing_exc_tuple: Any = None
         ) -> bool:
-            self._prepare()
+            in_charge = self._extension.in_charge()
+            self._prepare(in_charge)
             self.kinds.forget()
             stock = original(
                 raw_cell, transformed_cell=transformed_cell, preprocessing_exc_tuple=preprocessing_exc_tuple
             )
-            if not self._extension.in_charge() or preprocessing_exc_tuple is not None or transformed_cell is None:
+            if not in_charge or preprocessing_exc_tuple is not None or transformed_cell is None:
                 return stock
             self.kinds.verdict = transformed_cell, stock
             # IPython's run_cell asks after it has made the coroutine, callers that await a cell ask before.
@@ -109,11 +114,11 @@ class Cells:
 
         return should_run_async
 
-    def _prepare(self) -> None:
+    def _prepare(self, in_charge: bool) -> None:
         running = self._runner.present is not None and self._runner.present.in_cell
         if on_main_thread() and not running:
             self._routing.prepare()
-            self._extension.audience.prepare(in_charge=self._extension.in_charge())
+            self._extension.audience.prepare(in_charge=in_charge)
 
     def run_cell_async(self, original: Callable[..., _CellCoroutine], stock: Callable[..., bool]) -> Any:
         """Return the replacement; *stock* is the shell's own ``should_run_async``."""
@@ -137,7 +142,7 @@ class Cells:
                     record.end()
 
         async def run_recorded(coro: _CellCoroutine, call: _Call, record: CellRecord) -> ExecutionResult:
-            inner = self._is_inner(call)  # asked now: the loop may be stopping when the cell ends
+            call.is_inner = not call.blocks and self._is_in_loop()
             count = self._shell.execution_count
             # ipykernel reads it, and 7.4 sets it neither for a cell that awaits nor before the first traceback.
             vars(self._shell).setdefault("_last_traceback", None)
@@ -148,7 +153,7 @@ class Cells:
             except Detached:
                 result = await original("", silent=True, transformed_cell="")
             except BaseException as exc:
-                if inner and is_a(exc, asyncio.CancelledError, KeyboardInterrupt):
+                if call.is_inner and is_a(exc, asyncio.CancelledError, KeyboardInterrupt):
                     raise  # in the calling code
                 # The cell has no result: IPython's code was interrupted, or the main task did not end. Without a result
                 # the kernel sends no reply, and the front end waits for ever. In all versions of IPython one gets an
@@ -188,7 +193,7 @@ class Cells:
             return self._run_without_loop(coro, call, stock, exc)
         if record.beside:
             return await self._run_beside(coro, call, record, stock)
-        if self._is_inner(call):
+        if call.is_inner:
             return await self._inner.run(self._run_in_context(coro, call, stock))
         if present.in_cell:  # a cell that a cell runs belongs to it
             return await self._run_in_context(coro, call, stock)
@@ -250,7 +255,7 @@ class Cells:
         source = call.source
         if source is None:
             return self._run_sync(coro)
-        awaited = self._can_await() or self._is_inner(call)
+        awaited = self._can_await() or call.is_inner
         if not self.kinds.needs_loop(self.kinds.ask(call.raw_cell, source, stock), source, awaited=awaited):
             return self._run_sync(coro)
         record = present_record()
@@ -289,21 +294,20 @@ class Cells:
 
     def _can_await(self, *, beside: bool = False) -> bool:
         """Return whether this thread runs the kernel's loop, and the cell is not run by another cell."""
-        host = kernel_loop(self._shell)
+        host = self._host
+        if host is None:
+            host = self._host = kernel_loop(self._shell)
         present = self._runner.present
         if host is None or running_loop() is not host or (present is not None and present.in_cell and not beside):
             return False
-        self._runner.attach(host)
+        if present is None or present.hosting is None:
+            self._runner.attach(host)
         return True
 
     def _is_in_loop(self) -> bool:
         """Return whether the notebook's loop runs the caller."""
         present = self._runner.present
         return present is not None and running_loop() is present.loop and asyncio.current_task() is not None
-
-    def _is_inner(self, call: _Call) -> bool:
-        """Return whether the cell is awaited by code that the notebook's loop runs."""
-        return not call.blocks and self._is_in_loop()
 
     def _run_sync(self, coro: _CellCoroutine) -> ExecutionResult:
         try:
@@ -330,14 +334,13 @@ class Cells:
         name = f"In[{record.reserved or self._shell.execution_count}]"
         detached = False
         try:
-            inner = self._is_inner(call)
-            if context is None and not inner and not self._can_await():
+            if context is None and not call.is_inner and not self._can_await():
                 return self._tracebacks.settle(runner.current.run_cell(coro, name=name))
             record.expects_call = arun is not None
             if context is not None:
                 return self._tracebacks.settle(await runner.current.run_beside(coro, context=context, name=name))
             copy = self.kinds.is_concurrent(arun) or (arun is not None and self.kinds.arguments(arun).context == "copy")
-            if inner:
+            if call.is_inner:
                 return await (self._inner.run_in_copy(coro, name=name) if copy else coro)
             return self._tracebacks.settle(await runner.current.run_in_guest(coro, name=name, copy_context=copy))
         except Detached:

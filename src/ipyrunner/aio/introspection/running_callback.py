@@ -176,13 +176,15 @@ def task_of_step(frame: FrameType) -> asyncio.Task[Any] | None:
 
 def runs_nested(frame: FrameType | None) -> bool:
     """Return whether a callback runs a loop inside itself, and *frame* is in that: in a callback or between two."""
-    is_in_loop = False
-    while frame is not None and id(frame.f_code) not in _DRIVERS:
-        if is_in_loop and frame.f_code is HANDLE_RUN:
-            return True
+    # Asked at each end of a turn: so little is done for each frame.
+    while frame is not None and id(code := frame.f_code) not in _DRIVERS:
         # nest_asyncio's has that name, too.
-        if not is_in_loop and frame.f_code.co_name == "_run_once":
-            is_in_loop = isinstance(frame.f_locals.get("self"), asyncio.AbstractEventLoop)
+        if code.co_name == "_run_once" and isinstance(frame.f_locals.get("self"), asyncio.AbstractEventLoop):
+            break
+        frame = frame.f_back
+    while frame is not None and id(code := frame.f_code) not in _DRIVERS:
+        if code is HANDLE_RUN:
+            return True
         frame = frame.f_back
     return False
 

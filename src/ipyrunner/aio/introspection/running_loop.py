@@ -42,7 +42,7 @@ def exchange(new: Running) -> Running:
     # Python 3.14 keeps the current task per thread and checks it against the running loop: the loop comes first.
     if new.loop is not None and new.task is not None:
         asyncio._enter_task(new.loop, new.task)
-    return Running(loop, task)
+    return NOTHING if loop is None else Running(loop, task)
 
 
 class RunningAs:

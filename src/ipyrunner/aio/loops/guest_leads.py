@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..exit_and_fork import in_forked_children
-from ..introspection.private_api import can_watch, has_ready, next_timer, selector_fd, selector_of
+from ..introspection.private_api import can_watch, has_ready, is_stopping, next_timer, selector_fd, selector_of
 from ..introspection.running_loop import Running, RunningAs
 from ..replacements import Override
 from .hosting import Hosting
@@ -41,9 +41,13 @@ class GuestLeads(Hosting):
         super().__init__(host, guest, **options)
         self._fd: Any = selector_fd(host)
         self._guests_fd = selector_fd(guest)
+        # What a signal handler sees while both sleep.
+        self._guest_runs = Running(guest, None)
         self._both: selectors.BaseSelector | None = None
         self._select: Override | None = None
         self._watching = False
+        # How often the host has gone first though the guest's fd was ready, too.
+        self._put_off = 0
         # How many iterations of the host's have gone first; whether the guest leads at this moment.
         self._passed, self._leads = 0, False
         in_forked_children(self)
@@ -82,7 +86,7 @@ class GuestLeads(Hosting):
     def _selecting(self, original: _Select) -> _Select:
         def select(timeout: float | None = None) -> Any:
             # By far the most common case, and so the shortest.
-            if timeout == 0 and self._passed < _PASSES:
+            if timeout == 0 and (self._passed < _PASSES or is_stopping(self.host)):
                 self._passed += 1
                 return original(0)
             # The host runs inside the guest (nest_asyncio); or the selector is wrapped by others, who still call this.
@@ -128,12 +132,17 @@ class GuestLeads(Hosting):
                 self._both.register(self._guests_fd, selectors.EVENT_READ)  # type: ignore[arg-type]
             if selector_fd(self.guest) != self._guests_fd:
                 raise ValueError("the selector of the notebook's loop was closed or replaced")
-            with RunningAs(Running(self.guest, None)), self._asleep():
+            with RunningAs(self._guest_runs), self._asleep():
                 found = [key.fd for key, _ in self._both.select(seconds)]
         except BaseException as exc:  # raised by a signal handler, or one of the fds is broken
             if not isinstance(exc, (KeyboardInterrupt, SystemExit)):
                 self._guests_fd = None  # sleep in the guest from now on, which counts its faults
             self._escaped(exc)
             return has_ready(self.guest)
-        # The guest may watch the host, so its own fd is ready as well when the host's is.
-        return has_ready(self.guest) or found == [self._guests_fd]
+        if has_ready(self.guest) or found == [self._guests_fd]:
+            return True
+        # The guest may watch the host, so its own fd is ready as well when the host's is. Or it has something to do.
+        if self._guests_fd not in found:
+            return False
+        self._put_off = (self._put_off + 1) % _PASSES
+        return self._put_off == 0

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, TypeVar
 
-from .handlers import handler_of, on_main_thread
+from .handlers import interrupts_at_once, on_main_thread
 
 __all__ = ["Held"]
 
@@ -36,12 +36,10 @@ class Held:
         self._signalled = False
 
     def __enter__(self) -> Held:
-        if on_main_thread():
-            previous = handler_of(signal.SIGINT)
-            # Only a handler that raises anywhere does harm: not ours, not SIG_IGN.
-            if previous is signal.default_int_handler:
-                _signal.signal(signal.SIGINT, self._hold)
-                self._previous = previous
+        # Only a handler that raises anywhere does harm: not ours, not SIG_IGN.
+        if on_main_thread() and interrupts_at_once():
+            _signal.signal(signal.SIGINT, self._hold)
+            self._previous = signal.default_int_handler
         return self
 
     def __exit__(self, *exc: object) -> None:

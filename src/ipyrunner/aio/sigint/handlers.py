@@ -19,6 +19,7 @@ __all__ = [
     "Outside",
     "handler_of",
     "in_thread",
+    "interrupts_at_once",
     "is_default_handler",
     "on_main_thread",
     "signal_main_thread",
@@ -49,6 +50,11 @@ def handler_of(signum: int) -> Any:
     """As ``signal.getsignal``, which in Python 3.11 calls repr() of the handler, and so perhaps user code."""
     handler = _signal.getsignal(signum)  # since Python 3.3
     return _NAMED.get(handler, handler) if type(handler) is int else handler
+
+
+def interrupts_at_once() -> bool:
+    """Return whether Python's own handler is in place, which raises KeyboardInterrupt in any code."""
+    return _signal.getsignal(signal.SIGINT) is signal.default_int_handler  # see handler_of
 
 
 def is_default_handler(handler: object) -> bool:

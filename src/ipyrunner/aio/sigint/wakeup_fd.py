@@ -13,8 +13,7 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 from ..introspection.private_api import can_watch, signal_fd
 from .handlers import on_main_thread
@@ -23,6 +22,36 @@ __all__ = ["Wakeup"]
 
 # How many signals are remembered.
 _SIGNALS = 1000
+
+
+class _OnSignals:
+    """The block of :meth:`Wakeup.on_signals`. A generator would take several calls more, in each cell."""
+
+    __slots__ = ("_before", "_ours", "_wakeup")
+
+    def __init__(self, wakeup: Wakeup) -> None:
+        self._wakeup = wakeup
+        self._ours: int | None = None
+
+    def __enter__(self) -> None:
+        wakeup = self._wakeup
+        # A proactor sets the wakeup fd once, when it is made; the next proactor that is closed unsets it.
+        ours = signal_fd(wakeup._loop) if wakeup._sockets is None else wakeup._sockets[1].fileno()
+        if ours is None or not on_main_thread():
+            return
+        before = signal.set_wakeup_fd(ours, warn_on_full_buffer=False)
+        if before != ours:  # else a nested run, or the end of the process while another run has not ended
+            self._ours, self._before = ours, before
+            wakeup._forward, wakeup.passed_on, wakeup._drained = before, False, b""
+
+    def __exit__(self, *_: object) -> None:
+        if self._ours is None:
+            return
+        self._wakeup._forward = -1
+        now = signal.set_wakeup_fd(-1)
+        if (again := self._before if now == self._ours else now) != -1:
+            with suppress(OSError, ValueError):  # whoever had it before has closed it
+                signal.set_wakeup_fd(again)
 
 
 class Wakeup:
@@ -42,30 +71,13 @@ class Wakeup:
                 end.setblocking(False)
             loop.add_reader(self._sockets[0].fileno(), self._drain)
 
-    @contextmanager
-    def on_signals(self) -> Iterator[None]:
-        """Wake the loop on signals for the length of the block. Does nothing on threads other than the main one.
+    def on_signals(self) -> _OnSignals:
+        """Wake the loop on signals for the length of a block. Does nothing on threads other than the main one.
 
         A wakeup fd that somebody sets meanwhile (``loop.add_signal_handler`` does) stays; the signals are passed on to
         one that was there before.
         """
-        # A proactor sets the wakeup fd once, when it is made; the next proactor that is closed unsets it.
-        ours = signal_fd(self._loop) if self._sockets is None else self._sockets[1].fileno()
-        if ours is None or not on_main_thread():
-            yield
-            return
-        before = signal.set_wakeup_fd(ours, warn_on_full_buffer=False)
-        if before == ours:  # a nested run, or the end of the process while another run has not ended
-            yield
-            return
-        self._forward, self.passed_on, self._drained = before, False, b""
-        try:
-            yield
-        finally:
-            self._forward = -1
-            now = signal.set_wakeup_fd(-1)
-            with suppress(OSError, ValueError):  # whoever had it before has closed it
-                signal.set_wakeup_fd(before if now == ours else now)
+        return _OnSignals(self)
 
     def take(self, number: signal.Signals) -> bool:
         """Return whether this signal has come since :meth:`on_signals` has begun last, and forget it."""

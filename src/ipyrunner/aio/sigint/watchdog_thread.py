@@ -38,10 +38,14 @@ class Watchdog:
 
     def start(self) -> bool:
         """Start the thread if it does not run; return whether it does. Not in signal handlers. From any thread."""
+        if self._thread is not None:  # asked several times in each cell
+            return True
         with self._lock:
-            if self._thread is not None and self._thread.is_alive():
+            if self._thread is not None:
                 return True
-            thread = threading.Thread(target=_watch, args=(self._requests,), name="ipyrunner: watchdog", daemon=True)
+            thread = threading.Thread(
+                target=self._serve, args=(self._requests,), name="ipyrunner: watchdog", daemon=True
+            )
             # A front end's debugger stops all other threads at a breakpoint; ipykernel marks its own threads like this.
             thread.pydev_do_not_trace = thread.is_pydev_daemon_thread = True  # type: ignore[attr-defined]
             try:
@@ -67,6 +71,13 @@ class Watchdog:
                 self._thread = None
                 self._requests.put(None)
                 self._requests = queue.SimpleQueue()
+
+    def _serve(self, requests: queue.SimpleQueue[_Request]) -> None:
+        try:
+            _watch(requests)
+        finally:
+            if self._requests is requests:  # not stopped: what it has called has ended it
+                self._thread = None
 
     def after_fork(self) -> None:
         """In a child process: forget the thread, which only the parent has."""

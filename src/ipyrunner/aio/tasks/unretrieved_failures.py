@@ -102,6 +102,8 @@ class Unretrieved:
 
     def look(self) -> None:
         """Report the failures that nobody has retrieved in time."""
+        if not self._suspects and self._survey is None:
+            return
         self._suspects = [suspect for suspect in self._suspects if self._is_unseen(suspect)]
         now = time.monotonic()
         for suspect in self._suspects:

@@ -212,6 +212,8 @@ class YoungTasks:
 
     def settle(self, at_most: int = _RECENT) -> None:
         """Report those that have failed; hand on those of the last *at_most* tasks that have ended."""
+        if self.is_empty() and not (self._unchecked or self._failures):
+            return
         self.sort()
         self.sort(everything=True)
         while self._failures:

@@ -8,7 +8,6 @@ two cells have the same number.
 from __future__ import annotations
 
 import asyncio
-import weakref
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -28,7 +27,7 @@ class CellCount:
     def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
         # Cells that do not run beside others, were announced, and were not counted by IPython yet.
-        self._announced: weakref.WeakSet[CellRecord] = weakref.WeakSet()
+        self._announced: set[CellRecord] = set()
         # Set when something has changed.
         self._waiters: list[asyncio.Future[None]] = []
 

@@ -16,8 +16,10 @@ import functools
 import inspect
 import signal
 import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import repeat
+from operator import attrgetter, contains
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -109,7 +111,7 @@ class ConcurrentRequests:
     def _at_once_handled(self, message: Any) -> Coroutine[Any, Any, None] | None:
         """Return a coroutine that handles *message* at once, while a cell awaits; None: in its turn."""
         # Looking into each message would take as long as an empty cell.
-        if not (self._awaits() or self._runner.concurrent or any(_OPTION in frame.bytes for frame in message)):
+        if not (self._awaits() or self._runner.concurrent or _has_option(message)):
             return None
         session = self._kernel.session
         try:
@@ -207,6 +209,11 @@ class ConcurrentRequests:
         finally:
             # Threads without a parent use the last one that was set.
             kernel.set_parent(cell_idents, cell, channel="shell")
+
+
+def _has_option(message: Iterable[Any]) -> bool:
+    # Without a step of Python code for each frame.
+    return any(map(contains, map(attrgetter("bytes"), message), repeat(_OPTION)))
 
 
 def missing(shell: InteractiveShell) -> str:

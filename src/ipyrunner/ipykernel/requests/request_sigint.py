@@ -14,6 +14,10 @@ One thing that the user's code calls must not be interrupted either: flushing st
 by a ``threading.Event``, and KeyboardInterrupt in there may leave the event's lock held. The thread then waits for the
 lock for ever, and no more output and no reply comes. (Printing and displaying take no such locks.)
 
+The kernel itself flushes both streams twice at the end of each cell. Where nothing was printed since the last time,
+waiting for the thread has no effect, and takes a fifth of what an empty cell takes: so its calls return at once then.
+User code, which has another handler, always waits: it may be about to end the process.
+
 Other code that the kernel calls must be stopped too: IPython's event hooks, user expressions, completion, comm
 handlers. If a SIGINT has had no effect for the length of the grace period, KeyboardInterrupt is raised there, and
 ipykernel and IPython catch it. Anywhere else in a request it may lose the reply, so it is raised there only at a second
@@ -36,7 +40,14 @@ from ...aio.exit_and_fork import in_forked_children
 from ...aio.introspection.frames import uninterruptible
 from ...aio.replacements import Replacements
 from ...aio.sigint.defer_sigint import Held
-from ...aio.sigint.handlers import Outside, handler_of, is_default_handler, on_main_thread, signal_main_thread
+from ...aio.sigint.handlers import (
+    Outside,
+    handler_of,
+    interrupts_at_once,
+    is_default_handler,
+    on_main_thread,
+    signal_main_thread,
+)
 from ...aio.sigint.interrupt import Interrupt
 from ...aio.sigint.watchdog_thread import watchdog
 from .cell_record import present_record
@@ -89,7 +100,7 @@ class Guard(Outside):
         replace(self._shell, "run_code", self._run_code)
         for stream in (sys.stdout, sys.stderr):
             if _is_ipykernels(stream.flush):
-                replace(stream, "flush", _hold)
+                replace(stream, "flush", lambda original, stream=stream: self._flush(original, stream))
         if not hasattr(signal, "pthread_kill") and hasattr(parentpoller, "interrupt_main"):
             # On Windows: a thread of ipykernel's simulates SIGINT by this function, which wakes no loop.
             replace(parentpoller, "interrupt_main", lambda original: signal_main_thread)
@@ -214,7 +225,7 @@ class Guard(Outside):
         finally:
             # Inline, since a call is one more place to be interrupted. signal.signal() raises what has come before it.
             try:
-                if is_default_handler(handler_of(signal.SIGINT)):
+                if interrupts_at_once():
                     signal.signal(signal.SIGINT, self._on_sigint)
             except KeyboardInterrupt:  # it came when the code had ended
                 signal.signal(signal.SIGINT, self._on_sigint)
@@ -229,6 +240,23 @@ class Guard(Outside):
             return nullcontext() if in_charge() and ours else original(future)
 
         return cancel_on_sigint
+
+    def _flush(self, original: Callable[[], None], stream: Any) -> Callable[[], None]:
+        @uninterruptible
+        def flush() -> None:
+            if interrupts_at_once():
+                with Held(then_raise=True):
+                    original()
+            elif (
+                # Private, since ipykernel 4.4: set by write(), until the output thread begins to send. Without it the
+                # kernel's own calls wait for that thread as well.
+                getattr(stream, "_flush_pending", True)
+                or getattr(stream, "echo", None) is not None
+                or not (on_main_thread() and self.rests(handler_of(signal.SIGINT)))
+            ):
+                original()
+
+        return flush
 
     # -- SIGINT
 
@@ -281,18 +309,6 @@ def _runs(frame: FrameType | None, codes: Container[CodeType | None]) -> bool:
             return True
         frame = frame.f_back
     return False
-
-
-def _hold(original: Callable[[], None]) -> Callable[[], None]:
-    @uninterruptible
-    def flush() -> None:
-        if not is_default_handler(handler_of(signal.SIGINT)):  # nothing that raises
-            original()
-            return
-        with Held(then_raise=True):
-            original()
-
-    return flush
 
 
 def _is_ipykernels(method: Any) -> bool:
