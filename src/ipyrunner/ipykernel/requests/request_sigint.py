@@ -31,6 +31,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Container
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +101,7 @@ class Guard(Outside):
         replace(self._shell, "run_code", self._run_code)
         for stream in (sys.stdout, sys.stderr):
             if _is_ipykernels(stream.flush):
-                replace(stream, "flush", lambda original, stream=stream: self._flush(original, stream))
+                replace(stream, "flush", partial(self._flush, stream=stream))
         if not hasattr(signal, "pthread_kill") and hasattr(parentpoller, "interrupt_main"):
             # On Windows: a thread of ipykernel's simulates SIGINT by this function, which wakes no loop.
             replace(parentpoller, "interrupt_main", lambda original: signal_main_thread)
