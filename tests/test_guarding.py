@@ -253,3 +253,38 @@ pressed = []
     fresh.run("get_ipython().events.callbacks['pre_execute'].clear(); sys.settrace(None)")
     assert fresh.ok("len(pressed)").value == "1"
     fresh.expect_alive()
+
+
+# Notes which stream waits for ipykernel's output thread to send.
+FLUSHES = """
+import asyncio, sys, threading
+flushes = []
+thread = get_ipython().kernel.iopub_thread
+def schedule(function, schedule=thread.schedule):
+    if getattr(function, "__name__", "") == "_flush":
+        flushes.append(function.__self__.name)
+    schedule(function)
+thread.schedule = schedule
+"""
+BODIES = {"plain": "{}", "awaiting": "await asyncio.sleep(0); {}", "%%arun": "%%arun\n{}"}
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+def test_the_kernel_waits_for_the_output_thread_only_if_something_was_printed(fresh: Kernel, body: str) -> None:
+    fresh.ok(FLUSHES)
+    fresh.ok(body.format("flushes.clear()"))
+    assert fresh.ok("flushes").value == "[]"
+    assert fresh.ok(body.format("flushes.clear(); print('out')")).stdout == "out\n"
+    assert fresh.ok("flushes").value == "['stdout']"
+    assert fresh.ok(body.format("flushes.clear(); print('err', file=sys.stderr)")).stderr == "err\n"
+    assert fresh.ok("flushes").value == "['stderr']"
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+def test_user_code_that_flushes_always_waits(fresh: Kernel, body: str) -> None:
+    # It may end the process right after that.
+    fresh.ok(FLUSHES)
+    fresh.ok(body.format("flushes.clear(); sys.stdout.flush(); sys.stderr.flush()"))
+    assert fresh.ok("flushes").value == "['stdout', 'stderr']"
+    fresh.ok(body.format("flushes.clear(); t = threading.Thread(target=sys.stdout.flush); t.start(); t.join()"))
+    assert fresh.ok("flushes").value == "['stdout']"

@@ -530,6 +530,27 @@ def test_an_unused_guest_is_woken(unused: _Loops, what: str) -> None:
     assert seen == [guest]
 
 
+def test_an_unused_guest_is_not_starved_by_a_host_that_is_woken_all_the_time(unused: _Loops) -> None:
+    guest = unused.guest
+    readable, other = socket.socketpair()
+    other.send(b"x")
+
+    async def main(hosting: Hosting) -> None:
+        host, read = asyncio.get_running_loop(), asyncio.Event()
+        assert await wait(hosting, asyncio.sleep(0.01, "the guest watches the host from now on"))
+        host.add_reader(readable, str)
+        guest.add_reader(readable, lambda: host.call_soon(read.set))
+        try:
+            await read.wait()
+        finally:
+            host.remove_reader(readable)
+            guest.remove_reader(readable)
+
+    unused.run(main)
+    readable.close()
+    other.close()
+
+
 def test_what_a_signal_handler_raises_while_both_sleep_does_not_reach_the_host(unused: _Loops) -> None:
     def on_signal(signum: int, frame: object) -> None:
         raise ValueError("from the handler")

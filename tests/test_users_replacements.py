@@ -263,3 +263,15 @@ def test_debug_mode_that_the_cell_turns_off_stays_off(shared: Kernel) -> None:
     assert shared.ok("loop.get_debug()").value == "False"
     shared.ok("%%arun --debug\nassert loop.get_debug()")
     assert shared.ok("loop.get_debug()").value == "False"
+
+
+def test_a_trigger_of_events_that_the_user_has_replaced_is_called(stock: Kernel) -> None:
+    stock.ok(
+        "events, seen = get_ipython().events, []\ndef trigger(event, *args, trigger=events.trigger, **kwargs):\n"
+        "    seen.append(event)\n    trigger(event, *args, **kwargs)\nevents.trigger = trigger"
+    )
+    stock.ok("%load_ext ipyrunner")
+    stock.ok("seen.clear()")
+    seen = stock.ok("print(*seen)").stdout + stock.ok("print(*seen)").stdout
+    for event in ("pre_execute", "pre_run_cell", "post_execute", "post_run_cell"):
+        assert event in seen
