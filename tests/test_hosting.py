@@ -585,6 +585,21 @@ def test_what_a_signal_handler_raises_while_both_sleep_does_not_reach_the_host(u
     assert [str(exc) for exc in escaped] == ["from the handler"]
 
 
+def test_what_is_raised_in_our_own_code_does_not_reach_the_host(guest: Any) -> None:
+    raised: list[ValueError] = []
+
+    def left() -> None:
+        if not raised:  # as a signal handler may that is called here
+            raised.append(ValueError())
+            raise raised[0]
+
+    async def main(hosting: Hosting) -> None:
+        await asyncio.sleep(0.01)
+        assert await wait(hosting, asyncio.sleep(0.01, "on")) == "on"
+
+    assert run_host(guest, False, main, left=left) == raised != []
+
+
 def test_an_unused_guest_whose_selector_is_closed_is_found_broken(unused: _Loops) -> None:
     async def main(hosting: Hosting) -> None:
         await asyncio.sleep(0.01)

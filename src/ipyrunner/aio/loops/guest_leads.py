@@ -98,6 +98,9 @@ class GuestLeads(Hosting):
                 if self._can_lead():
                     self._context.run(self._lead, timeout)
                     timeout = 0
+            except BaseException as exc:  # a signal handler's, in our own code: it would end the host
+                timeout = 0
+                self._escaped(exc)
             finally:
                 self._leads = False
             # What stop() releases is ready at once.
