@@ -288,3 +288,60 @@ def test_user_code_that_flushes_always_waits(fresh: Kernel, body: str) -> None:
     assert fresh.ok("flushes").value == "['stdout', 'stderr']"
     fresh.ok(body.format("flushes.clear(); t = threading.Thread(target=sys.stdout.flush); t.start(); t.join()"))
     assert fresh.ok("flushes").value == "['stdout']"
+
+
+def test_user_code_outside_of_cells_always_waits(fresh: Kernel) -> None:
+    fresh.ok(FLUSHES)
+    # SIGINT has the handler that it has between requests.
+    fresh.ok(
+        "import signal\nbefore = signal.signal(signal.SIGINT, signal.SIG_IGN)\nflushes.clear()\nsys.stdout.flush()\n"
+        "seen = list(flushes)\nbefore = signal.signal(signal.SIGINT, before)"
+    )
+    assert fresh.ok("seen").value == "['stdout']"
+    fresh.ok("def hook(*_):\n    flushes.clear()\n    sys.stdout.flush()\n    seen[:] = flushes")
+    fresh.ok("seen.clear(); get_ipython().events.register('post_run_cell', hook)")
+    assert fresh.ok("get_ipython().events.unregister('post_run_cell', hook); seen").value == "['stdout']"
+
+
+def test_a_stream_that_echoes_is_flushed(fresh: Kernel) -> None:
+    fresh.ok(
+        "import sys; echoed = []\nclass Echo:\n    def write(self, text): pass\n    def flush(self): echoed.append(1)\n"
+        "sys.stdout.echo = Echo()"
+    )
+    fresh.ok("echoed.clear()")
+    assert fresh.ok("bool(echoed)").value == "True"
+
+
+def test_a_stream_of_which_it_is_not_known_is_flushed(fresh: Kernel) -> None:
+    fresh.ok(FLUSHES)
+    fresh.ok("del sys.stdout._flush_pending; flushes.clear()")
+    assert "stdout" in (fresh.ok("flushes").value or "")
+
+
+def test_a_press_in_a_flush_leaves_no_lock_behind(fresh: Kernel) -> None:
+    fresh.ok(
+        """
+import signal, sys, threading
+def trace(frame, event, argument):
+    def local(frame, event, argument):
+        if event == "return" and not pressed:
+            pressed.append(frame.f_locals["self"])
+            signal.raise_signal(signal.SIGINT)
+        return local
+    return local if frame.f_code is threading.Condition.__enter__.__code__ else None
+pressed = []
+thread = get_ipython().kernel.iopub_thread
+def schedule(function, schedule=thread.schedule):
+    schedule(function)
+    event = getattr(function, "__self__", None)
+    if isinstance(event, threading.Event) and sys.gettrace():  # set before it is waited for: then nobody else waits
+        sys.settrace(None)
+        event.wait(30)
+        sys.settrace(trace)
+thread.schedule = schedule
+"""
+    )
+    assert fresh.run("sys.settrace(trace); sys.stdout.flush(); sys.settrace(None)").ename == "KeyboardInterrupt"
+    fresh.run("sys.settrace(None); del thread.schedule")
+    assert fresh.ok("len(pressed), pressed[0].acquire(blocking=False)").value == "(1, True)"
+    fresh.expect_alive()

@@ -13,6 +13,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -58,8 +59,9 @@ def run_host(guest: Any, poll: bool, main: Callable[[Hosting], Any], **options: 
         hosting = kind(asyncio.get_running_loop(), guest, escaped=escaped.append, **options)
         hosting.start()
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(30) as limit:
                 await main(hosting)
+            assert not limit.expired()  # hosting.wait() takes a cancellation for an interrupt
         finally:
             hosting.stop()
 
@@ -131,9 +133,12 @@ def test_the_host_is_woken_by_timers_fds_and_callbacks(guest: Any, poll: bool) -
     run_host(guest, poll, main)
 
 
+@pytest.mark.parametrize("leads", [True, False])
 @pytest.mark.parametrize("who", ["a signal handler", "another thread"])
 @pytest.mark.parametrize("what", ["callback", "timer"])
-def test_the_host_is_woken_by_what_comes_as_the_guest_begins(guest: Any, poll: bool, who: str, what: str) -> None:
+def test_the_host_is_woken_by_what_comes_as_the_guest_begins(
+    guest: Any, poll: bool, who: str, what: str, leads: bool
+) -> None:
     # As a handler of SIGINT, which is raised where ours is put in place, or ipykernel's control thread at a shutdown.
     event = asyncio.Event()
     works: list[Callable[[], object]] = []
@@ -151,12 +156,45 @@ def test_the_host_is_woken_by_what_comes_as_the_guest_begins(guest: Any, poll: b
 
     async def main(hosting: Hosting) -> None:
         host = asyncio.get_running_loop()
+        if leads:  # otherwise both loops sleep, where that is possible
+            guest.call_later(60, str)
         for _ in range(3):
             event.clear()
             works.append(lambda: host.call_soon(event.set) if what == "callback" else host.call_later(0.01, event.set))
             await event.wait()
 
-    run_host(guest, poll, main, between=between)
+    run_host(guest, poll, main, between=between, asleep=between)
+
+
+@pytest.mark.parametrize("where", ["between", "asleep", "left"])
+def test_both_are_woken_by_what_a_signal_handler_does_before_a_turn(guest: Any, where: str) -> None:
+    works: list[Callable[[], object]] = []
+
+    def work() -> None:
+        while works:
+            works.pop()()
+
+    @contextmanager
+    def entered() -> Iterator[None]:
+        work()
+        yield
+
+    async def main(hosting: Hosting) -> None:
+        host, event = asyncio.get_running_loop(), asyncio.Event()
+        if where == "between":  # otherwise both loops sleep, where that is possible
+            guest.call_later(60, str)
+        elif where == "asleep" and not isinstance(guest, asyncio.BaseEventLoop):
+            pytest.skip("it always leads")
+        for works_on in (host, guest, host, guest):
+            event.clear()
+            if works_on is host:
+                works.append(lambda: host.call_soon(event.set))
+            else:
+                works.append(lambda: guest.call_soon(lambda: host.call_soon(event.set)))
+            await event.wait()
+
+    options: dict[str, Any] = {where: work if where == "left" else entered}
+    run_host(guest, False, main, **options)
 
 
 def test_the_host_is_woken_by_another_threads_timer(guest: Any, poll: bool) -> None:
@@ -187,6 +225,7 @@ def test_what_rings_and_raises_before_the_turn_does_not_stop_the_next_run(guest:
     async def main(hosting: Hosting) -> None:
         nonlocal host
         host = asyncio.get_running_loop()
+        guest.call_later(60, str)  # so that it leads
         while not raised:
             await asyncio.sleep(0.01)
         hosting.stop()
@@ -206,6 +245,7 @@ def test_what_is_raised_as_the_guest_gives_way_does_not_keep_it(guest: Any) -> N
         guest.stop()
 
     async def main(hosting: Hosting) -> None:
+        guest.call_later(60, str)  # so that it leads
         for _ in range(3):
             await asyncio.sleep(0.01)
         await asyncio.to_thread(str)
@@ -372,6 +412,7 @@ def test_a_closed_guest_releases_who_waits(guest: Any, poll: bool) -> None:
         with Interrupt(guest, grace=1) as interrupt:
             interrupt.attach(task)
             await hosting.wait(task, interrupt)
+        assert not asyncio.current_task().cancelling()  # type: ignore[union-attr]
         assert not task.done()
         task._log_destroy_pending = False  # closing a loop over a task is what is tested
 
@@ -448,9 +489,9 @@ class _Loops:
 
 
 @pytest.fixture
-def unused(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Loops]:
+def idle(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Loops]:
     guest = asyncio.new_event_loop()
-    yield _Loops(guest, monkeypatch, unused=lambda: True)
+    yield _Loops(guest, monkeypatch)
     guest.close()
 
 
@@ -475,23 +516,135 @@ def test_a_host_that_has_work_is_as_without_a_guest(guest: Any, monkeypatch: pyt
     loops.run(main)
 
 
-def test_both_loops_sleep_in_one_call_while_the_guest_is_unused(unused: _Loops) -> None:
+def test_a_host_that_has_work_goes_first_each_time(guest: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    loops = _Loops(guest, monkeypatch)
+
     async def main(hosting: Hosting) -> None:
-        await asyncio.sleep(0.01)
-        before = unused.runs
         for _ in range(5):
             await asyncio.sleep(0.01)
-        assert unused.runs == before
-        unused.guest.call_later(0.01, list)
-        await asyncio.sleep(0.05)
-        assert unused.runs > before
+            before = loops.runs
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert loops.runs == before
 
-    unused.run(main)
+    loops.run(main)
+
+
+def test_a_host_that_stops_is_left_alone(guest: Any) -> None:
+    host, ran = asyncio.new_event_loop(), []
+    hosting = GuestLeads(host, guest, escaped=pytest.fail)
+    hosting.start()
+    hosting._passed = 1000  # the host has gone first often enough
+    guest.call_soon(ran.append, 1)
+    host.stop()
+    host.run_forever()
+    assert not ran
+    hosting.stop()
+    host.close()
+
+
+@pytest.mark.parametrize("led", [True, False])
+def test_a_host_that_is_run_inside_the_guest(guest: Any, led: bool) -> None:
+    # As with nest_asyncio.
+    async def main(hosting: Hosting) -> None:
+        host: Any = hosting.host
+
+        async def inside() -> str:
+            host._selector.select(0.001)
+            return "on"
+
+        if led:
+            assert await wait(hosting, inside()) == "on"
+        else:
+            hosting.pause()
+            with RunningAs(NOTHING):
+                assert guest.run_until_complete(inside()) == "on"
+
+    assert run_host(guest, False, main) == []
+
+
+def test_before_and_after_each_turn_there_is_a_call(guest: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    log: list[str] = []
+    run_forever = guest.run_forever
+    monkeypatch.setattr(guest, "run_forever", lambda: (log.append("run"), run_forever()))
+
+    async def main(hosting: Hosting) -> None:
+        guest.call_later(60, str)  # so that it leads
+        await asyncio.sleep(0.01)
+
+    run_host(guest, False, main, left=lambda: log.append("left"))
+    assert log[:3] == ["left", "run", "left"]
+
+
+def test_a_forked_child_ends_in_the_hosts_next_iteration(guest: Any) -> None:
+    parent = os.getpid()
+
+    def left() -> None:
+        if os.getpid() != parent:
+            os._exit(7)
+
+    async def main(hosting: Hosting) -> None:
+        await asyncio.sleep(0.01)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # there may be threads of other tests
+            pid = os.fork()
+        if pid == 0:
+            try:
+                for _ in range(3):
+                    await asyncio.sleep(0)
+            finally:
+                os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+
+    run_host(guest, False, main, left=left)
+
+
+def test_the_guest_leads_while_somebody_waits_for_it(idle: _Loops) -> None:
+    async def main(hosting: Hosting) -> None:
+        await asyncio.sleep(0.01)
+        before, runs = idle.runs, []
+        future = idle.guest.create_future()
+
+        def end() -> None:
+            runs.append(idle.runs)
+            future.set_result(None)
+
+        hosting.host.call_later(0.02, end)
+        with Interrupt(idle.guest, grace=1) as interrupt:
+            await hosting.wait(future, interrupt)
+        assert runs[0] > before
+
+    idle.run(main)
+
+
+def test_what_both_slept_in_is_closed(idle: _Loops) -> None:
+    async def main(hosting: Any) -> None:
+        await asyncio.sleep(0.01)
+        both = hosting._both
+        assert both is not None
+        hosting.stop()
+        assert both.get_map() is None
+
+    idle.run(main)
+
+
+def test_both_loops_sleep_in_one_call_while_the_guest_is_idle(idle: _Loops) -> None:
+    async def main(hosting: Hosting) -> None:
+        await asyncio.sleep(0.01)
+        before = idle.runs
+        for _ in range(5):
+            await asyncio.sleep(0.01)
+        assert idle.runs == before
+        idle.guest.call_later(0.01, list)
+        await asyncio.sleep(0.05)
+        assert idle.runs > before
+
+    idle.run(main)
 
 
 @pytest.mark.parametrize("what", ["a thread", "a fd", "a signal handler", "the host"])
-def test_an_unused_guest_is_woken(unused: _Loops, what: str) -> None:
-    guest, seen = unused.guest, []
+def test_an_idle_guest_is_woken(idle: _Loops, what: str) -> None:
+    guest, seen = idle.guest, []
     reader, writer = socket.socketpair()
 
     async def main(hosting: Hosting) -> None:
@@ -522,36 +675,47 @@ def test_an_unused_guest_is_woken(unused: _Loops, what: str) -> None:
                 signal.signal(signal.SIGUSR1, before)
 
     wakeup = Wakeup(guest)
-    unused.options["asleep"] = wakeup.on_signals
-    unused.run(main)
+    idle.options["asleep"] = wakeup.on_signals
+    idle.run(main)
     wakeup.close()
     reader.close()
     writer.close()
     assert seen == [guest]
 
 
-def test_an_unused_guest_is_not_starved_by_a_host_that_is_woken_all_the_time(unused: _Loops) -> None:
-    guest = unused.guest
+def test_a_host_that_is_woken_all_the_time_goes_first_but_not_for_ever(idle: _Loops) -> None:
+    guest = idle.guest
     readable, other = socket.socketpair()
     other.send(b"x")
+    ran: list[int] = []
 
     async def main(hosting: Hosting) -> None:
-        host, read = asyncio.get_running_loop(), asyncio.Event()
-        assert await wait(hosting, asyncio.sleep(0.01, "the guest watches the host from now on"))
-        host.add_reader(readable, str)
-        guest.add_reader(readable, lambda: host.call_soon(read.set))
-        try:
-            await read.wait()
-        finally:
-            host.remove_reader(readable)
-            guest.remove_reader(readable)
+        host, over, passes = asyncio.get_running_loop(), asyncio.Event(), 0
 
-    unused.run(main)
+        def of_host() -> None:
+            nonlocal passes
+            passes += 1
+            if passes == 100 or ran:
+                host.remove_reader(readable)
+                over.set()
+
+        def of_guest() -> None:
+            guest.remove_reader(readable)
+            ran.append(passes)
+
+        await asyncio.sleep(0.01)
+        host.add_reader(readable, of_host)
+        guest.add_reader(readable, of_guest)
+        await over.wait()
+
+    idle.run(main)
     readable.close()
     other.close()
+    assert ran
+    assert 5 <= ran[0] <= 20
 
 
-def test_what_a_signal_handler_raises_while_both_sleep_does_not_reach_the_host(unused: _Loops) -> None:
+def test_what_a_signal_handler_raises_while_both_sleep_does_not_reach_the_host(idle: _Loops) -> None:
     def on_signal(signum: int, frame: object) -> None:
         raise ValueError("from the handler")
 
@@ -565,15 +729,20 @@ def test_what_a_signal_handler_raises_while_both_sleep_does_not_reach_the_host(u
         finally:
             signal.signal(signal.SIGUSR1, before)
         assert await wait(hosting, asyncio.sleep(0.01, "on")) == "on"
+        before = idle.runs
+        await asyncio.sleep(0.05)
+        sleeps_on.append(idle.runs == before)
+
+    sleeps_on: list[bool] = []
 
     def raised() -> bool:
         return bool(escaped)
 
     escaped: list[BaseException] = []
-    guest = unused.guest
+    guest = idle.guest
 
     async def host_main() -> None:
-        hosting = GuestLeads(asyncio.get_running_loop(), guest, escaped=escaped.append, unused=lambda: True)
+        hosting = GuestLeads(asyncio.get_running_loop(), guest, escaped=escaped.append)
         hosting.start()
         try:
             async with asyncio.timeout(30):
@@ -583,6 +752,7 @@ def test_what_a_signal_handler_raises_while_both_sleep_does_not_reach_the_host(u
 
     asyncio.run(host_main())
     assert [str(exc) for exc in escaped] == ["from the handler"]
+    assert sleeps_on == [True]
 
 
 def test_what_is_raised_in_our_own_code_does_not_reach_the_host(guest: Any) -> None:
@@ -600,15 +770,64 @@ def test_what_is_raised_in_our_own_code_does_not_reach_the_host(guest: Any) -> N
     assert run_host(guest, False, main, left=left) == raised != []
 
 
-def test_an_unused_guest_whose_selector_is_closed_is_found_broken(unused: _Loops) -> None:
+def test_an_idle_guest_runs_for_other_threads(idle: _Loops) -> None:
+    # They ask whether they may run it themselves.
+    seen: list[object] = []
+
+    async def main(hosting: Hosting) -> None:
+        over = asyncio.Event()
+
+        def look() -> None:
+            while not idle.guest.is_running():  # the host has not come to rest yet
+                pass
+            future = asyncio.Future(loop=idle.guest)  # type: ignore[var-annotated]
+            try:
+                idle.guest.run_until_complete(future)
+            except RuntimeError as exc:
+                seen.append(str(exc))
+            hosting.host.call_soon_threadsafe(over.set)
+
+        await asyncio.sleep(0.01)
+        before = idle.runs
+        thread = threading.Thread(target=look)
+        thread.start()
+        await over.wait()
+        thread.join()
+        assert idle.runs == before
+        assert not idle.guest.is_running()
+
+    idle.run(main)
+    assert seen == ["This event loop is already running"]
+
+
+def test_an_idle_guest_whose_selector_is_replaced_is_woken(idle: _Loops) -> None:
+    guest = idle.guest
+
     async def main(hosting: Hosting) -> None:
         await asyncio.sleep(0.01)
-        unused.guest._selector.close()
+        before = guest._selector
+        keys = list(before.get_map().values())
+        before.close()
+        guest._selector = selectors.DefaultSelector()  # mostly with the same fd
+        for key in keys:
+            guest._selector.register(key.fileobj, key.events, key.data)
+        woken = asyncio.Event()
+        wake = partial(hosting.host.call_soon_threadsafe, woken.set)
+        threading.Timer(0.05, guest.call_soon_threadsafe, [wake]).start()
+        await woken.wait()
+
+    idle.run(main)
+
+
+def test_an_idle_guest_whose_selector_is_closed_is_found_broken(idle: _Loops) -> None:
+    async def main(hosting: Hosting) -> None:
+        await asyncio.sleep(0.01)
+        idle.guest._selector.close()
         while hosting.active:
             await asyncio.sleep(0.01)
 
-    assert unused.run(main)
-    unused.guest._selector = selectors.DefaultSelector()  # for the clean-up
+    assert idle.run(main)
+    idle.guest._selector = selectors.DefaultSelector()  # for the clean-up
 
 
 def test_the_hosts_selector_may_be_wrapped_by_others(guest: Any) -> None:
@@ -618,11 +837,14 @@ def test_the_hosts_selector_may_be_wrapped_by_others(guest: Any) -> None:
         selector.select = lambda timeout=None: calls.append(timeout) or ours(timeout)
         assert await wait(hosting, asyncio.sleep(0.01, "on")) == "on"
         hosting.stop()
+        left.clear()
         await asyncio.sleep(0.01)
         await asyncio.to_thread(str)
         assert calls
+        assert not left
 
-    run_host(guest, False, main)
+    left: list[int] = []
+    run_host(guest, False, main, left=lambda: left.append(1))
 
 
 def test_which_way_of_taking_turns_fits(guest: Any) -> None:

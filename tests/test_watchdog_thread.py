@@ -130,3 +130,33 @@ def test_a_press_of_an_earlier_request_does_nothing_in_a_later_one(fresh: Kernel
     fresh.ok("get_ipython().events.register('post_run_cell', press.wait)")
     assert fresh.ok("press.count").value == "1"
     fresh.expect_alive()
+
+
+def test_a_watchdog_whose_thread_has_ended_starts_another() -> None:
+    dog, called = Watchdog(), threading.Event()
+    assert dog.start()
+    thread = dog._thread
+    assert thread is not None
+    dog._requests.put(None)  # ends it, as what it calls may
+    thread.join(30)
+    assert not thread.is_alive()
+    assert dog.start()
+    dog.call_later(0, lambda: called.set() and None)
+    assert called.wait(30)
+    dog.stop()
+
+
+def test_a_thread_that_ends_late_is_not_taken_for_the_present_one() -> None:
+    dog, begun, go = Watchdog(), threading.Event(), threading.Event()
+    dog.start()
+    first = dog._thread
+    dog.call_later(0, lambda: begun.set() or (go.wait(30) and None) or None)
+    assert begun.wait(30)
+    dog.stop()
+    dog.start()
+    second = dog._thread
+    go.set()
+    assert first is not None
+    first.join(30)
+    assert dog._thread is second is not first
+    dog.stop()

@@ -120,7 +120,6 @@ class PersistentRunner:
             stop=self._stop,
             between=self.interrupts.between_runs,
             asleep=self.interrupts.asleep,
-            unused=self.tasks.is_empty,
             left=self._leave,
             **options,
         )

@@ -106,9 +106,8 @@ def signal_fd(loop: asyncio.AbstractEventLoop) -> int | None:
     return fileno() if callable(fileno) else None
 
 
-def _ready_of(loop: asyncio.AbstractEventLoop) -> Collection[asyncio.Handle]:
-    ready: Collection[asyncio.Handle] = getattr(loop, "_ready", ())
-    return ready
+def _ready_of(loop: asyncio.AbstractEventLoop) -> Any:
+    return getattr(loop, "_ready", ())
 
 
 def ready_callbacks(loop: asyncio.AbstractEventLoop) -> deque[Any] | None:
@@ -199,6 +198,8 @@ def cancel_ready(loop: asyncio.AbstractEventLoop) -> None:
 def next_timer(loop: asyncio.AbstractEventLoop) -> float | None:
     """Return when the loop's next timer is due, in the loop's time; None without timers, or if that is not known."""
     scheduled: list[asyncio.TimerHandle] = getattr(loop, "_scheduled", [])
+    if scheduled and scheduled[0].cancelled():  # the loop drops these when it runs
+        return min((timer.when() for timer in scheduled if not timer.cancelled()), default=None)
     return scheduled[0].when() if scheduled else None
 
 
@@ -396,5 +397,4 @@ def task_context(task: asyncio.Future[Any]) -> contextvars.Context | None:
 
 def handle_context(handle: asyncio.Handle) -> contextvars.Context | None:
     """Return the Context that the callback runs in; None if that is not known."""
-    context: contextvars.Context | None = getattr(handle, "_context", None)
-    return context
+    return getattr(handle, "_context", None)

@@ -3,15 +3,26 @@
 ``asyncio._get_running_loop``, ``_set_running_loop``, ``_enter_task`` and ``_leave_task`` are low-level names that
 asyncio keeps for event loop implementations. The first two have been there since 3.5.3, the other two since 3.7;
 without them no loop but asyncio's own could exist, so there is no fallback. They are used in this module alone, as are
-``_register_task`` and ``_unregister_task`` (3.7), documented for those who write tasks of their own.
+``_register_task`` and ``_unregister_task`` (3.7), documented for those who write tasks of their own, and
+``BaseEventLoop._thread_id`` (3.4 to 3.15), by which other threads see whether a loop runs.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any, NamedTuple
 
-__all__ = ["NOTHING", "Running", "RunningAs", "exchange", "register_task", "running_loop", "unregister_task"]
+__all__ = [
+    "NOTHING",
+    "Running",
+    "RunningAs",
+    "RunningAtRest",
+    "exchange",
+    "register_task",
+    "running_loop",
+    "unregister_task",
+]
 
 
 class Running(NamedTuple):
@@ -59,6 +70,27 @@ class RunningAs:
 
     def __exit__(self, *exc: object) -> None:
         exchange(self._aside)
+
+
+class RunningAtRest(RunningAs):
+    """As :class:`RunningAs` for *loop*, which is not inside its ``run_forever``: for all threads it runs meanwhile.
+
+    Code in threads asks ``loop.is_running()`` whether it may run the loop itself.
+    """
+
+    __slots__ = ("_loop",)
+
+    def __init__(self, loop: asyncio.BaseEventLoop) -> None:
+        super().__init__(Running(loop, None))
+        self._loop: Any = loop
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        self._loop._thread_id = threading.get_ident()
+
+    def __exit__(self, *exc: object) -> None:
+        self._loop._thread_id = None
+        super().__exit__(*exc)
 
 
 def register_task(task: asyncio.Task[Any]) -> None:

@@ -9,8 +9,8 @@ has callbacks ready, and does not sleep, is as in a kernel without us. The guest
 epoll or kqueue fd is itself pollable), holds a timer for the host's next timer, and gives way the moment one of them
 fires.
 
-While the guest has no tasks, no timers and nothing ready either, both loops sleep in one ``select`` of the two fds: to
-run a loop that only waits takes longer than all that the host does for a small request.
+While the guest has no timer and nothing ready either, both loops sleep in one ``select`` of the two fds: to run a loop
+that only waits takes longer than all that the host does for a small request.
 """
 
 from __future__ import annotations
@@ -21,8 +21,15 @@ from collections.abc import Callable
 from typing import Any
 
 from ..exit_and_fork import in_forked_children
-from ..introspection.private_api import can_watch, has_ready, is_stopping, next_timer, selector_fd, selector_of
-from ..introspection.running_loop import Running, RunningAs
+from ..introspection.private_api import (
+    can_watch,
+    has_ready,
+    is_stopping,
+    next_timer,
+    selector_fd,
+    selector_of,
+)
+from ..introspection.running_loop import RunningAtRest
 from ..replacements import Override
 from .hosting import Hosting
 
@@ -30,6 +37,8 @@ __all__ = ["GuestLeads"]
 
 # A host that always has callbacks ready goes first for this many iterations.
 _PASSES = 10
+# The loops no longer sleep together when that has failed so often in a row.
+_MOST_FAILURES = 5
 
 _Select = Callable[["float | None"], Any]
 
@@ -40,9 +49,13 @@ class GuestLeads(Hosting):
     def __init__(self, host: asyncio.AbstractEventLoop, guest: asyncio.AbstractEventLoop, **options: Any) -> None:
         super().__init__(host, guest, **options)
         self._fd: Any = selector_fd(host)
-        self._guests_fd = selector_fd(guest)
-        # What a signal handler sees while both sleep.
-        self._guest_runs = Running(guest, None)
+        # The guest's selector, and its fd; None: do not sleep in both.
+        self._guests_selector, self._guests_fd = selector_of(guest), None
+        if isinstance(guest, asyncio.BaseEventLoop):
+            self._guests_fd = selector_fd(guest)
+            # What a signal handler and other threads see while both sleep.
+            self._guest_runs = RunningAtRest(guest)
+        self._failed_sleeps = 0
         self._both: selectors.BaseSelector | None = None
         self._select: Override | None = None
         self._watching = False
@@ -96,7 +109,7 @@ class GuestLeads(Hosting):
             try:
                 self._left()  # does not come back in a child process
                 if self._can_lead():
-                    self._context.run(self._lead, timeout)
+                    self._context.run(self._lead, timeout != 0)
                     timeout = 0
             except BaseException as exc:  # a signal handler's, in our own code: it would end the host
                 timeout = 0
@@ -108,41 +121,48 @@ class GuestLeads(Hosting):
 
         return select
 
-    def _lead(self, seconds: float | None) -> None:
-        """Run the guest until the host has something to do, for *seconds* at most."""
-        if seconds != 0 and self._is_idle():
-            if not self._sleep(seconds):
+    def _lead(self, at_rest: bool) -> None:
+        """Run the guest until the host has something to do, or for one iteration if that is not *at_rest*."""
+        # Asked once more: a signal handler may have put something on the host since that has asked.
+        seconds = self._seconds() if at_rest else 0
+        if at_rest and seconds == 0:
+            return
+        if seconds != 0 and self._guests_fd is not None and self._is_idle():
+            if not self._sleep():
                 return
             seconds = 0  # the host asks again, with what is left of its time
         self._turn(seconds)
 
     def _is_idle(self) -> bool:
-        """Return whether the guest has nothing to do before one of its fds is ready."""
-        return (
-            self._guests_fd is not None
-            and not self._waiters
-            and not has_ready(self.guest)
-            and next_timer(self.guest) is None
-            and self._unused()
-        )
+        """Return whether the guest has nothing to do before one of its fds is ready, and nobody waits for it."""
+        guest = self.guest
+        return not (self._waiters or has_ready(guest) or next_timer(guest) is not None or is_stopping(guest))
 
-    def _sleep(self, seconds: float | None) -> bool:
-        """Sleep until one of the loops has something to do, for *seconds* at most; return whether the guest has."""
+    def _sleep(self) -> bool:
+        """Sleep until one of the loops has something to do; return whether the guest has."""
+        found: list[object] = []
         try:
+            if selector_of(self.guest) is not self._guests_selector or selector_fd(self.guest) != self._guests_fd:
+                raise ValueError("the selector of the notebook's loop was closed or replaced")
             if self._both is None:
                 self._both = selectors.DefaultSelector()
                 self._both.register(self._fd, selectors.EVENT_READ)
                 self._both.register(self._guests_fd, selectors.EVENT_READ)  # type: ignore[arg-type]
-            if selector_fd(self.guest) != self._guests_fd:
-                raise ValueError("the selector of the notebook's loop was closed or replaced")
-            with RunningAs(self._guest_runs), self._asleep():
-                found = [key.fd for key, _ in self._both.select(seconds)]
+            with self._guest_runs, self._asleep():
+                self._doorbell.hang()
+                # From here on a signal ends the sleep; what a handler has done before is seen now.
+                seconds = self._seconds()
+                if self._is_idle() and seconds != 0:
+                    found = [key.fd for key, _ in self._both.select(seconds)]
+            self._failed_sleeps = 0
         except BaseException as exc:  # raised by a signal handler, or one of the fds is broken
-            if not isinstance(exc, (KeyboardInterrupt, SystemExit)):
-                self._guests_fd = None  # sleep in the guest from now on, which counts its faults
+            self._failed_sleeps += 1
+            if self._failed_sleeps == _MOST_FAILURES:
+                self._guests_fd = None  # the guest sleeps alone from now on, and counts its faults
             self._escaped(exc)
-            return has_ready(self.guest)
-        if has_ready(self.guest) or found == [self._guests_fd]:
+        finally:
+            self._doorbell.take()
+        if not self._is_idle() or found == [self._guests_fd]:
             return True
         # The guest may watch the host, so its own fd is ready as well when the host's is. Or it has something to do.
         if self._guests_fd not in found:

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
+from ..introspection.private_api import has_ready, next_timer
 from ..introspection.running_callback import drives_loop, runs_nested
 from ..introspection.running_loop import NOTHING, RunningAs, running_loop
 from ..replacements import Replacement
@@ -45,7 +46,6 @@ class Hosting:
     *stop* stops the guest, in one of its callbacks.
     *between* makes a context manager for each turn, *asleep* one for the time that both loops sleep; *left* is called
     before and after each turn.
-    *unused* returns whether the guest has no tasks.
     *ended* is called when the host is told to stop, before it stops, while threads can still be started (since 3.12
     not at exit). *aside*: the host postpones work until its queue is empty, as prompt_toolkit does with drawing; put
     nothing into the queue while there is something in it.
@@ -64,7 +64,6 @@ class Hosting:
         between: Callable[[], AbstractContextManager[object]] = nullcontext,
         asleep: Callable[[], AbstractContextManager[object]] = nullcontext,
         left: Callable[[], None] = lambda: None,
-        unused: Callable[[], bool] = lambda: False,
         ended: Callable[[], None] = lambda: None,
         aside: bool = False,
     ) -> None:
@@ -74,7 +73,6 @@ class Hosting:
         self._stop_guest = guest.stop if stop is None else stop
         self._between, self._asleep = between, asleep
         self._left = left
-        self._unused = unused
         self._ended = ended
         self._aside = aside
         # Empty: in the Context of the caller, the guest's error reports would always go to the cell that starts us.
@@ -194,6 +192,7 @@ class Hosting:
                 if seconds is not None:
                     end = guest.call_later(seconds, self._give_way)
                 self._doorbell.hang()
+                self._rung = self._rung or has_ready(self.host)  # what has come just before
             with RunningAs(NOTHING), self._between(), self._interval:
                 self._begins, self._in_turn = False, True
                 if self._rung:  # not stopped at once: if the handler raises, a run of the user's would find it stopped
@@ -214,6 +213,13 @@ class Hosting:
                 if handle is not None:
                     handle.cancel()
         self._left()
+
+    def _seconds(self) -> float | None:
+        """Return for how long the host has nothing to do: None if it has no timer, 0 if it has something now."""
+        if has_ready(self.host):
+            return 0
+        due = next_timer(self.host)
+        return None if due is None else max(0, due - self.host.time())
 
     def _give_way(self) -> None:
         if self._begins:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from ..introspection.private_api import has_ready, is_stopping, next_timer
+from ..introspection.private_api import is_stopping
 from .hosting import Hosting
 
 __all__ = ["Slices"]
@@ -55,9 +55,9 @@ class Slices(Hosting):
 
     def _seconds(self) -> float:
         """Return for how long the guest may lead: 0 if the host has something to do."""
-        if has_ready(self.host):
+        seconds = super()._seconds()
+        if seconds == 0:
             self._slice = _SHORTEST
             return 0
         self._slice = min(2 * self._slice, _LONGEST if self._waiters else _LONGEST_IDLE)
-        due = next_timer(self.host)
-        return self._slice if due is None else min(max(0, due - self.host.time()), self._slice)
+        return self._slice if seconds is None else min(seconds, self._slice)

@@ -118,10 +118,6 @@ class Tasks:
 
     # -- looking
 
-    def is_empty(self) -> bool:
-        """Return whether no task is kept. There may be some that have ended, or were made by ``asyncio.Task(...)``."""
-        return not self._live and self._young.is_empty()
-
     def started(self) -> list[Started]:
         """Return the tasks that have not ended, in the order of starting."""
         self._take()

@@ -133,10 +133,6 @@ class YoungTasks:
         self._batches.clear()
         self._unchecked.clear()
 
-    def is_empty(self) -> bool:
-        """Return whether there are none, not even references to tasks that are gone."""
-        return not self.new and not self._batches
-
     def next_number(self) -> int:
         """Return the next number, for a task that others watch from the beginning."""
         self.sort()
@@ -212,7 +208,7 @@ class YoungTasks:
 
     def settle(self, at_most: int = _RECENT) -> None:
         """Report those that have failed; hand on those of the last *at_most* tasks that have ended."""
-        if self.is_empty() and not (self._unchecked or self._failures):
+        if not (self.new or self._batches or self._unchecked or self._failures):
             return
         self.sort()
         self.sort(everything=True)

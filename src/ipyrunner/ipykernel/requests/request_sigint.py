@@ -16,7 +16,7 @@ lock for ever, and no more output and no reply comes. (Printing and displaying t
 
 The kernel itself flushes both streams twice at the end of each cell. Where nothing was printed since the last time,
 waiting for the thread has no effect, and takes a fifth of what an empty cell takes: so its calls return at once then.
-User code, which has another handler, always waits: it may be about to end the process.
+Other code always waits: it may be about to end the process.
 
 Other code that the kernel calls must be stopped too: IPython's event hooks, user expressions, completion, comm
 handlers. If a SIGINT has had no effect for the length of the grace period, KeyboardInterrupt is raised there, and
@@ -36,6 +36,7 @@ from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
 from ipykernel import parentpoller
+from ipykernel.kernelbase import Kernel
 
 from ...aio.exit_and_fork import in_forked_children
 from ...aio.introspection.frames import uninterruptible
@@ -63,6 +64,8 @@ __all__ = ["Guard"]
 
 # Seconds: a second press this long after the first may lose the reply.
 _INSISTENCE = 1.0
+# The kernel's functions that flush both streams.
+_FLUSHERS = {getattr(getattr(Kernel, name, None), "__code__", None) for name in ("execute_request", "dispatch_shell")}
 
 
 class Guard(Outside):
@@ -253,7 +256,7 @@ class Guard(Outside):
                 # kernel's own calls wait for that thread as well.
                 getattr(stream, "_flush_pending", True)
                 or getattr(stream, "echo", None) is not None
-                or not (on_main_thread() and self.rests(handler_of(signal.SIGINT)))
+                or sys._getframe(2).f_code not in _FLUSHERS  # 1 is the replaced method
             ):
                 original()
 
