@@ -49,14 +49,14 @@ class GuestLeads(Hosting):
     def __init__(self, host: asyncio.AbstractEventLoop, guest: asyncio.AbstractEventLoop, **options: Any) -> None:
         super().__init__(host, guest, **options)
         self._fd: Any = selector_fd(host)
-        # The guest's selector, and its fd; None: do not sleep in both.
+        # The guest's selector, and its fd, if it has one; what both loops can sleep in.
         self._guests_selector, self._guests_fd = selector_of(guest), None
+        self._both: selectors.BaseSelector | None = None
         if isinstance(guest, asyncio.BaseEventLoop):
             self._guests_fd = selector_fd(guest)
             # What a signal handler and other threads see while both sleep.
             self._guest_runs = RunningAtRest(guest)
         self._failed_sleeps = 0
-        self._both: selectors.BaseSelector | None = None
         self._select: Override | None = None
         self._watching = False
         # How often the host has gone first though the guest's fd was ready, too.
@@ -82,11 +82,21 @@ class GuestLeads(Hosting):
                 self.guest.remove_reader(self._fd)
 
     def _begin(self) -> None:
+        if self._guests_fd is not None:
+            try:
+                self._both = selectors.DefaultSelector()
+                for fd in (self._fd, self._guests_fd):
+                    self._both.register(fd, selectors.EVENT_READ)
+            except OSError:  # no file descriptor is left
+                self._close_both()
         self._select = Override(selector_of(self.host), "select", self._selecting)
 
     def _end(self) -> None:
         if self._select is not None:
             self._select.restore()
+        self._close_both()
+
+    def _close_both(self) -> None:
         if self._both is not None:
             self._both.close()
             self._both = None
@@ -127,8 +137,8 @@ class GuestLeads(Hosting):
         seconds = self._seconds() if at_rest else 0
         if at_rest and seconds == 0:
             return
-        if seconds != 0 and self._guests_fd is not None and self._is_idle():
-            if not self._sleep():
+        if seconds != 0 and self._both is not None and self._is_idle():
+            if not self._sleep(self._both):
                 return
             seconds = 0  # the host asks again, with what is left of its time
         self._turn(seconds)
@@ -138,27 +148,23 @@ class GuestLeads(Hosting):
         guest = self.guest
         return not (self._waiters or has_ready(guest) or next_timer(guest) is not None or is_stopping(guest))
 
-    def _sleep(self) -> bool:
-        """Sleep until one of the loops has something to do; return whether the guest has."""
+    def _sleep(self, both: selectors.BaseSelector) -> bool:
+        """Sleep in *both* until one of the loops has something to do; return whether the guest has."""
         found: list[object] = []
         try:
             if selector_of(self.guest) is not self._guests_selector or selector_fd(self.guest) != self._guests_fd:
                 raise ValueError("the selector of the notebook's loop was closed or replaced")
-            if self._both is None:
-                self._both = selectors.DefaultSelector()
-                self._both.register(self._fd, selectors.EVENT_READ)
-                self._both.register(self._guests_fd, selectors.EVENT_READ)  # type: ignore[arg-type]
             with self._guest_runs, self._asleep():
                 self._doorbell.hang()
                 # From here on a signal ends the sleep; what a handler has done before is seen now.
                 seconds = self._seconds()
                 if self._is_idle() and seconds != 0:
-                    found = [key.fd for key, _ in self._both.select(seconds)]
+                    found = [key.fd for key, _ in both.select(seconds)]
             self._failed_sleeps = 0
         except BaseException as exc:  # raised by a signal handler, or one of the fds is broken
             self._failed_sleeps += 1
             if self._failed_sleeps == _MOST_FAILURES:
-                self._guests_fd = None  # the guest sleeps alone from now on, and counts its faults
+                self._close_both()  # the guest sleeps alone from now on, and counts its faults
             self._escaped(exc)
         finally:
             self._doorbell.take()
