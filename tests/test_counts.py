@@ -57,7 +57,7 @@ def calls_of(k: Kernel, code: str) -> float:
 def test_function_calls_of_an_empty_cell(kernels: dict[str, Kernel], code: str) -> None:
     ours, stock = (calls_of(k, code) for k in kernels.values())
     print(f"{ours} calls, in the stock kernel {stock}")
-    assert ours < stock * 1.6
+    assert ours < stock * 1.3
 
 
 @pytest.fixture
@@ -152,4 +152,4 @@ def test_system_calls_of_an_empty_cell(kernels: dict[str, Kernel], tmp_path: Pat
 
     ours, stock = count("ours"), count("stock")
     print(f"{ours} system calls in ten cells, in the stock kernel {stock}")
-    assert ours < 3 * stock
+    assert ours < 2 * stock
