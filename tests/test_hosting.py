@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from ipyrunner.aio.introspection.running_loop import NOTHING, RunningAs
+from ipyrunner.aio.introspection.running_loop import NOTHING, RunningAs, RunningAtRest
 from ipyrunner.aio.loops.blocking_run import Faults
 from ipyrunner.aio.loops.guest_leads import GuestLeads
 from ipyrunner.aio.loops.host_leads import HostLeads
@@ -817,6 +817,95 @@ def test_an_idle_guest_whose_selector_is_replaced_is_woken(idle: _Loops) -> None
         await woken.wait()
 
     idle.run(main)
+
+
+class _Torn:
+    """Put *owner*'s attribute *name*, a class of context managers, in place so that its first exit does nothing."""
+
+    def __init__(self, own: Any) -> None:
+        self.own, self.raised = own, []
+
+    def __call__(self, *args: Any) -> Any:
+        torn = self
+
+        class Once(self.own):  # type: ignore[misc,name-defined]
+            def __exit__(self, *exc: object) -> None:
+                if not torn.raised:  # as a signal handler may that is called before the first instruction
+                    torn.raised.append(ValueError())
+                    raise torn.raised[0]
+                super().__exit__(*exc)
+
+        return Once(*args)
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_what_is_raised_as_the_running_loop_is_put_back(
+    idle: _Loops, monkeypatch: pytest.MonkeyPatch, leads: bool
+) -> None:
+    torn = _Torn(RunningAs if leads else RunningAtRest)
+    if leads:
+        monkeypatch.setattr("ipyrunner.aio.loops.hosting.RunningAs", torn)
+    else:
+        monkeypatch.setattr("ipyrunner.aio.loops.guest_leads.RunningAtRest", torn)
+
+    async def main(hosting: Hosting) -> None:
+        if leads:
+            idle.guest.call_later(60, str)
+        while not torn.raised:
+            await asyncio.sleep(0.01)
+        assert asyncio.get_running_loop() is hosting.host
+        assert not idle.guest.is_running()
+        assert await wait(hosting, asyncio.sleep(0.01, "on")) == "on"
+
+    assert idle.run(main) == torn.raised
+
+
+@pytest.mark.parametrize("seconds", [math.inf, 3e6])
+def test_a_host_may_have_a_timer_in_a_very_long_time(idle: _Loops, seconds: float) -> None:
+    async def main(hosting: Hosting) -> None:
+        sleeper = asyncio.create_task(asyncio.sleep(seconds))
+        await asyncio.sleep(0.01)
+        before, woken = idle.runs, asyncio.Event()
+        threading.Timer(0.02, hosting.host.call_soon_threadsafe, [woken.set]).start()
+        await woken.wait()
+        assert idle.runs == before
+        sleeper.cancel()
+
+    assert idle.run(main) == []
+
+
+@pytest.mark.parametrize("how", ["a class", "an attribute", "a loop"])
+def test_a_guest_whose_select_is_the_users_sleeps_in_it(how: str) -> None:
+    selects = 0
+
+    def select(self: Any, timeout: float | None = None) -> Any:
+        nonlocal selects
+        selects += 1
+        return selectors.DefaultSelector.select(self, timeout)
+
+    class Hooked(selectors.DefaultSelector):  # type: ignore[misc,valid-type]
+        pass
+
+    class Loop(asyncio.SelectorEventLoop):
+        def _run_once(self) -> None:
+            nonlocal selects
+            selects += 1
+            super()._run_once()  # type: ignore[misc]
+
+    async def main(hosting: Hosting) -> None:
+        for _ in range(3):
+            await asyncio.sleep(0.01)
+        assert selects > 2
+
+    guest: Any = Loop() if how == "a loop" else asyncio.SelectorEventLoop()
+    if how == "a class":
+        guest.close()
+        Hooked.select = select
+        guest = asyncio.SelectorEventLoop(Hooked())
+    elif how == "an attribute":
+        guest._selector.select = partial(select, guest._selector)
+    assert run_host(guest, False, main) == []
+    guest.close()
 
 
 def test_an_idle_guest_whose_selector_is_closed_is_found_broken(idle: _Loops) -> None:

@@ -434,7 +434,9 @@ def test_the_picture_can_be_read_in_any_theme(asyncio_runner: NotebookRunner) ->
     # On a busy machine the thread that looks may find another place, with a longer name.
     short = [label for label in blocks if "spin()" in label]
     assert short
-    assert not any("…" in label for label in short), blocks
+    # ... or one takes so long that there is less room for the others.
+    longest = max(float(label.split(" ms ")[0]) for label in blocks)
+    assert longest > 90 or not any("…" in label for label in short), blocks
     for row in rows:
         ends = [0.0]
         above = [text for text in row if text.get("y") == "11" and text.get("text-anchor") is None]

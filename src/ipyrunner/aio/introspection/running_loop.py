@@ -19,6 +19,7 @@ __all__ = [
     "RunningAs",
     "RunningAtRest",
     "exchange",
+    "put_back",
     "register_task",
     "running_loop",
     "unregister_task",
@@ -89,8 +90,21 @@ class RunningAtRest(RunningAs):
         self._loop._thread_id = threading.get_ident()
 
     def __exit__(self, *exc: object) -> None:
-        self._loop._thread_id = None
+        self.end()
         super().__exit__(*exc)
+
+    def end(self) -> None:
+        """Let *loop* count as running no more, for other threads. Idempotent."""
+        self._loop._thread_id = None
+
+
+def put_back(loop: asyncio.AbstractEventLoop) -> None:
+    """Make *loop*, which is in no task, what this thread counts as running.
+
+    For when a signal handler may have raised in the middle of :func:`exchange`.
+    """
+    if asyncio._get_running_loop() is not loop:
+        exchange(Running(loop, None))
 
 
 def register_task(task: asyncio.Task[Any]) -> None:

@@ -29,7 +29,7 @@ from ..introspection.private_api import (
     selector_fd,
     selector_of,
 )
-from ..introspection.running_loop import RunningAtRest
+from ..introspection.running_loop import RunningAtRest, put_back
 from ..replacements import Override
 from .hosting import Hosting
 
@@ -49,12 +49,14 @@ class GuestLeads(Hosting):
     def __init__(self, host: asyncio.AbstractEventLoop, guest: asyncio.AbstractEventLoop, **options: Any) -> None:
         super().__init__(host, guest, **options)
         self._fd: Any = selector_fd(host)
-        # The guest's selector, and its fd, if it has one; what both loops can sleep in.
-        self._guests_selector, self._guests_fd = selector_of(guest), None
+        # The guest's selector, and its fd; what both loops can sleep in. A loop or a selector of the user's own class
+        # may do something in its select(): then the guest sleeps alone.
+        self._guests_selector: Any = selector_of(guest)
+        self._guests_fd: Any = selector_fd(guest)
         self._both: selectors.BaseSelector | None = None
-        if isinstance(guest, asyncio.BaseEventLoop):
-            self._guests_fd = selector_fd(guest)
-            # What a signal handler and other threads see while both sleep.
+        # What a signal handler and other threads see while both sleep.
+        self._guest_runs: RunningAtRest | None = None
+        if isinstance(guest, asyncio.BaseEventLoop) and all(map(_is_pythons, type(guest).__mro__)):
             self._guest_runs = RunningAtRest(guest)
         self._failed_sleeps = 0
         self._select: Override | None = None
@@ -82,12 +84,12 @@ class GuestLeads(Hosting):
                 self.guest.remove_reader(self._fd)
 
     def _begin(self) -> None:
-        if self._guests_fd is not None:
+        if self._guest_runs is not None and type(self._guests_selector) is selectors.DefaultSelector:
             try:
                 self._both = selectors.DefaultSelector()
                 for fd in (self._fd, self._guests_fd):
                     self._both.register(fd, selectors.EVENT_READ)
-            except OSError:  # no file descriptor is left
+            except (OSError, ValueError):  # no file descriptor is left, or the guest is closed
                 self._close_both()
         self._select = Override(selector_of(self.host), "select", self._selecting)
 
@@ -123,7 +125,7 @@ class GuestLeads(Hosting):
                     timeout = 0
             except BaseException as exc:  # a signal handler's, in our own code: it would end the host
                 timeout = 0
-                self._escaped(exc)
+                self._recover(exc)
             finally:
                 self._leads = False
             # What stop() releases is ready at once.
@@ -137,24 +139,38 @@ class GuestLeads(Hosting):
         seconds = self._seconds() if at_rest else 0
         if at_rest and seconds == 0:
             return
-        if seconds != 0 and self._both is not None and self._is_idle():
-            if not self._sleep(self._both):
+        both, guest_runs = self._both, self._guest_runs
+        if seconds != 0 and both is not None and guest_runs is not None and self._is_idle():
+            if not self._sleep(both, guest_runs):
                 return
             seconds = 0  # the host asks again, with what is left of its time
         self._turn(seconds)
 
+    def _recover(self, exc: BaseException) -> None:
+        if self._guest_runs is not None:
+            self._guest_runs.end()
+        put_back(self.host)
+        self._escaped(exc)
+
     def _is_idle(self) -> bool:
         """Return whether the guest has nothing to do before one of its fds is ready, and nobody waits for it."""
         guest = self.guest
-        return not (self._waiters or has_ready(guest) or next_timer(guest) is not None or is_stopping(guest))
+        return not (
+            self._waiters
+            or has_ready(guest)
+            or next_timer(guest) is not None
+            or is_stopping(guest)
+            # The user has replaced it on the selector, to do something in there.
+            or getattr(self._guests_selector.select, "__func__", None) is not selectors.DefaultSelector.select
+        )
 
-    def _sleep(self, both: selectors.BaseSelector) -> bool:
+    def _sleep(self, both: selectors.BaseSelector, guest_runs: RunningAtRest) -> bool:
         """Sleep in *both* until one of the loops has something to do; return whether the guest has."""
         found: list[object] = []
         try:
             if selector_of(self.guest) is not self._guests_selector or selector_fd(self.guest) != self._guests_fd:
                 raise ValueError("the selector of the notebook's loop was closed or replaced")
-            with self._guest_runs, self._asleep():
+            with guest_runs, self._asleep():
                 self._doorbell.hang()
                 # From here on a signal ends the sleep; what a handler has done before is seen now.
                 seconds = self._seconds()
@@ -165,7 +181,7 @@ class GuestLeads(Hosting):
             self._failed_sleeps += 1
             if self._failed_sleeps == _MOST_FAILURES:
                 self._close_both()  # the guest sleeps alone from now on, and counts its faults
-            self._escaped(exc)
+            self._recover(exc)
         finally:
             self._doorbell.take()
         if not self._is_idle() or found == [self._guests_fd]:
@@ -175,3 +191,8 @@ class GuestLeads(Hosting):
             return False
         self._put_off = (self._put_off + 1) % _PASSES
         return self._put_off == 0
+
+
+def _is_pythons(cls: type) -> bool:
+    """Return whether the class is of asyncio, or the subclass that ``loop_class`` makes of it, which does no more."""
+    return cls.__module__.partition(".")[0] in ("asyncio", "builtins")

@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 
 from ..introspection.private_api import has_ready, next_timer
 from ..introspection.running_callback import drives_loop, runs_nested
-from ..introspection.running_loop import NOTHING, RunningAs, running_loop
+from ..introspection.running_loop import NOTHING, RunningAs, put_back, running_loop
 from ..replacements import Replacement
 from ..sigint.main_task import MainTask
 from .blocking_run import Faults
@@ -35,6 +35,8 @@ __all__ = ["Hosting"]
 
 # Seconds until a guest that a callback runs inside itself is asked once more to give way.
 _PAUSE = 0.05
+# Seconds: no system call waits for ever, or for some weeks. asyncio has the same limit.
+_LONGEST = 24 * 3600
 
 
 class Hosting:
@@ -199,8 +201,10 @@ class Hosting:
                     rung = guest.call_soon(self._give_way)
                 guest.run_forever()
         except (KeyboardInterrupt, SystemExit) as exc:
+            put_back(self.host)
             self._escaped(exc)
         except BaseException as exc:
+            put_back(self.host)
             # A signal handler of the user's has raised in the loop's own code. Or the loop is broken (its selector, its
             # self-pipe), and to lead again and again would spin.
             if self._faults.add():
@@ -219,7 +223,7 @@ class Hosting:
         if has_ready(self.host):
             return 0
         due = next_timer(self.host)
-        return None if due is None else max(0, due - self.host.time())
+        return None if due is None else min(max(0, due - self.host.time()), _LONGEST)
 
     def _give_way(self) -> None:
         if self._begins:
