@@ -308,6 +308,16 @@ def test_user_code_outside_of_cells_always_waits(fresh: Kernel) -> None:
     assert fresh.ok("get_ipython().events.unregister('post_run_cell', hook); seen").value == "['stdout']"
 
 
+def test_a_flush_that_no_python_code_calls(fresh: Kernel) -> None:
+    # As atexit's functions, and the interpreter itself at its end.
+    fresh.ok(FLUSHES + "import _thread, time\nerrors = []\nsys.unraisablehook = errors.append")
+    fresh.ok(
+        "await asyncio.sleep(0); flushes.clear(); _thread.start_new_thread(sys.stdout.flush, ())\n"
+        "while not (flushes or errors): time.sleep(0.01)\nseen = flushes[:1], errors[:]"
+    )
+    assert fresh.ok("seen").value == "(['stdout'], [])"
+
+
 def test_a_stream_that_echoes_is_flushed(fresh: Kernel) -> None:
     fresh.ok(
         "import sys; echoed = []\nclass Echo:\n    def write(self, text): pass\n    def flush(self): echoed.append(1)\n"

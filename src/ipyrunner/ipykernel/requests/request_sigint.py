@@ -256,7 +256,7 @@ class Guard(Outside):
                 # kernel's own calls wait for that thread as well.
                 getattr(stream, "_flush_pending", True)
                 or getattr(stream, "echo", None) is not None
-                or sys._getframe(2).f_code not in _FLUSHERS  # 1 is the replaced method
+                or not _is_kernels(sys._getframe().f_back)  # of the replaced method
             ):
                 original()
 
@@ -304,6 +304,12 @@ def _codes(shell: Any, kernel: Any) -> tuple[set[CodeType], CodeType]:
     methods += [getattr(type(kernel), name) for name in ("do_complete", "do_inspect")]
     methods += [getattr(type(kernel.comm_manager), name) for name in ("comm_open", "comm_msg", "comm_close")]
     return {method.__code__ for method in methods}, type(kernel).dispatch_shell.__code__
+
+
+def _is_kernels(frame: FrameType | None) -> bool:
+    """Return whether the kernel itself has called *frame*, and not other code, or C code of no Python frame."""
+    caller = None if frame is None else frame.f_back
+    return caller is not None and caller.f_code in _FLUSHERS
 
 
 def _runs(frame: FrameType | None, codes: Container[CodeType | None]) -> bool:
