@@ -21,11 +21,11 @@ import pytest
 from ipyrunner.aio.introspection.running_loop import NOTHING, RunningAs, RunningAtRest
 from ipyrunner.aio.loops.blocking_run import Faults
 from ipyrunner.aio.loops.guest_leads import GuestLeads
+from ipyrunner.aio.loops.host_and_guest import Hosting
 from ipyrunner.aio.loops.host_leads import HostLeads
-from ipyrunner.aio.loops.hosting import Hosting
-from ipyrunner.aio.loops.hosting_choice import hosting_of
 from ipyrunner.aio.loops.shutdown import wind_up
 from ipyrunner.aio.loops.slices import Slices
+from ipyrunner.aio.loops.turns_choice import hosting_of
 from ipyrunner.aio.sigint.interrupt import Interrupt
 from ipyrunner.aio.sigint.wakeup_fd import Wakeup
 from loops import LOOPS, until
@@ -844,7 +844,7 @@ def test_what_is_raised_as_the_running_loop_is_put_back(
 ) -> None:
     torn = _Torn(RunningAs if leads else RunningAtRest)
     if leads:
-        monkeypatch.setattr("ipyrunner.aio.loops.hosting.RunningAs", torn)
+        monkeypatch.setattr("ipyrunner.aio.loops.host_and_guest.RunningAs", torn)
     else:
         monkeypatch.setattr("ipyrunner.aio.loops.guest_leads.RunningAtRest", torn)
 

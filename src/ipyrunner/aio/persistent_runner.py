@@ -17,9 +17,9 @@ from .introspection.ready_queue import ReadyQueue
 from .introspection.running_callback import is_left_running
 from .introspection.running_loop import NOTHING, RunningAs, running_loop
 from .loops.blocking_run import drive
-from .loops.hosting import Hosting
-from .loops.hosting_choice import hosting_of
+from .loops.host_and_guest import Hosting
 from .loops.shutdown import wind_up
+from .loops.turns_choice import hosting_of
 from .main import Alone, Detached, Main, Request, Step
 from .notices import Cancelled, ChildEnds, GivenUp, Notice
 from .runner import as_coroutine

@@ -1,10 +1,10 @@
 """Two loops on one thread; starting tasks while no loop runs; closing a loop.
 
-* :mod:`hosting`: run a loop (the guest) inside another one (the host), by turns.
+* :mod:`host_and_guest`: run a loop (the guest) inside another one (the host), by turns.
 * :mod:`guest_leads`: it runs whenever the host would sleep.
 * :mod:`host_leads`: the same where the host has to keep the thread.
 * :mod:`slices`: the same where no fd can be watched.
-* :mod:`hosting_choice`: which of these fits two loops.
+* :mod:`turns_choice`: which of these fits two loops.
 * :mod:`blocking_run`: run a loop until something in it has ended.
 * :mod:`doorbell`: notice what is scheduled on a loop at rest.
 * :mod:`switch_interval`: let other threads run beside a loop that never rests.

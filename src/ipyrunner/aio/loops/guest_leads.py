@@ -31,7 +31,7 @@ from ..introspection.private_api import (
 )
 from ..introspection.running_loop import RunningAtRest, put_back
 from ..replacements import Override
-from .hosting import Hosting
+from .host_and_guest import Hosting
 
 __all__ = ["GuestLeads"]
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..introspection.private_api import has_ready, is_stopping, next_timer, selector_fd
 from .doorbell import Doorbell
-from .hosting import Hosting
+from .host_and_guest import Hosting
 
 __all__ = ["HostLeads"]
 

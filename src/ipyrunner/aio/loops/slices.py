@@ -10,7 +10,7 @@ import asyncio
 from typing import Any
 
 from ..introspection.private_api import is_stopping
-from .hosting import Hosting
+from .host_and_guest import Hosting
 
 __all__ = ["Slices"]
 

@@ -6,8 +6,8 @@ import asyncio
 from typing import Any
 
 from .guest_leads import GuestLeads
+from .host_and_guest import Hosting
 from .host_leads import HostLeads
-from .hosting import Hosting
 from .slices import Slices
 
 __all__ = ["hosting_of"]
