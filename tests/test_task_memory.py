@@ -229,7 +229,7 @@ def test_references_to_tasks_that_have_vanished_do_not_pile_up(loop: asyncio.Abs
 
     with pytest.MonkeyPatch.context() as patch:
         # No look comes: this is what is done at each hundred tasks.
-        patch.setattr("ipyrunner.aio.tasks.young_tasks.watchdog.call_later", lambda seconds, call: None)
+        patch.setattr("ipyrunner.aio.tasks.young_tasks._PAUSE", 3600)
         assert loop.run_until_complete(main()) < 4 * FEW
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
+import weakref
 
 import pytest
 
@@ -41,6 +42,26 @@ def test_the_watchdog_survives_what_it_calls(monkeypatch: pytest.MonkeyPatch) ->
     dog.call_later(0.01, lambda: next(times) or called.set())
     assert told.wait(30)
     assert called.wait(30)
+    dog.stop()
+
+
+def test_the_watchdog_keeps_nothing_of_what_it_has_called() -> None:
+    class Cell:
+        def __init__(self) -> None:
+            self.called = threading.Event()
+
+        def look(self) -> None:
+            self.called.set()
+
+    dog, freed = Watchdog(), threading.Event()
+    dog.start()
+    cell = Cell()
+    weakref.finalize(cell, freed.set)
+    called = cell.called
+    dog.call_later(0, cell.look)
+    del cell
+    assert called.wait(30)
+    assert freed.wait(30)  # no other request comes
     dog.stop()
 
 

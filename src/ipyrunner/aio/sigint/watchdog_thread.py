@@ -95,10 +95,12 @@ def _watch(requests: queue.SimpleQueue[_Request]) -> None:
             seconds = _call(call)
             if seconds is not None:
                 heapq.heappush(due, (time.monotonic() + seconds, next(numbers), call))
+            del call  # it may hold a cell, and that its error; the next request may never come
             continue
         if request is None:
             return
         heapq.heappush(due, (request[0], next(numbers), request[1]))
+        del request
 
 
 def _call(call: Call) -> float | None:

@@ -286,8 +286,7 @@ class Tasks:
                     task = module.Task(coro, loop=loop)
                 else:
                     task = module.Task(coro, loop=loop, name=name, context=context)
-                found = refs(task)
-                append(found[0] if len(found) == 1 else ref(task))
+                append(ref(task))
                 return task  # type: ignore[no-any-return]
 
         def make_room() -> None:

@@ -8,8 +8,11 @@ ended and the future that it waits for hold each other, so only the garbage coll
 begins (``gc.callbacks``), the tasks that it looks at are held until it ends: those of its generation and of the younger
 ones, which are known by their numbers. From time to time, while there are any, the new tasks are sorted, and a few of
 the oldest that have not ended are handed on, to be watched to their end: so few that it takes no noticeable time,
-however many there are. The start of a task is known only as exactly as this. The watchdog's thread says when to look,
-because each iteration of a loop takes longer while there is a timer.
+however many there are. The start of a task is known only as exactly as this.
+
+A timer of the loop says when to look, not a thread. A timer makes each iteration a little longer, by 0.1 µs, but a
+thread that wants the GIL of a busy loop waits for it for hundreds of iterations, and each of these has to tell it that
+the GIL was free for a moment: with many short tasks that took a tenth to a half of the time.
 
 A task may end, and be freed, before anybody has looked at it. Then asyncio itself reports its failure.
 """
@@ -33,7 +36,6 @@ from typing import Any
 from ..introspection.frames import uninterruptible
 from ..introspection.private_api import has_begun, unseen_of
 from ..introspection.task_state import is_done
-from ..sigint.watchdog_thread import watchdog
 from .task_records import Started
 
 __all__ = ["FEW", "YoungTasks"]
@@ -117,7 +119,7 @@ class YoungTasks:
         self._spared: list[asyncio.Task[Any] | None] = []
         self._context = contextvars.Context()
         self._thread = threading.get_ident()
-        # Whether the watchdog will ask for a look; whether the loop has a look in its queue; whether sort() runs;
+        # Whether the loop has a timer for a look; whether it has a look in its queue; whether sort() runs;
         # whether the garbage collector is watched; whether a cell without await runs.
         self._asked = self._queued = self._sorting = self._watching = self._resting = False
         self._pause, self._looked = _PAUSE, 0.0
@@ -192,19 +194,21 @@ class YoungTasks:
 
     def _check(self, batch: _Batch) -> None:
         refs = batch.refs
-        # Without a step of Python code for each: most batches are gone. And not by the truth of a task, which may be of
-        # a class of the user's.
-        tasks = list(map(call, refs))
-        if any(map(is_not, tasks, repeat(None))):
-            self._failures += unseen_of(refs, tasks)
-            # Each reference that is kept is one more object for the garbage collector to go through.
-            if not all(map(is_not, tasks, repeat(None))):
-                refs[:] = [_gone if task is None else ref for ref, task in zip(refs, tasks, strict=True)]
-            return
+        for ref in refs:  # most batches are gone; and not by the truth of a task, whose class may be the user's
+            if ref() is not None:
+                self._thin(refs)
+                return
         self._left -= len(refs)
         refs.clear()
         while self._batches and not self._batches[-1].refs:
             self._batches.pop()
+
+    def _thin(self, refs: list[_Ref]) -> None:
+        tasks = list(map(call, refs))
+        self._failures += unseen_of(refs, tasks)
+        # Each reference that is kept is one more object for the garbage collector to go through.
+        if not all(map(is_not, tasks, repeat(None))):
+            refs[:] = [_gone if task is None else ref for ref, task in zip(refs, tasks, strict=True)]
 
     def settle(self, at_most: int = _RECENT) -> None:
         """Report those that have failed; hand on those of the last *at_most* tasks that have ended."""
@@ -243,23 +247,14 @@ class YoungTasks:
             self._queue_look()
         elif not self._asked:
             self._asked = True
-            # Waking a thread takes as long as starting a hundred tasks.
             follows = self._since - self._looked < 2 * self._pause
             self._pause = min(2 * self._pause, _LONGEST_PAUSE) if follows else _PAUSE
-            if watchdog.start():
-                watchdog.call_later(self._pause, self._ask_for_look)
-            else:
-                self._loop.call_later(self._pause, self._look_again, context=self._context)
+            self._loop.call_later(self._pause, self._look_again, context=self._context)
 
     def _queue_look(self) -> None:
         if not self._queued:
             self._queued = True
             self._loop.call_soon(self._look, context=self._context)
-
-    def _ask_for_look(self) -> None:
-        """In the watchdog's thread."""
-        with suppress(RuntimeError):  # closed since
-            self._loop.call_soon_threadsafe(self._look_again, context=self._context)
 
     @uninterruptible
     def _look_again(self) -> None:
