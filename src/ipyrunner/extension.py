@@ -30,6 +30,7 @@ from .ipykernel.requests.concurrent_requests import ConcurrentRequests, missing
 from .ipykernel.requests.interrupt_requests import InterruptRequests
 from .ipykernel.requests.request_sigint import Guard
 from .ipykernel.sigterm import Termination
+from .ipykernel.thread_sockets import thread_fds
 from .ipython.hook_errors import Calling
 from .ipython.input import Asking
 from .ipython.loop_reports import Reports
@@ -177,7 +178,7 @@ def _loops(extension: Extension) -> None:
     host = kernel_loop(extension.shell)
     extension.undo(lambda: _leave_current_loop(kernel_loop(extension.shell)))
     if host is not None and host is running_loop():
-        extension.runner.attach(host)
+        extension.runner.attach(host, thread_fds=thread_fds(extension.shell))
 
 
 def _leave_current_loop(host: asyncio.AbstractEventLoop | None) -> None:

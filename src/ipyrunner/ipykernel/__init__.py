@@ -1,6 +1,7 @@
 """The parts for ipykernel: requests, signals, output, comms. They know nothing of the source of cells, and of magics.
 
 * :mod:`kernel_loop`: the event loop of the kernel.
+* :mod:`thread_sockets`: what the kernel's own threads wait for.
 * :mod:`requests`: the messages that the kernel handles: SIGINT meanwhile, and several messages at a time.
 * :mod:`sigterm`: end a kernel cleanly on SIGTERM, also if it is stuck.
 * :mod:`message_encoding`: messages with text that UTF-8 cannot encode.

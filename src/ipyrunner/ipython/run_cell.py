@@ -32,6 +32,7 @@ from ..ipykernel.kernel_loop import kernel_loop
 from ..ipykernel.output_routing import Routing
 from ..ipykernel.requests.cell_count import CellCount
 from ..ipykernel.requests.cell_record import CellRecord, present_record, recorded
+from ..ipykernel.thread_sockets import thread_fds
 from .cell_kinds import CellKinds
 from .hook_errors import Calling
 from .needs_loop import arun_call, read_arun_cell
@@ -65,12 +66,7 @@ class Cells:
     """Run the cells of a shell by its runner."""
 
     def __init__(
-        self,
-        extension: Installation,
-        routing: Routing,
-        tracebacks: Tracebacks,
-        inner: InnerCells,
-        calling: Calling,
+        self, extension: Installation, routing: Routing, tracebacks: Tracebacks, inner: InnerCells, calling: Calling
     ) -> None:
         self._extension = extension
         self._shell = extension.shell
@@ -301,7 +297,7 @@ class Cells:
         if host is None or running_loop() is not host or (present is not None and present.in_cell and not beside):
             return False
         if present is None or present.hosting is None:
-            self._runner.attach(host)
+            self._runner.attach(host, thread_fds=thread_fds(self._shell))
         return True
 
     def _is_in_loop(self) -> bool:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import selectors
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from ..exit_and_fork import in_forked_children
@@ -32,6 +33,7 @@ from ..introspection.private_api import (
 from ..introspection.running_loop import RunningAtRest, put_back
 from ..replacements import Override
 from .host_and_guest import Hosting
+from .other_threads import OtherThreads
 
 __all__ = ["GuestLeads"]
 
@@ -59,6 +61,7 @@ class GuestLeads(Hosting):
         if isinstance(guest, asyncio.BaseEventLoop) and all(map(_is_pythons, type(guest).__mro__)):
             self._guest_runs = RunningAtRest(guest)
         self._failed_sleeps = 0
+        self._threads: OtherThreads | None = None
         self._select: Override | None = None
         self._watching = False
         # How often the host has gone first though the guest's fd was ready, too.
@@ -91,12 +94,16 @@ class GuestLeads(Hosting):
                     self._both.register(fd, selectors.EVENT_READ)
             except (OSError, ValueError):  # no file descriptor is left, or the guest is closed
                 self._close_both()
+        with suppress(OSError, ValueError):  # closed, or no file descriptor is left
+            self._threads = OtherThreads(self.guest, self._thread_fds)
         self._select = Override(selector_of(self.host), "select", self._selecting)
 
     def _end(self) -> None:
         if self._select is not None:
             self._select.restore()
         self._close_both()
+        if self._threads is not None:
+            self._threads.close()
 
     def _close_both(self) -> None:
         if self._both is not None:
@@ -104,6 +111,8 @@ class GuestLeads(Hosting):
             self._both = None
 
     def _watch(self) -> None:
+        if self._threads is not None:
+            self._threads.watch()
         if not self._watching:
             self.guest.add_reader(self._fd, self._give_way)
             self._watching = True
@@ -168,6 +177,8 @@ class GuestLeads(Hosting):
         """Sleep in *both* until one of the loops has something to do; return whether the guest has."""
         found: list[object] = []
         try:
+            if self._threads is not None:
+                self._threads.rest()
             if selector_of(self.guest) is not self._guests_selector or selector_fd(self.guest) != self._guests_fd:
                 raise ValueError("the selector of the notebook's loop was closed or replaced")
             with guest_runs, self._asleep():

@@ -18,7 +18,7 @@ import asyncio
 import contextvars
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
@@ -29,7 +29,6 @@ from ..replacements import Replacement
 from ..sigint.main_task import MainTask
 from .blocking_run import Faults
 from .doorbell import Doorbell
-from .switch_interval import ShortInterval
 
 __all__ = ["Hosting"]
 
@@ -50,7 +49,8 @@ class Hosting:
     before and after each turn.
     *ended* is called when the host is told to stop, before it stops, while threads can still be started (since 3.12
     not at exit). *aside*: the host postpones work until its queue is empty, as prompt_toolkit does with drawing; put
-    nothing into the queue while there is something in it.
+    nothing into the queue while there is something in it. *thread_fds*: what other threads of the host wait for, which
+    are to run beside a guest that never rests; only ``GuestLeads`` does it.
     """
 
     # Whether the loops take turns in slices, since there is no fd to watch.
@@ -68,6 +68,7 @@ class Hosting:
         left: Callable[[], None] = lambda: None,
         ended: Callable[[], None] = lambda: None,
         aside: bool = False,
+        thread_fds: Collection[int] = (),
     ) -> None:
         self.host = host
         self.guest = guest
@@ -77,6 +78,7 @@ class Hosting:
         self._left = left
         self._ended = ended
         self._aside = aside
+        self._thread_fds = thread_fds
         # Empty: in the Context of the caller, the guest's error reports would always go to the cell that starts us.
         self._context = contextvars.Context()
         self._doorbell = Doorbell(host, self._give_way)
@@ -88,7 +90,6 @@ class Hosting:
         self._waiters: set[Callable[[], None]] = set()
         self._slow: float | None = None
         self._faults = Faults(guest)
-        self._interval = ShortInterval()
 
     @property
     def active(self) -> bool:
@@ -195,7 +196,7 @@ class Hosting:
                     end = guest.call_later(seconds, self._give_way)
                 self._doorbell.hang()
                 self._rung = self._rung or has_ready(self.host)  # what has come just before
-            with RunningAs(NOTHING), self._between(), self._interval:
+            with RunningAs(NOTHING), self._between():
                 self._begins, self._in_turn = False, True
                 if self._rung:  # not stopped at once: if the handler raises, a run of the user's would find it stopped
                     rung = guest.call_soon(self._give_way)
