@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-pytest.register_assert_rewrite("kernels", "loops", "setups", "side_by_side", "terminals")
+pytest.register_assert_rewrite("hosts", "kernels", "loops", "setups", "side_by_side", "terminals")
 
 # In a job that a shell has started in the background SIGINT is ignored, and so it would be in every child.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -29,6 +29,7 @@ sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
 
 from ipyrunner import NotebookRunner
 from ipyrunner.aio.introspection.loop_class import new_loop
+from ipyrunner.aio.loops.shutdown import wind_up
 from ipyrunner.aio.tasks.registry import Tasks
 from kernels import BEFORE, CONCURRENT, Kernel, kernel
 from loops import LOOPS, notebook_runner
@@ -183,6 +184,18 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
     made = new_loop()
     yield made
     made.close()
+
+
+@pytest.fixture(params=LOOPS)
+def guest(request: pytest.FixtureRequest) -> Iterator[asyncio.AbstractEventLoop]:
+    """A loop that is to run inside another one."""
+    loop = LOOPS[request.param]()
+    yield loop
+    if not loop.is_closed():
+        late: set[asyncio.Task[object]] = set()
+        loop.run_until_complete(wind_up(10.0, late))
+        assert not late
+        loop.close()
 
 
 @pytest.fixture
