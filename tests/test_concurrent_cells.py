@@ -208,7 +208,7 @@ def test_what_cells_put_back_when_they_end(k: Kernel) -> None:
         "def state(): return sys.excepthook.__qualname__, builtins.input.__name__, sys.displayhook is shell.displayhook\n"
         "asyncio.get_event_loop().call_later({}, lambda: print('state', state()))"
     )
-    before = k.ok(state.format(0.05))
+    before = k.ok(state.format(0.5))
     k.wait_for(before, "state")
     first = started(k, "%%arun --concurrent\nfirst = asyncio.Event(); print('go'); await first.wait()")
     second = started(k, "%%arun --concurrent\nsecond = asyncio.Event(); print('go'); await second.wait()")
@@ -216,7 +216,7 @@ def test_what_cells_put_back_when_they_end(k: Kernel) -> None:
     for cell, name in ((first, "first"), (main, "main"), (second, "second")):  # not the last first
         k.ok(f"%%arun --concurrent\n{name}.set()")
         k.finish(cell)
-    after = k.ok(state.format(0.05))
+    after = k.ok(state.format(0.5))
     k.wait_for(after, "state")
     assert after.stdout == before.stdout
 

@@ -9,11 +9,16 @@ import statistics
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from hosts import run_host, wait
 from ipyrunner.aio.loops import other_threads
-from ipyrunner.aio.loops.other_threads import OtherThreads
+from ipyrunner.aio.loops.host_and_guest import Hosting
+from ipyrunner.aio.loops.other_threads import OtherThreads, ThreadFds
+from ipyrunner.ipykernel.thread_sockets import thread_fds
 from kernels import Kernel
 
 pytestmark = pytest.mark.skipif(not other_threads._Edges.is_possible, reason="without epoll and kqueue")
@@ -32,11 +37,7 @@ def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The moments for which the loop has slept."""
     found: list[float] = []
 
-    class Time:
-        monotonic = time.monotonic
-        sleep = found.append
-
-    monkeypatch.setattr(other_threads, "time", Time)
+    monkeypatch.setattr(other_threads, "sleep", found.append)
     return found
 
 
@@ -72,7 +73,7 @@ def test_a_thread_handles_a_message_within_a_few_iterations(
             await iterations(2 * other_threads._TIMES)  # what was left of them
         return counts
 
-    others = OtherThreads(loop, [reader])
+    others = OtherThreads(loop, ThreadFds([reader]))
     others.watch()
     thread = threading.Thread(target=serve)
     thread.start()
@@ -87,7 +88,7 @@ def test_a_thread_handles_a_message_within_a_few_iterations(
 def test_each_message_makes_a_busy_loop_sleep_a_few_times(
     loop: asyncio.AbstractEventLoop, pipe: tuple[int, int], sleeps: list[float]
 ) -> None:
-    others = OtherThreads(loop, [pipe[0]])
+    others = OtherThreads(loop, ThreadFds([pipe[0]]))
     others.watch()
     others.watch()
 
@@ -118,7 +119,7 @@ def test_each_message_makes_a_busy_loop_sleep_a_few_times(
 def test_a_loop_that_waits_does_not_sleep(
     loop: asyncio.AbstractEventLoop, pipe: tuple[int, int], sleeps: list[float]
 ) -> None:
-    others = OtherThreads(loop, [pipe[0]])
+    others = OtherThreads(loop, ThreadFds([pipe[0]]))
     others.watch()
     seen = 0
 
@@ -127,9 +128,7 @@ def test_a_loop_that_waits_does_not_sleep(
         seen += 1
         original()
 
-    original, others._on_message = others._on_message, count  # type: ignore[method-assign]
-    others.rest()
-    others.watch()
+    original, others._go_on = others._go_on, count  # type: ignore[method-assign]
 
     async def main() -> None:
         for n in range(3):
@@ -147,19 +146,22 @@ def test_a_loop_that_waits_does_not_sleep(
 def test_it_goes_on_after_a_signal_handler_has_raised(
     loop: asyncio.AbstractEventLoop, pipe: tuple[int, int], sleeps: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    others = OtherThreads(loop, [pipe[0]])
+    others = OtherThreads(loop, ThreadFds([pipe[0]]))
     others.watch()
     reports: list[object] = []
     loop.set_exception_handler(lambda _, context: reports.append(context["exception"]))
 
-    def tear(times: int) -> None:
+    def tear() -> None:
         raise ZeroDivisionError
 
     async def main() -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(others, "_go_on", tear)
             os.write(pipe[1], b"x")
+            while not sleeps:
+                await asyncio.sleep(0)
+            patch.setattr(others, "_go_on", tear)
             await iterations(5)
+        sleeps.clear()
         os.write(pipe[1], b"x")
         await iterations(50)
 
@@ -173,7 +175,7 @@ def test_fds_may_be_closed_and_used_again(
     loop: asyncio.AbstractEventLoop, pipe: tuple[int, int], sleeps: list[float]
 ) -> None:
     reader, writer = os.pipe()
-    others = OtherThreads(loop, [reader])
+    others = OtherThreads(loop, ThreadFds([reader]))
     others.watch()
     os.close(reader)
     os.close(writer)
@@ -196,18 +198,89 @@ def test_fds_may_be_closed_and_used_again(
 
 def test_fds_that_cannot_be_watched(loop: asyncio.AbstractEventLoop) -> None:
     with pytest.raises((OSError, ValueError)):
-        OtherThreads(loop, [-1])
-    others = OtherThreads(loop, [])
+        OtherThreads(loop, ThreadFds([-1]))
+    others = OtherThreads(loop, ThreadFds([]))
     others.watch()
     others.rest()
     others.close()
 
 
+def test_output_makes_a_busy_loop_sleep_from_time_to_time(
+    loop: asyncio.AbstractEventLoop, pipe: tuple[int, int], sleeps: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = 1.0
+    monkeypatch.setattr(other_threads, "monotonic", lambda: clock)
+    others = OtherThreads(loop, ThreadFds([], [pipe[0]]))
+    others.watch()
+
+    async def main() -> None:
+        nonlocal clock
+        for _ in range(20):  # a message in each iteration
+            os.write(pipe[1], b"x")
+            await asyncio.sleep(0)
+        await iterations(5)
+        assert len(sleeps) == 1
+        clock += 2 * other_threads._BETWEEN
+        await iterations(50)
+        assert len(sleeps) == 2
+        clock += other_threads._WHILE
+        await iterations(50)
+        assert len(sleeps) <= 3
+        sleeps.clear()
+        clock += other_threads._WHILE
+        await iterations(50)
+        assert not sleeps
+
+    loop.run_until_complete(main())
+    others.close()
+
+
+class _Closed:
+    @property
+    def FD(self) -> int:  # noqa: N802
+        raise OSError("closed")
+
+
+def test_the_sockets_of_the_kernels_threads() -> None:
+    def socket(fd: int) -> Any:
+        return SimpleNamespace(FD=fd)
+
+    channel = SimpleNamespace(manager=SimpleNamespace(_main_to_shell_channel=SimpleNamespace(to_socket=socket(3))))
+    kernel = SimpleNamespace(
+        shell_stream=SimpleNamespace(socket=socket(1)),
+        control_stream=SimpleNamespace(socket=socket(2)),
+        shell_channel_thread=channel,
+        iopub_thread=SimpleNamespace(_event_puller=SimpleNamespace(socket=socket(4))),
+    )
+    shell: Any = SimpleNamespace(kernel=kernel)
+    assert thread_fds(shell) == ([1, 2, 3], [4])
+    kernel.control_stream.socket = _Closed()
+    kernel.shell_channel_thread = kernel.iopub_thread = None
+    assert thread_fds(shell) == ([1], [])
+    assert thread_fds(SimpleNamespace()) == ([], [])  # type: ignore[arg-type]
+
+
+def test_nothing_is_watched_when_it_is_closed(loop: asyncio.AbstractEventLoop, pipe: tuple[int, int]) -> None:
+    others = OtherThreads(loop, ThreadFds([pipe[0]], [pipe[0]]))
+    others.watch()
+    fds = [edges.fd for edges, _ in others._watched]
+    others.close()
+    assert len(fds) == 2
+    assert not any(map(loop.remove_reader, fds))
+
+
+def test_a_guest_runs_though_its_hosts_sockets_are_closed(guest: Any) -> None:
+    async def main(hosting: Hosting) -> None:
+        assert await wait(hosting, asyncio.sleep(0.01, "slept")) == "slept"
+
+    run_host(guest, False, main, thread_fds=ThreadFds([-1]))
+
+
 COUNT = """
-import asyncio, time, types
+import asyncio, time
 from ipyrunner.aio.loops import other_threads
 moments = []
-other_threads.time = types.SimpleNamespace(sleep=lambda seconds: (moments.append(seconds), time.sleep(seconds)))
+other_threads.sleep = lambda seconds: (moments.append(seconds), time.sleep(seconds))
 async def compute():
     while True:
         for _ in range(4000): pass
@@ -215,20 +288,31 @@ async def compute():
 """
 
 
+def sleeps_after(k: Kernel, code: str) -> bool:
+    """Return whether the loop sleeps when *code* runs: not if its request comes while the last one is handled."""
+    k.ok("moments.clear()")
+    for _ in range(100):
+        k.ok(code)
+        if k.ok("len(moments) > 0").value == "True":
+            return True
+    return False
+
+
 def test_a_kernel_beside_busy_tasks(fresh: Kernel) -> None:
     fresh.ok(COUNT)
     for code in ("1", "await asyncio.sleep(0.01, 1)"):
         assert fresh.ok(code).value == "1"
     assert fresh.ok("len(moments)").value == "0"
-    fresh.ok("tasks = [asyncio.create_task(compute()) for _ in range(3)]")
+    start = "tasks = [asyncio.create_task(compute()) for _ in range(3)]"
+    fresh.ok(start)
     for code in ("1", "await asyncio.sleep(0.01, 1)", "%arunner status"):
-        fresh.ok("moments.clear()")
-        fresh.ok(code)
-        assert fresh.ok("len(moments) > 0").value == "True", code
+        assert sleeps_after(fresh, code), code
     # The new loop watches them as well.
     fresh.ok("%arunner restart")
-    fresh.ok("tasks = [asyncio.create_task(compute()) for _ in range(3)]; moments.clear()")
-    fresh.ok("1")
-    assert fresh.ok("len(moments) > 0").value == "True"
+    fresh.ok(start)
+    assert sleeps_after(fresh, "1")
+    # Output as well.
+    fresh.ok("from ipyrunner.ipykernel.thread_sockets import thread_fds; fds = thread_fds(get_ipython())")
+    assert fresh.ok("len(fds.requests) >= 2, len(fds.output)").value == "(True, 1)"
     fresh.ok("%unload_ext ipyrunner")
     assert fresh.ok("1").value == "1"

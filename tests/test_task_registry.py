@@ -12,6 +12,7 @@ import time
 import weakref
 from types import FrameType
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -20,6 +21,7 @@ from ipyrunner.aio.introspection.loop_class import new_loop
 from ipyrunner.aio.introspection.running_loop import register_task, unregister_task
 from ipyrunner.aio.tasks import young_tasks
 from ipyrunner.aio.tasks.registry import Tasks
+from ipyrunner.aio.tasks.young_tasks import FEW
 from loops import looked_at, put_off, until
 
 # What nest_asyncio does, too.
@@ -510,4 +512,53 @@ def test_a_task_that_a_signal_handler_starts_while_others_are_sorted_does_not_hi
             task.cancel()
 
     started.append(None)
+    loop.run_until_complete(main())
+
+
+def test_timers_that_a_test_has_replaced_are_not_ours(loop: asyncio.AbstractEventLoop, books: Tasks) -> None:
+    async def main() -> None:
+        with patch.object(loop, "call_later", side_effect=RuntimeError) as call_later:
+            task = loop.create_task(asyncio.Event().wait())
+            call_later.assert_not_called()
+        await looked_at(books)
+        task.cancel()
+
+    loop.run_until_complete(main())
+
+
+@pytest.mark.parametrize("how", ["is lost", "cannot be set"])
+def test_a_look_whose_timer_is_gone_is_asked_for_again(
+    loop: asyncio.AbstractEventLoop, books: Tasks, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError
+
+    async def main() -> None:
+        with monkeypatch.context() as patch:
+            if how == "cannot be set":
+                patch.setattr(books._young, "_call_later", refuse)
+            tasks = [loop.create_task(asyncio.Event().wait())]
+        loop._scheduled.clear()  # type: ignore[attr-defined]
+        monkeypatch.setattr(young_tasks, "_LOST", -3600.0)
+        books.started()
+        tasks.append(loop.create_task(asyncio.Event().wait()))
+        await looked_at(books)
+        for task in tasks:
+            task.cancel()
+
+    loop.run_until_complete(main())
+
+
+def test_there_is_one_timer_for_all_new_tasks(
+    loop: asyncio.AbstractEventLoop, books: Tasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_timer, timers = books._young._call_later, list[Any]()
+    monkeypatch.setattr(books._young, "_call_later", lambda *args, **kw: timers.append(kw) or set_timer(*args, **kw))
+
+    async def main() -> None:
+        tasks = [loop.create_task(asyncio.sleep(0)) for _ in range(5 * FEW)]
+        assert len(timers) == 1
+        assert not list(timers[0]["context"])
+        await asyncio.gather(*tasks)
+
     loop.run_until_complete(main())

@@ -184,9 +184,9 @@ def is_pythons(handle: object) -> bool:
     return any(map(callable, gc.get_referents(handle)))
 
 
-def has_ready(loop: asyncio.AbstractEventLoop, *, unknown: bool = False) -> bool:
-    """Return whether callbacks are waiting for the loop's next iteration; *unknown* if it does not show them."""
-    return bool(getattr(loop, "_ready", unknown))  # not by _ready_of: a kernel asks a dozen times around each cell
+def has_ready(loop: asyncio.AbstractEventLoop) -> bool:
+    """Return whether callbacks are waiting for the loop's next iteration; False if that is not known."""
+    return bool(getattr(loop, "_ready", ()))  # not by _ready_of: a kernel asks a dozen times around each cell
 
 
 def cancel_ready(loop: asyncio.AbstractEventLoop) -> None:

@@ -18,7 +18,7 @@ import asyncio
 import contextvars
 import math
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
@@ -29,6 +29,7 @@ from ..replacements import Replacement
 from ..sigint.main_task import MainTask
 from .blocking_run import Faults
 from .doorbell import Doorbell
+from .other_threads import NO_FDS, ThreadFds
 
 __all__ = ["Hosting"]
 
@@ -68,7 +69,7 @@ class Hosting:
         left: Callable[[], None] = lambda: None,
         ended: Callable[[], None] = lambda: None,
         aside: bool = False,
-        thread_fds: Collection[int] = (),
+        thread_fds: ThreadFds = NO_FDS,
     ) -> None:
         self.host = host
         self.guest = guest

@@ -43,6 +43,8 @@ __all__ = ["FEW", "YoungTasks"]
 # Seconds until the first look, and between two of them at most, when many follow one another.
 _PAUSE = 0.02
 _LONGEST_PAUSE = 0.16
+# Seconds after which a look that has not come is asked for again.
+_LOST = 1.0
 # How many tasks are handed on in a second; if there are very many, one of _PART in each look.
 _HANDED_ON = 5000
 _PART = 200
@@ -123,6 +125,9 @@ class YoungTasks:
         # whether the garbage collector is watched; whether a cell without await runs.
         self._asked = self._queued = self._sorting = self._watching = self._resting = False
         self._pause, self._looked = _PAUSE, 0.0
+        # When that timer is due: it may be lost, with a test of the user's that has replaced the loop's timers.
+        self._due = 0.0
+        self._call_later = loop.call_later
         # How many tasks were sorted at the last look. Later ones may be about to end, and to watch a task takes longer
         # than to run a short one.
         self._seen = 0
@@ -245,11 +250,13 @@ class YoungTasks:
             gc.callbacks.append(self._on_collection)
         if self._resting:  # it runs the loop itself, which may end at any moment
             self._queue_look()
-        elif not self._asked:
+        elif not self._asked or self._since > self._due + _LOST:
             self._asked = True
             follows = self._since - self._looked < 2 * self._pause
             self._pause = min(2 * self._pause, _LONGEST_PAUSE) if follows else _PAUSE
-            self._loop.call_later(self._pause, self._look_again, context=self._context)
+            self._due = self._since + self._pause
+            with suppress(Exception):  # as above; create_task() is not to fail for it
+                self._call_later(self._pause, self._look_again, context=self._context)
 
     def _queue_look(self) -> None:
         if not self._queued:
