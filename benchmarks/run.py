@@ -197,24 +197,44 @@ async def compute():
         for _ in range({steps}): pass
         await asyncio.sleep(0)
 tasks = [asyncio.create_task(compute()) for _ in range({count})]
+async def say(times):
+    for _ in range(times):
+        print('said', time.time())
+        end = time.monotonic() + 0.4
+        while time.monotonic() < end:
+            await asyncio.sleep(0)
 """
 # In the stock kernel one of them may take many seconds.
 MOST_CELLS = 7
 
 
+def late_by(cell: Any) -> list[float]:
+    """Return the seconds between each line that :data:`BUSY_TASKS` says and its message."""
+    return [
+        message["header"]["date"].timestamp() - float(line.split()[1])
+        for message in cell.messages
+        if message["header"]["msg_type"] == "stream"
+        for line in message["content"]["text"].splitlines()
+        if line.startswith("said ")
+    ]
+
+
+def in_ms(seconds: list[float]) -> str:
+    return f"{statistics.median(seconds) * 1e3:,.0f} ms, at most {max(seconds) * 1e3:,.0f} ms"
+
+
 def busy(c: Contestants, rounds: int) -> dict[str, Any]:
-    """An empty plain cell beside tasks that are always ready: each counts to a number, and then awaits sleep(0)."""
+    """An empty plain cell, and what a cell prints, beside tasks that each count to a number and then await sleep(0)."""
     found: dict[str, Any] = {}
     for count, steps in ((20, 200), (20, 2000), (1, 4000)):
         for which, load in (("ipyrunner", True), ("stock", False)):
             with Contestants() as alone:
                 k = alone.kernel(load=load, setup=BUSY_TASKS.format(count=count, steps=steps))
                 times = [timed_cell(k, "1") for _ in range(min(rounds, MOST_CELLS))]
+                said = late_by(k.ok(f"await say({2 * MOST_CELLS})", TIMEOUT))
             name = f"{count} x {steps:,}, {which}"
-            found[name] = times
-            print(
-                f"{name:<24}{statistics.median(times) * 1e3:>7,.0f} ms, at most {max(times) * 1e3:,.0f} ms", flush=True
-            )
+            found[name] = {"cells": times, "output": said}
+            print(f"{name:<24}cell {in_ms(times):<32}output {in_ms(said)}", flush=True)
     return found
 
 
