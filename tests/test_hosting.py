@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import selectors
+import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -245,6 +248,48 @@ def test_the_host_schedules_on_the_resting_guest(guest: Any, poll: bool) -> None
         assert await wait(hosting, inside()) == "from the host"
 
     run_host(guest, poll, main)
+
+
+def test_other_threads_get_the_gil_sooner_while_the_guest_runs(guest: Any, poll: bool) -> None:
+    async def seen() -> float:
+        return round(sys.getswitchinterval(), 6)
+
+    async def chooses(seconds: float) -> None:
+        sys.setswitchinterval(seconds)
+
+    async def saves_and_restores() -> None:
+        saved = sys.getswitchinterval()
+        sys.setswitchinterval(0.1)
+        await asyncio.sleep(0.01)
+        sys.setswitchinterval(saved)
+
+    async def of_child() -> float:
+        reader, writer = os.pipe()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # there may be threads of other tests
+            pid = os.fork()
+        if pid == 0:
+            os.write(writer, str(round(sys.getswitchinterval(), 6)).encode())
+            os._exit(0)
+        os.waitpid(pid, 0)
+        found = float(os.read(reader, 100))
+        os.close(reader)
+        os.close(writer)
+        return found
+
+    async def main(hosting: Hosting) -> None:
+        assert (await seen(), await wait(hosting, seen()), await seen()) == (0.005, 0.00025, 0.005)
+        await wait(hosting, saves_and_restores())
+        assert (await seen(), await wait(hosting, seen()), await seen()) == (0.005, 0.00025, 0.005)
+        assert await wait(hosting, of_child()) == 0.005
+        await wait(hosting, chooses(0.003))
+        assert (await seen(), await wait(hosting, seen()), await seen()) == (0.003, 0.003, 0.003)
+
+    assert round(sys.getswitchinterval(), 6) == 0.005
+    try:
+        run_host(guest, poll, main)
+    finally:
+        sys.setswitchinterval(0.005)
 
 
 def test_busy_loops_take_turns(guest: Any, poll: bool) -> None:

@@ -17,7 +17,7 @@ import pytest
 from hosts import run_host, wait
 from ipyrunner.aio.loops import other_threads
 from ipyrunner.aio.loops.host_and_guest import Hosting
-from ipyrunner.aio.loops.other_threads import OtherThreads, ThreadFds
+from ipyrunner.aio.loops.other_threads import OtherThreads
 from ipyrunner.ipykernel.thread_sockets import thread_fds
 from kernels import Kernel
 
@@ -73,7 +73,7 @@ def test_a_thread_handles_a_message_within_a_few_iterations(
             await iterations(2 * other_threads._TIMES)  # what was left of them
         return counts
 
-    others = OtherThreads(loop, ThreadFds([reader]))
+    others = OtherThreads(loop, [reader])
     others.watch()
     thread = threading.Thread(target=serve)
     thread.start()
@@ -88,7 +88,7 @@ def test_a_thread_handles_a_message_within_a_few_iterations(
 def test_each_message_makes_a_busy_loop_sleep_a_few_times(
     loop: asyncio.AbstractEventLoop, pipe: tuple[int, int], sleeps: list[float]
 ) -> None:
-    others = OtherThreads(loop, ThreadFds([pipe[0]]))
+    others = OtherThreads(loop, [pipe[0]])
     others.watch()
     others.watch()
 
@@ -119,7 +119,7 @@ def test_each_message_makes_a_busy_loop_sleep_a_few_times(
 def test_a_loop_that_waits_does_not_sleep(
     loop: asyncio.AbstractEventLoop, pipe: tuple[int, int], sleeps: list[float]
 ) -> None:
-    others = OtherThreads(loop, ThreadFds([pipe[0]]))
+    others = OtherThreads(loop, [pipe[0]])
     others.watch()
     seen = 0
 
@@ -146,7 +146,7 @@ def test_a_loop_that_waits_does_not_sleep(
 def test_it_goes_on_after_a_signal_handler_has_raised(
     loop: asyncio.AbstractEventLoop, pipe: tuple[int, int], sleeps: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    others = OtherThreads(loop, ThreadFds([pipe[0]]))
+    others = OtherThreads(loop, [pipe[0]])
     others.watch()
     reports: list[object] = []
     loop.set_exception_handler(lambda _, context: reports.append(context["exception"]))
@@ -175,7 +175,7 @@ def test_fds_may_be_closed_and_used_again(
     loop: asyncio.AbstractEventLoop, pipe: tuple[int, int], sleeps: list[float]
 ) -> None:
     reader, writer = os.pipe()
-    others = OtherThreads(loop, ThreadFds([reader]))
+    others = OtherThreads(loop, [reader])
     others.watch()
     os.close(reader)
     os.close(writer)
@@ -198,40 +198,10 @@ def test_fds_may_be_closed_and_used_again(
 
 def test_fds_that_cannot_be_watched(loop: asyncio.AbstractEventLoop) -> None:
     with pytest.raises((OSError, ValueError)):
-        OtherThreads(loop, ThreadFds([-1]))
-    others = OtherThreads(loop, ThreadFds([]))
+        OtherThreads(loop, [-1])
+    others = OtherThreads(loop, [])
     others.watch()
     others.rest()
-    others.close()
-
-
-def test_output_makes_a_busy_loop_sleep_from_time_to_time(
-    loop: asyncio.AbstractEventLoop, pipe: tuple[int, int], sleeps: list[float], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = 1.0
-    monkeypatch.setattr(other_threads, "monotonic", lambda: clock)
-    others = OtherThreads(loop, ThreadFds([], [pipe[0]]))
-    others.watch()
-
-    async def main() -> None:
-        nonlocal clock
-        for _ in range(20):  # a message in each iteration
-            os.write(pipe[1], b"x")
-            await asyncio.sleep(0)
-        await iterations(5)
-        assert len(sleeps) == 1
-        clock += 2 * other_threads._BETWEEN
-        await iterations(50)
-        assert len(sleeps) == 2
-        clock += other_threads._WHILE
-        await iterations(50)
-        assert len(sleeps) <= 3
-        sleeps.clear()
-        clock += other_threads._WHILE
-        await iterations(50)
-        assert not sleeps
-
-    loop.run_until_complete(main())
     others.close()
 
 
@@ -250,30 +220,29 @@ def test_the_sockets_of_the_kernels_threads() -> None:
         shell_stream=SimpleNamespace(socket=socket(1)),
         control_stream=SimpleNamespace(socket=socket(2)),
         shell_channel_thread=channel,
-        iopub_thread=SimpleNamespace(_event_puller=SimpleNamespace(socket=socket(4))),
     )
     shell: Any = SimpleNamespace(kernel=kernel)
-    assert thread_fds(shell) == ([1, 2, 3], [4])
+    assert thread_fds(shell) == [1, 2, 3]
     kernel.control_stream.socket = _Closed()
-    kernel.shell_channel_thread = kernel.iopub_thread = None
-    assert thread_fds(shell) == ([1], [])
-    assert thread_fds(SimpleNamespace()) == ([], [])  # type: ignore[arg-type]
+    kernel.shell_channel_thread = None
+    assert thread_fds(shell) == [1]
+    assert thread_fds(SimpleNamespace()) == []  # type: ignore[arg-type]
 
 
 def test_nothing_is_watched_when_it_is_closed(loop: asyncio.AbstractEventLoop, pipe: tuple[int, int]) -> None:
-    others = OtherThreads(loop, ThreadFds([pipe[0]], [pipe[0]]))
+    others = OtherThreads(loop, [pipe[0]])
     others.watch()
-    fds = [edges.fd for edges, _ in others._watched]
+    assert others._edges is not None
+    fd = others._edges.fd
     others.close()
-    assert len(fds) == 2
-    assert not any(map(loop.remove_reader, fds))
+    assert not loop.remove_reader(fd)
 
 
 def test_a_guest_runs_though_its_hosts_sockets_are_closed(guest: Any) -> None:
     async def main(hosting: Hosting) -> None:
         assert await wait(hosting, asyncio.sleep(0.01, "slept")) == "slept"
 
-    run_host(guest, False, main, thread_fds=ThreadFds([-1]))
+    run_host(guest, False, main, thread_fds=[-1])
 
 
 COUNT = """
@@ -311,8 +280,5 @@ def test_a_kernel_beside_busy_tasks(fresh: Kernel) -> None:
     fresh.ok("%arunner restart")
     fresh.ok(start)
     assert sleeps_after(fresh, "1")
-    # Output as well.
-    fresh.ok("from ipyrunner.ipykernel.thread_sockets import thread_fds; fds = thread_fds(get_ipython())")
-    assert fresh.ok("len(fds.requests) >= 2, len(fds.output)").value == "(True, 1)"
     fresh.ok("%unload_ext ipyrunner")
     assert fresh.ok("1").value == "1"

@@ -18,7 +18,7 @@ import asyncio
 import contextvars
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
@@ -29,7 +29,7 @@ from ..replacements import Replacement
 from ..sigint.main_task import MainTask
 from .blocking_run import Faults
 from .doorbell import Doorbell
-from .other_threads import NO_FDS, ThreadFds
+from .switch_interval import ShortInterval
 
 __all__ = ["Hosting"]
 
@@ -69,7 +69,7 @@ class Hosting:
         left: Callable[[], None] = lambda: None,
         ended: Callable[[], None] = lambda: None,
         aside: bool = False,
-        thread_fds: ThreadFds = NO_FDS,
+        thread_fds: Collection[int] = (),
     ) -> None:
         self.host = host
         self.guest = guest
@@ -91,6 +91,7 @@ class Hosting:
         self._waiters: set[Callable[[], None]] = set()
         self._slow: float | None = None
         self._faults = Faults(guest)
+        self._interval = ShortInterval()
 
     @property
     def active(self) -> bool:
@@ -197,7 +198,7 @@ class Hosting:
                     end = guest.call_later(seconds, self._give_way)
                 self._doorbell.hang()
                 self._rung = self._rung or has_ready(self.host)  # what has come just before
-            with RunningAs(NOTHING), self._between():
+            with RunningAs(NOTHING), self._between(), self._interval:
                 self._begins, self._in_turn = False, True
                 if self._rung:  # not stopped at once: if the handler raises, a run of the user's would find it stopped
                     rung = guest.call_soon(self._give_way)
