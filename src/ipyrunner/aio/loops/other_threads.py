@@ -19,7 +19,7 @@ import asyncio
 import select
 import sys
 from collections.abc import Collection
-from time import sleep  # what the user puts in their place is not for us
+from time import sleep  # what the user puts in its place is not for us
 from typing import Any
 
 from ..introspection.frames import uninterruptible

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 import time
 import weakref
 from collections import deque
@@ -249,7 +250,7 @@ class Tasks:
         if has_options is None:
             make_task.__name__ = make_task.__qualname__ = "create_task"
             return make_task
-        is_plain = False
+        is_plain, shares = False, sys.version_info < (3, 14)  # later releases of 3.13 have options, too
         room = 0  # how many tasks may be appended before begin() is to be called; 0 if not plain
 
         # What asyncio's own does without a factory and debug mode, without another function call: tasks are made in
@@ -286,7 +287,11 @@ class Tasks:
                     task = module.Task(coro, loop=loop)
                 else:
                     task = module.Task(coro, loop=loop, name=name, context=context)
-                append(ref(task))
+                if shares:
+                    found = refs(task)
+                    append(found[0] if len(found) == 1 else ref(task))
+                else:
+                    append(ref(task))
                 return task  # type: ignore[no-any-return]
 
         def make_room() -> None:
