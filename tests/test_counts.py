@@ -66,7 +66,7 @@ def spawns() -> Iterator[Callable[[bool], asyncio.AbstractEventLoop]]:
     books: list[Tasks] = []
 
     def make(kept: bool) -> asyncio.AbstractEventLoop:
-        loop = new_loop()
+        loop = new_loop() if kept else asyncio.new_event_loop()
         loops.append(loop)
         if kept:
             books.append(Tasks(loop, torn=lambda exc: None))
@@ -111,10 +111,10 @@ def test_function_calls_of_a_thousand_tasks(
             gc.enable()
         return count
 
-    # asyncio's create_task calls one function more than ours.
+    # asyncio's create_task calls one function more than ours, and its call_soon, for each step of a task, two more.
     ours, plain = calls(kept=True), calls(kept=False)
     print(f"{ours} calls, by asyncio alone {plain}")
-    assert ours <= plain
+    assert ours <= plain - 3000
 
 
 def test_allocated_blocks_of_a_thousand_tasks(spawns: Callable[[bool], asyncio.AbstractEventLoop]) -> None:

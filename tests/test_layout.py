@@ -73,7 +73,7 @@ PRIVATE = {
     "_exception": "aio/introspection/private_api.py",
     "_log_traceback": "aio/introspection/private_api.py",
     "_children": "aio/introspection/private_api.py",
-    "_source_traceback": "aio/tasks/registry.py",
+    "_source_traceback": "aio/introspection/private_api.py",
     "_filename_map": "ipython/tracebacks.py",
     "_find_with_lazy_load": "ipython/magics/timeit.py",
     "_default_executor": "aio/loops/shutdown.py",

@@ -51,6 +51,8 @@ def test_a_client_of_before_a_restart(shared: Kernel) -> None:
     cell = shared.run("await use()")
     assert cell.ename == "RuntimeError"
     assert "an earlier event loop of the notebook, which `%arunner restart`" in notes(cell)
+    assert "_check_closed" in cell.traceback
+    assert "private_api" not in cell.traceback
     shared.ok("loop = asyncio.new_event_loop(); loop.close()")
     cell = shared.run("await use()")
     assert "a closed event loop" in notes(cell)

@@ -26,6 +26,7 @@ from ..aio.introspection.exceptions import (
     traceback_of,
 )
 from ..aio.introspection.frames import OURS
+from ..aio.introspection.loop_class import is_call_soon
 from ..aio.introspection.private_api import is_await_of_future
 from ..aio.introspection.running_loop import running_loop
 from ..aio.notices import Forced
@@ -334,7 +335,9 @@ def _without_ours(tb: TracebackType | None) -> TracebackType | None:
     after_ours = changed = magic_call = False
     while tb is not None:
         filename = tb.tb_frame.f_code.co_filename
-        if filename.startswith(OURS):
+        if is_call_soon(tb.tb_frame.f_code):
+            changed = True
+        elif filename.startswith(OURS):
             # The first entry is IPython's own, which IPython itself drops.
             while len(entries) > 1 and entries[-1].tb_frame.f_code.co_filename.startswith(_MAGIC_MACHINERY):
                 entries.pop()

@@ -4,6 +4,9 @@ CPython stores the attribute names of all objects of a class in one place, which
 loops leave room for one or two more, and each loop of that class ever made leaves less. An object with a further
 attribute needs a dict, and then each iteration of the loop takes a tenth longer on Python 3.13. We set attributes of
 the notebook's loop and of the kernel's, which would be of one class; so the notebook's loop has its own class.
+
+Its ``call_soon``, which is called for each step of a task, does what asyncio's does without calling two more functions.
+This makes up for our bookkeeping of tasks.
 """
 
 from __future__ import annotations
@@ -14,17 +17,31 @@ import inspect
 import sys
 import weakref
 from collections.abc import Callable
+from types import CodeType
 from typing import Any
 
 from ..replacements import Replacements
+from .private_api import short_call_soon
 
-__all__ = ["REPLACED", "is_fast", "new_loop", "own_method", "replace_method", "takes_other_options", "when_changed"]
+__all__ = [
+    "REPLACED",
+    "follow_patches",
+    "is_call_soon",
+    "is_fast",
+    "new_loop",
+    "own_method",
+    "replace_method",
+    "takes_other_options",
+    "when_changed",
+]
 
 _Changed = Callable[[], None]
 _Instead = Callable[[Callable[[Any], Any], Any], Any]
 # What is called in the place of a loop's methods, by their names.
 _instead: weakref.WeakKeyDictionary[Any, dict[str, _Instead]] = weakref.WeakKeyDictionary()
 REPLACED = ("run_until_complete", "default_exception_handler")
+# The classes with a call_soon of ours, and asyncio's that it stands for.
+_short: dict[type, Any] = {}
 _told: weakref.WeakKeyDictionary[Any, _Changed] = weakref.WeakKeyDictionary()
 
 
@@ -99,6 +116,16 @@ def is_fast(loop: asyncio.AbstractEventLoop) -> bool:
     return hasattr(type(loop), "_tells_changes") or _is_uvloops(loop)
 
 
+def is_call_soon(code: CodeType) -> bool:
+    """Return whether *code* is that of our ``call_soon``, which leaves it to asyncio's to raise."""
+    return any(vars(cls)["call_soon"].__code__ is code for cls in _short)
+
+
+def follow_patches(loop: asyncio.AbstractEventLoop) -> None:
+    """Use asyncio's ``call_soon`` from now on if somebody has replaced it in asyncio's classes. Before each cell."""
+    _follow_patches(type(loop))
+
+
 def takes_other_options(create_task: Any) -> bool | None:
     """Return whether asyncio's or uvloop's ``loop.create_task`` takes more than a name and a context.
 
@@ -117,11 +144,18 @@ def _is_uvloops(loop: object) -> bool:
     return type(loop) is getattr(sys.modules.get("uvloop"), "Loop", None)
 
 
+def _follow_patches(cls: Any) -> None:
+    if cls in _short and cls.__base__.call_soon is not _short[cls]:
+        del _short[cls]
+        type.__delattr__(cls, "call_soon")
+
+
 class _PassingOn(type):
     """Pass changes of the class on to asyncio's class: who patches a loop's class (nest_asyncio) means that."""
 
     def __setattr__(cls, name: str, value: Any) -> None:
         setattr(cls.__base__, name, value)
+        _follow_patches(cls)
 
     def __delattr__(cls, name: str) -> None:
         delattr(cls.__base__, name)
@@ -158,6 +192,9 @@ def _subclass(cls: Any) -> Any:
             if (changed := _told.get(self)) is not None:
                 changed()
 
+    if (call_soon := short_call_soon(cls)) is not None:
+        type.__setattr__(NotebookLoop, "call_soon", call_soon)
+        _short[NotebookLoop] = cls.call_soon
     for name in REPLACED:
         type.__setattr__(NotebookLoop, name, _replaceable(cls, name))
     # It is shown under the name of asyncio's class.

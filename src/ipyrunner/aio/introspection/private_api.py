@@ -12,10 +12,10 @@ from 3.4 to 3.14); for the end of a ``TaskGroup``, ``_tasks`` (3.11 to 3.14); fo
 ``fut``.
 
 Of tasks, C and Python ones, from 3.4 to 3.14: ``_fut_waiter``, ``_exception`` and ``_log_traceback``; of handles
-``_callback`` and ``_loop`` (3.4 to 3.15) and ``_context`` (3.7 to 3.11, public since). Tasks of a user's own factory
-may lack them: then what they wait for is not shown, and they report their failures themselves. ``asyncio.tasks`` keeps
-its tasks in ``_all_tasks``, since 3.12 in ``_scheduled_tasks`` and ``_eager_tasks``: without them ``all_tasks()`` has
-to do.
+``_callback`` and ``_loop`` (3.4 to 3.15) and ``_context`` (3.7 to 3.11, public since); of both, in debug mode,
+``_source_traceback`` (3.4 to 3.15). Tasks of a user's own factory may lack them: then what they wait for is not shown,
+and they report their failures themselves. ``asyncio.tasks`` keeps its tasks in ``_all_tasks``, since 3.12 in
+``_scheduled_tasks`` and ``_eager_tasks``: without them ``all_tasks()`` has to do.
 """
 
 from __future__ import annotations
@@ -25,28 +25,30 @@ import contextvars
 import gc
 import sys
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from operator import attrgetter
 from types import BuiltinMethodType, CodeType, CoroutineType, FrameType, FunctionType, MethodType
-from typing import Any, NamedTuple, TypeGuard, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from .task_state import coro_of, is_done, loop_of, own_context
 
 __all__ = [
     "GATHERING",
-    "Combined",
+    "GROUP_ENDS",
+    "WAIT",
+    "WAIT_FOR",
     "call_in",
     "callback_of",
     "callbacks_of",
     "can_watch",
     "cancel_ready",
-    "combined_by",
     "exception_of",
     "gathered_by",
     "handle_context",
     "has_begun",
     "has_ready",
+    "hide_frames",
     "is_acquire",
     "is_await_of_future",
     "is_stepping",
@@ -61,6 +63,7 @@ __all__ = [
     "selector_fd",
     "selector_of",
     "shielded_by",
+    "short_call_soon",
     "signal_fd",
     "step_of",
     "stepped_by",
@@ -77,9 +80,10 @@ __all__ = [
 _T = TypeVar("_T")
 # The class of the future of a gather.
 GATHERING: Any = getattr(asyncio.tasks, "_GatheringFuture", ())
-_GROUP_ENDS = ("__aexit__", "_aexit")  # the second since 3.13
-_WAIT = getattr(getattr(asyncio.tasks, "_wait", None), "__code__", None)
-_WAIT_FOR = asyncio.wait_for.__code__ if sys.version_info < (3, 12) else None  # since then it awaits its argument
+GROUP_ENDS = ("__aexit__", "_aexit")  # the second since 3.13
+WAIT = getattr(getattr(asyncio.tasks, "_wait", None), "__code__", None)
+WAIT_FOR = asyncio.wait_for.__code__ if sys.version_info < (3, 12) else None  # since then it awaits its argument
+_CALL_SOON = ("_check_closed", "_debug", "_check_thread", "_check_callback", "_call_soon", "_source_traceback")
 _ACQUIRE = asyncio.Lock.acquire.__code__
 
 
@@ -115,10 +119,37 @@ def ready_callbacks(loop: asyncio.AbstractEventLoop) -> deque[Any] | None:
     ready = _ready_of(loop)
     if isinstance(ready, deque):
         return ready
-    if type(loop).__module__.partition(".")[0] == "uvloop":
-        found = [held for held in gc.get_referents(loop) if type(held) is deque]
-        return found[0] if len(found) == 1 else None
-    return None
+    is_uvloops = type(loop).__module__.partition(".")[0] == "uvloop"
+    found = [held for held in gc.get_referents(loop) if type(held) is deque] if is_uvloops else []
+    return found[0] if len(found) == 1 else None
+
+
+def short_call_soon(cls: Any) -> Callable[..., asyncio.Handle] | None:
+    """Return asyncio's ``call_soon`` without the two functions that it calls, for a subclass of *cls*.
+
+    None if *cls* has another one than asyncio's, or that one is not as from 3.7 to 3.15: then it uses these names.
+    """
+    original, Handle = cls.call_soon, asyncio.Handle  # noqa: N806 - looking it up takes longer than the two calls
+    code = getattr(original, "__code__", None)
+    if original is not asyncio.BaseEventLoop.call_soon or code is None or code.co_names != _CALL_SOON:
+        return None
+
+    def call_soon(self: Any, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
+        if self._debug or self._closed:
+            handle: asyncio.Handle = cls.call_soon(self, callback, *args, context=context)
+            hide_frames(handle, __file__)
+            return handle
+        handle = Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    return call_soon
+
+
+def hide_frames(obj: object, file: str) -> None:
+    """Remove the frames of *file* from what debug mode shows as the place where a task or handle was created."""
+    if created := getattr(obj, "_source_traceback", None):
+        created[:] = [frame for frame in created if frame.filename != file]
 
 
 def callback_of(handle: object) -> object:
@@ -238,7 +269,7 @@ def is_await_of_future(code: CodeType) -> bool:
 
 
 def is_task(obj: object) -> TypeGuard[asyncio.Task[Any]]:
-    """Return whether *obj* is a task. nest_asyncio puts another class in the place of ``asyncio.Task``."""
+    """Return whether *obj* is a task; nest_asyncio has a class of its own."""
     return hasattr(type(obj), "get_coro") and hasattr(type(obj), "get_loop")
 
 
@@ -267,8 +298,7 @@ def has_begun(task: asyncio.Task[Any]) -> bool:
 def waits_for(task: asyncio.Task[Any]) -> asyncio.Future[Any] | None:
     """Return the future that the task is suspended on; None if it is about to run, runs, or has ended."""
     plain = type(task) is asyncio.Task  # then nothing has to be suppressed, and no interrupt is lost
-    waiter: asyncio.Future[Any] | None = waiter_of(task) if plain else _attribute(task, "_fut_waiter")
-    return waiter
+    return waiter_of(task) if plain else _attribute(task, "_fut_waiter")  # type: ignore[no-any-return]
 
 
 # The same, where it must be fast; AttributeError of a task that has none.
@@ -301,41 +331,11 @@ def waited_for_by(frames: Iterable[FrameType], *, raising: bool = False) -> list
     """
     found: list[asyncio.Future[Any]] = []
     for frame in frames:
-        if frame.f_code is _WAIT and not raising:
+        if frame.f_code is WAIT and not raising:
             found += frame.f_locals.get("fs", ())
-        elif frame.f_code.co_name in _GROUP_ENDS and isinstance(group := frame.f_locals.get("self"), asyncio.TaskGroup):
+        elif frame.f_code.co_name in GROUP_ENDS and isinstance(group := frame.f_locals.get("self"), asyncio.TaskGroup):
             found += getattr(group, "_tasks", ())
     return found
-
-
-class Combined(NamedTuple):
-    """Futures that a task waits for together: for *all*, or, if *fails*, until one has failed; or for one of them.
-
-    *timed*: with a timeout.
-    """
-
-    futures: list[asyncio.Future[Any]]
-    all: bool = True
-    fails: bool = False
-    timed: bool = False
-
-
-def combined_by(frame: FrameType) -> Combined | None:
-    """Return the futures that a task's innermost frame waits for together; None if its function does no such thing."""
-    code, found = frame.f_code, frame.f_locals if frame.f_code in (_WAIT, _WAIT_FOR) else {}
-    if code is _WAIT:
-        until = found.get("return_when")
-        return Combined(
-            list(found.get("fs", ())),
-            all=until != asyncio.FIRST_COMPLETED,
-            fails=until == asyncio.FIRST_EXCEPTION,
-            timed=found.get("timeout") is not None,
-        )
-    if code is _WAIT_FOR and asyncio.isfuture(future := found.get("fut")):
-        return Combined([future], timed=found.get("timeout") is not None)
-    if code.co_name in _GROUP_ENDS and (futures := waited_for_by([frame])):
-        return Combined(futures, fails=True)
-    return None
 
 
 def callbacks_of(future: asyncio.Future[Any]) -> list[Any]:

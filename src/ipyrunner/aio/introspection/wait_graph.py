@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 from .frames import inner_name, is_top_level, line_of
 from .private_api import (
-    Combined,
-    combined_by,
+    GROUP_ENDS,
+    WAIT,
+    WAIT_FOR,
     gathered_by,
     is_acquire,
     is_task,
@@ -53,6 +54,36 @@ _LONGEST = 1000
 _KINDS = (("cr_frame", "cr_await"), ("gi_frame", "gi_yieldfrom"), ("ag_frame", "ag_await"))
 # The awaitables of an asynchronous generator.
 _STEPS = ("async_generator_asend", "async_generator_athrow")
+
+
+class Combined(NamedTuple):
+    """Futures that a task waits for together: for *all*, or, if *fails*, until one has failed; or for one of them.
+
+    *timed*: with a timeout.
+    """
+
+    futures: list[asyncio.Future[Any]]
+    all: bool = True
+    fails: bool = False
+    timed: bool = False
+
+
+def combined_by(frame: FrameType) -> Combined | None:
+    """Return the futures that a task's innermost frame waits for together; None if its function does no such thing."""
+    code, found = frame.f_code, frame.f_locals if frame.f_code in (WAIT, WAIT_FOR) else {}
+    if code is WAIT:
+        until = found.get("return_when")
+        return Combined(
+            list(found.get("fs", ())),
+            all=until != asyncio.FIRST_COMPLETED,
+            fails=until == asyncio.FIRST_EXCEPTION,
+            timed=found.get("timeout") is not None,
+        )
+    if code is WAIT_FOR and asyncio.isfuture(future := found.get("fut")):
+        return Combined([future], timed=found.get("timeout") is not None)
+    if code.co_name in GROUP_ENDS and (futures := waited_for_by([frame])):
+        return Combined(futures, fails=True)
+    return None
 
 
 class Step(NamedTuple):

@@ -29,8 +29,8 @@ from operator import attrgetter
 from typing import Any, TypeVar
 
 from ..introspection.frames import uninterruptible
-from ..introspection.loop_class import takes_other_options, when_changed
-from ..introspection.private_api import exception_of, is_task, tasks_of, waits_for
+from ..introspection.loop_class import follow_patches, takes_other_options, when_changed
+from ..introspection.private_api import exception_of, hide_frames, is_task, tasks_of, waits_for
 from ..introspection.task_state import is_done
 from ..replacements import Override
 from ..sigint.defer_sigint import Held
@@ -43,6 +43,9 @@ __all__ = ["Tasks"]
 # How many times a task is kept by the future that it waits for, with a callback each time; then it is held directly,
 # with one callback at its end.
 _WAITS = 8
+# Until 3.13 asyncio keeps each new task of its class in a WeakSet; we share that reference, the last one of those that
+# the task knows. Another one takes longer to make, and is one more object for each garbage collection.
+_SHARED: Any = asyncio.tasks.Task if sys.version_info < (3, 14) else None
 
 _T = TypeVar("_T")
 
@@ -145,6 +148,7 @@ class Tasks:
 
     def main_begins(self, task: asyncio.Task[Any]) -> None:
         """Note that *task*, which others hold, begins a new run: until :meth:`main_ends` it is listed as a task."""
+        follow_patches(self._loop)
         with Held(then_raise=True):
             self._running = Started(task, self._young.next_number(), time.monotonic())
 
@@ -237,10 +241,7 @@ class Tasks:
                 append(ref(task))
             else:
                 self._take_in(task)
-            created = getattr(task, "_source_traceback", None)
-            # Private, 3.4 to 3.15: in debug mode, where the task was created. The frames of this module are removed.
-            if created:
-                created[:] = [frame for frame in created if frame.filename != __file__]
+            hide_frames(task, __file__)
             if watchers and asyncio.isfuture(task):
                 for watcher in tuple(watchers):
                     watcher(task, context)  # type: ignore[arg-type]
@@ -250,27 +251,23 @@ class Tasks:
         if has_options is None:
             make_task.__name__ = make_task.__qualname__ = "create_task"
             return make_task
-        is_plain, shares = False, sys.version_info < (3, 14)  # later releases of 3.13 have options, too
-        room = 0  # how many tasks may be appended before begin() is to be called; 0 if not plain
+        is_plain = shares = False
+        room = 0  # how many tasks may be appended before make_first() is to be called; 0 if not plain
 
         # What asyncio's own does without a factory and debug mode, without another function call: tasks are made in
-        # great numbers, and each bit of work for one adds up. Until 3.13 asyncio keeps each task in a WeakSet; we share
-        # that reference. Another one takes longer to make, and is one more object for each garbage collection.
+        # great numbers, and each bit of work for one adds up.
         if not has_options:
 
             def create_task(coro: Any, *, name: Any = None, context: Any = None) -> asyncio.Task[Any]:
                 nonlocal room
                 if not room:
-                    if not is_plain:
-                        return make_task(coro, name=name, context=context)
-                    make_room()
+                    return make_first(coro, name=name, context=context)
                 room -= 1
                 if name is None and context is None:  # parsing arguments that are None takes longer
                     task = module.Task(coro, loop=loop)
                 else:
                     task = module.Task(coro, loop=loop, name=name, context=context)
-                found = refs(task)
-                append(found[0] if len(found) == 1 else ref(task))
+                append(refs(task).pop() if shares else ref(task))
                 return task  # type: ignore[no-any-return]
         else:
 
@@ -279,25 +276,22 @@ class Tasks:
             ) -> asyncio.Task[Any]:
                 nonlocal room
                 if options or not room:
-                    if options or not is_plain:
-                        return make_task(coro, name=name, context=context, **options)
-                    make_room()
+                    return make_first(coro, name=name, context=context, **options)
                 room -= 1
                 if name is None and context is None:  # to parse what is not given takes longer
                     task = module.Task(coro, loop=loop)
                 else:
                     task = module.Task(coro, loop=loop, name=name, context=context)
-                if shares:
-                    found = refs(task)
-                    append(found[0] if len(found) == 1 else ref(task))
-                else:
-                    append(ref(task))
+                append(refs(task).pop() if shares else ref(task))
                 return task  # type: ignore[no-any-return]
 
-        def make_room() -> None:
-            nonlocal room
+        def make_first(coro: Any, **options: Any) -> asyncio.Task[Any]:
+            nonlocal room, shares
+            if not is_plain or len(options) > 2:
+                return make_task(coro, **options)
             begin()
-            room = FEW
+            room, shares = FEW, module.Task is _SHARED
+            return create_task(coro, **options)
 
         def emptied() -> None:
             nonlocal room

@@ -79,6 +79,8 @@ class CallbackProbe(Probe):
 
         self._events.watch(HANDLE_RUN, enter, leave)
         self._events.watch(_CALL_SOON, tracer.ready)
+        own: Any = type(loop).call_soon  # that of the notebook's loop calls asyncio's only in debug mode
+        self._events.watch(getattr(own, "__code__", _CALL_SOON), tracer.ready)
         self._events.start()
         running, frame = [], sys._getframe(1)
         while frame is not None:
