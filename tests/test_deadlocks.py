@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from hostile import PRELUDE as HOSTILE
-from ipyrunner.aio.tasks import deadlocks as deadlocks_module
-from ipyrunner.aio.tasks.deadlocks import Waits, _held_by, deadlock_of
-from ipyrunner.aio.tasks.entered_contexts import entered
+from ipyrunner.aio.tasks.waits import deadlocks as deadlocks_module
+from ipyrunner.aio.tasks.waits.deadlocks import Waits, _held_by, deadlock_of
+from ipyrunner.aio.tasks.waits.entered_contexts import entered
 from kernels import CONCURRENT, Kernel, kernel
 
 PRELUDE = """
@@ -568,7 +568,7 @@ def test_an_interrupt_ends_the_look(
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         with monkeypatch.context() as patch:
-            patch.setattr(f"ipyrunner.aio.tasks.deadlocks.{name}", interrupted)
+            patch.setattr(f"ipyrunner.aio.tasks.waits.deadlocks.{name}", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 Waits([task]).deadlocks()
             assert deadlock_of(task, loop) is None  # in a signal handler

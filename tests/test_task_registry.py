@@ -527,7 +527,7 @@ def test_timers_that_a_test_has_replaced_are_not_ours(loop: asyncio.AbstractEven
 
 
 @pytest.mark.parametrize("how", ["is lost", "cannot be set"])
-def test_a_look_whose_timer_is_gone_is_asked_for_again(
+def test_a_look_whose_alarm_is_gone_is_asked_for_again(
     loop: asyncio.AbstractEventLoop, books: Tasks, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
@@ -536,8 +536,10 @@ def test_a_look_whose_timer_is_gone_is_asked_for_again(
     async def main() -> None:
         with monkeypatch.context() as patch:
             if how == "cannot be set":
-                patch.setattr(books._young, "_call_later", refuse)
+                patch.setattr(books._young._alarm, "set", refuse)
             tasks = [loop.create_task(asyncio.Event().wait())]
+        if (fd := books._young._alarm._fd) is not None:
+            loop.remove_reader(fd)
         loop._scheduled.clear()  # type: ignore[attr-defined]
         monkeypatch.setattr(young_tasks, "_LOST", -3600.0)
         books.started()
@@ -549,16 +551,15 @@ def test_a_look_whose_timer_is_gone_is_asked_for_again(
     loop.run_until_complete(main())
 
 
-def test_there_is_one_timer_for_all_new_tasks(
+def test_there_is_one_alarm_for_all_new_tasks(
     loop: asyncio.AbstractEventLoop, books: Tasks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    set_timer, timers = books._young._call_later, list[Any]()
-    monkeypatch.setattr(books._young, "_call_later", lambda *args, **kw: timers.append(kw) or set_timer(*args, **kw))
+    set_alarm, seconds = books._young._alarm.set, list[float]()
+    monkeypatch.setattr(books._young._alarm, "set", lambda s, **kw: seconds.append(s) or set_alarm(s, **kw))
 
     async def main() -> None:
         tasks = [loop.create_task(asyncio.sleep(0)) for _ in range(5 * FEW)]
-        assert len(timers) == 1
-        assert not list(timers[0]["context"])
+        assert len(seconds) == 1
         await asyncio.gather(*tasks)
 
     loop.run_until_complete(main())

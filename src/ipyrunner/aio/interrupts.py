@@ -17,7 +17,7 @@ from .sigint.interrupt import Interrupt
 from .sigint.main_task import MainTask
 from .sigint.peer import Peer
 from .sigint.wakeup_fd import Wakeup
-from .tasks.deadlocks import Deadlock, deadlock_of
+from .tasks.waits.deadlocks import Deadlock, deadlock_of
 
 __all__ = ["Interrupts"]
 

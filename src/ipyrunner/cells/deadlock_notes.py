@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..aio.tasks.deadlocks import Deadlock, Link
 from ..aio.tasks.safe_names import label_of
+from ..aio.tasks.waits.deadlocks import Deadlock, Link
 
 __all__ = ["deadlock_lines", "deadlock_note", "deadlock_text"]
 

@@ -10,10 +10,6 @@ ones, which are known by their numbers. From time to time, while there are any, 
 the oldest that have not ended are handed on, to be watched to their end: so few that it takes no noticeable time,
 however many there are. The start of a task is known only as exactly as this.
 
-A timer of the loop says when to look, not a thread. A timer makes each iteration a little longer, by 0.1 µs, but a
-thread that wants the GIL of a busy loop waits for it for hundreds of iterations, and each of these has to tell it that
-the GIL was free for a moment: on Python 3.14 many short tasks took up to half as long again.
-
 A task may end, and be freed, before anybody has looked at it. Then asyncio itself reports its failure.
 """
 
@@ -36,6 +32,7 @@ from typing import Any
 from ..introspection.frames import uninterruptible
 from ..introspection.private_api import has_begun, unseen_of
 from ..introspection.task_state import is_done
+from .alarm import Alarm
 from .task_records import Started
 
 __all__ = ["FEW", "YoungTasks"]
@@ -121,13 +118,13 @@ class YoungTasks:
         self._spared: list[asyncio.Task[Any] | None] = []
         self._context = contextvars.Context()
         self._thread = threading.get_ident()
-        # Whether the loop has a timer for a look; whether it has a look in its queue; whether sort() runs;
+        # Whether the alarm is set for a look; whether it has a look in its queue; whether sort() runs;
         # whether the garbage collector is watched; whether a cell without await runs.
         self._asked = self._queued = self._sorting = self._watching = self._resting = False
         self._pause, self._looked = _PAUSE, 0.0
-        # When that timer is due: it may be lost, with a test of the user's that has replaced the loop's timers.
+        # When it is due: it may be lost, with a test of the user's that has replaced the loop's selector or timers.
         self._due = 0.0
-        self._call_later = loop.call_later
+        self._alarm = Alarm(loop, self._look_again)
         # How many tasks were sorted at the last look. Later ones may be about to end, and to watch a task takes longer
         # than to run a short one.
         self._seen = 0
@@ -135,6 +132,7 @@ class YoungTasks:
     def close(self) -> None:
         """Let go of all tasks."""
         self._unwatch()
+        self._alarm.close()
         self._spared = []
         self.new.clear()
         self._batches.clear()
@@ -251,12 +249,12 @@ class YoungTasks:
         if self._resting:  # it runs the loop itself, which may end at any moment
             self._queue_look()
         elif not self._asked or self._since > self._due + _LOST:
-            self._asked = True
+            is_lost, self._asked = self._asked, True
             follows = self._since - self._looked < 2 * self._pause
             self._pause = min(2 * self._pause, _LONGEST_PAUSE) if follows else _PAUSE
             self._due = self._since + self._pause
             with suppress(Exception):  # as above; create_task() is not to fail for it
-                self._call_later(self._pause, self._look_again, context=self._context)
+                self._alarm.set(self._pause, again=is_lost)
 
     def _queue_look(self) -> None:
         if not self._queued:

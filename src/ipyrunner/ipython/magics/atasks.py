@@ -22,9 +22,9 @@ from ...aio.introspection.task_state import cancel
 from ...aio.introspection.wait_graph import awaits
 from ...aio.loops.threadsafe_call import hand_over
 from ...aio.sigint.handlers import on_main_thread
-from ...aio.tasks.deadlocks import Waits
 from ...aio.tasks.safe_names import in_seconds, label, label_of, name_of, repr_of, short
 from ...aio.tasks.task_records import Ended, Started
+from ...aio.tasks.waits.deadlocks import Waits
 from ...audience import has_audience
 from ...cells.deadlock_notes import deadlock_lines
 from ...notebook import NotebookRunner

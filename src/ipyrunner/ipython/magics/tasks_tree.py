@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from ...aio.introspection.private_api import task_context
 from ...aio.introspection.task_origin import origin_of
 from ...aio.introspection.wait_graph import Wait, awaits, innermost
-from ...aio.tasks.deadlocks import Waits
 from ...aio.tasks.safe_names import function_of, label_of, short
 from ...aio.tasks.task_records import Started
+from ...aio.tasks.waits.deadlocks import Waits
 from ...cells.deadlock_notes import deadlock_lines
 from .tasks_table import age, asyncios, place, state_now
 

@@ -8,9 +8,9 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypedDict
 
-from ....aio.tasks.deadlocks import Waits
 from ....aio.tasks.safe_names import label, short
 from ....aio.tasks.task_records import Started
+from ....aio.tasks.waits.deadlocks import Waits
 from ....cells.deadlock_notes import deadlock_lines
 from ..tasks_table import TaskInfo, quick_state
 

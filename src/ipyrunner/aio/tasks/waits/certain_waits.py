@@ -18,11 +18,11 @@ import sys
 from types import BuiltinMethodType, FrameType, FunctionType, GeneratorType, MethodDescriptorType, MethodType
 from typing import Any, NamedTuple
 
-from ..introspection.private_api import GATHERING, callbacks_of, name_of_class, stepped_by, variable_of
-from ..introspection.task_state import coro_of
-from ..introspection.wait_graph import chain_of, is_asyncios
+from ...introspection.private_api import GATHERING, callbacks_of, name_of_class, stepped_by, variable_of
+from ...introspection.task_state import coro_of
+from ...introspection.wait_graph import chain_of, is_asyncios
+from ..task_scope import Scope
 from .entered_contexts import MADE, all_entered, entered
-from .task_scope import Scope
 
 __all__ = ["cancellers_of", "groups_around", "members_of"]
 

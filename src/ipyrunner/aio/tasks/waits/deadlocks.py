@@ -29,10 +29,10 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any, NamedTuple
 
-from ..introspection.exceptions import suppressed
-from ..introspection.private_api import is_task
-from ..introspection.task_state import coro_of
-from ..introspection.wait_graph import Step, Wait, awaits, chain_of, innermost, is_asyncios, wait_of
+from ...introspection.exceptions import suppressed
+from ...introspection.private_api import is_task
+from ...introspection.task_state import coro_of
+from ...introspection.wait_graph import Step, Wait, awaits, chain_of, innermost, is_asyncios, wait_of
 from .certain_waits import cancellers_of, groups_around, members_of
 from .entered_contexts import entered
 

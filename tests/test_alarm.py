@@ -1,0 +1,168 @@
+"""A call on the loop after a while: by a file descriptor on Linux, elsewhere by a timer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from ipyrunner.aio.tasks import alarm as alarm_module
+from ipyrunner.aio.tasks.alarm import Alarm
+from ipyrunner.aio.tasks.registry import Tasks
+
+Loop = Any
+HAS_FD = sys.platform == "linux"
+
+
+def numbers() -> set[str]:
+    return set(os.listdir("/proc/self/fd")) if HAS_FD else set()
+
+
+@pytest.fixture(params=["fd", "timer"])
+def how(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "fd" and not HAS_FD:
+        pytest.skip("only Linux has timerfd")
+    if request.param == "timer":
+        monkeypatch.setattr(alarm_module, "_create", lambda: None)
+    return str(request.param)
+
+
+class Rung:
+    """An alarm, and when it has rung."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop, self.times, self.future = loop, list[float](), loop.create_future()
+        self.contexts: list[contextvars.Context] = []
+        self.alarm = Alarm(loop, self)
+
+    def __call__(self) -> None:
+        self.times.append(self.loop.time())
+        self.contexts.append(contextvars.copy_context())
+        if not self.future.done():
+            self.future.set_result(None)
+
+
+@pytest.fixture
+def rung(loop: asyncio.AbstractEventLoop) -> Iterator[Rung]:
+    rung = Rung(loop)
+    yield rung
+    rung.alarm.close()
+
+
+def rings(rung: Rung) -> None:
+    """Wait until the alarm has rung."""
+    rung.loop.run_until_complete(asyncio.wait_for(rung.future, 30))
+    rung.future = rung.loop.create_future()
+
+
+def test_it_rings_once_each_time_that_it_is_set(how: str, rung: Rung) -> None:
+    for n in range(1, 4):
+        start = rung.loop.time()
+        rung.alarm.set(0.01)
+        rings(rung)
+        assert len(rung.times) == n
+        assert rung.times[-1] - start >= 0.009
+    rung.loop.run_until_complete(asyncio.sleep(0.05))
+    assert len(rung.times) == 3
+
+
+def test_its_context_is_empty(how: str, rung: Rung) -> None:
+    contextvars.ContextVar[int]("a variable").set(1)
+    rung.alarm.set(0.01)
+    rings(rung)
+    assert not list(rung.contexts[0])
+
+
+def test_the_loop_has_no_timer(rung: Rung) -> None:
+    rung.alarm.set(3600)
+    assert bool(rung.loop._scheduled) is not HAS_FD
+
+
+def test_while_the_loop_rests(how: str, rung: Rung) -> None:
+    rung.alarm.set(0.001)
+    while how == "fd" and not (rung.loop._selector.select(0)):
+        pass
+    rings(rung)
+
+
+@pytest.mark.skipif(not HAS_FD, reason="only Linux has timerfd")
+def test_it_watches_again_after_the_loops_selector_was_replaced(rung: Rung) -> None:
+    rung.alarm.set(3600)
+    fd = rung.alarm._fd
+    assert fd is not None
+    rung.loop.remove_reader(fd)
+    rung.alarm.set(0.01, again=True)
+    rings(rung)
+    assert not rung.loop._scheduled
+
+
+@pytest.mark.skipif(not HAS_FD, reason="only Linux has timerfd")
+@pytest.mark.parametrize("first", ["the loop", "the alarm"])
+def test_nothing_is_left_after_its_end(first: str) -> None:
+    before = numbers()
+    loop: Loop = asyncio.SelectorEventLoop()
+    rung = Rung(loop)
+    rung.alarm.set(3600)
+    assert len(numbers() - before) > 1
+    for close in (loop.close, rung.alarm.close)[:: 1 if first == "the loop" else -1]:
+        close()
+    rung.alarm.close()
+    assert numbers() <= before
+
+
+@pytest.mark.skipif(not HAS_FD, reason="only Linux has timerfd")
+def test_the_books_close_it(loop: asyncio.AbstractEventLoop) -> None:
+    async def main() -> None:
+        await loop.create_task(asyncio.sleep(0))
+
+    before = numbers()
+    books = Tasks(loop, torn=lambda exc: None)
+    loop.run_until_complete(main())
+    assert numbers() - before
+    books.close()
+    assert numbers() <= before
+
+
+def refuse(*arguments: object) -> None:
+    raise NotImplementedError
+
+
+def many(*arguments: object, **options: object) -> int:
+    raise OSError(24, "Too many open files")
+
+
+@pytest.mark.skipif(not HAS_FD, reason="only Linux has timerfd")
+@pytest.mark.parametrize("why", ["the loop watches no fd", "it refuses", "too many files are open"])
+def test_without_a_file_descriptor_it_is_a_timer(rung: Rung, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = numbers()
+    if why == "the loop watches no fd":
+        monkeypatch.setattr(alarm_module, "selector_fd", lambda loop: None)
+    elif why == "it refuses":
+        monkeypatch.setattr(rung.loop, "add_reader", refuse)
+    elif sys.version_info >= (3, 13):
+        monkeypatch.setattr(os, "timerfd_create", many)
+    else:
+        import ctypes
+
+        monkeypatch.setattr(ctypes, "CDLL", many)
+    rung.alarm.set(0.01)
+    assert numbers() == before
+    assert rung.loop._scheduled
+    rings(rung)
+
+
+@pytest.mark.skipif(not HAS_FD, reason="only Linux has timerfd")
+def test_when_it_was_set_again_as_it_rings(rung: Rung) -> None:
+    rung.alarm.set(0.001)
+    assert rung.alarm._fd is not None
+    while not rung.loop._selector.select(0):
+        pass
+    rung.alarm.set(3600)  # so there is nothing to read
+    ring: Callable[[], object] = rung.alarm._ring
+    ring()
+    assert len(rung.times) == 1
