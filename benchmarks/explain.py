@@ -14,6 +14,8 @@ from typing import Any
 
 from shapes import SHAPES
 
+from ipyrunner.aio.introspection.private_api import short_call_soon
+
 Loop = asyncio.AbstractEventLoop
 
 
@@ -35,6 +37,13 @@ def timer(loop: Loop) -> Iterator[None]:
     handle = loop.call_later(600, print)
     yield
     handle.cancel()
+
+
+@contextmanager
+def short(loop: Loop) -> Iterator[None]:
+    cls = type(loop)
+    cls.call_soon = short_call_soon(cls.__base__)
+    yield
 
 
 @contextmanager
@@ -72,6 +81,8 @@ CAUSES: dict[str, tuple[Callable[[Loop], Any], Callable[[Any], Coroutine[Any, An
     "a heap of 200,000 objects": (heap, directly, "gathers_of_coroutines"),
     "a heap of 200,000 objects, yields": (heap, directly, "yields"),
     "a timer in the loop": (timer, directly, "yields"),
+    "a timer in the loop, echoes": (timer, directly, "echoes"),
+    "a call_soon that calls two functions less": (short, directly, "gathers_of_coroutines"),
     "a thread that wakes every 20 ms": (thread, directly, "gathers_of_tasks"),
     "five more attributes of the loop": (attributes, directly, "yields"),
 }
