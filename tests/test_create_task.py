@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from ipyrunner.aio.introspection.running_callback import is_left_running
 from ipyrunner.aio.introspection.running_loop import running_loop
 from ipyrunner.aio.loops.create_task import Lender
 
@@ -169,3 +170,40 @@ def test_the_end_of_another_threads_loop_changes_nothing() -> None:
     lent.run_until_complete(task)
     other.close()
     lent.close()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="3.11 has no monitoring events")
+def test_while_uvloop_runs_it_is_asked_once_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    uvloop = pytest.importorskip("uvloop")
+    lent, other, asked = asyncio.new_event_loop(), uvloop.new_event_loop(), list[object]()
+    lender = Lender(lambda: lent)
+    loop_of_lender = lender.loop
+    monkeypatch.setattr(lender, "loop", lambda: asked.append(running_loop()) or loop_of_lender())
+
+    async def nothing() -> None:
+        pass
+
+    async def main() -> None:
+        for _ in range(3):
+            await asyncio.create_task(nothing())
+
+    with lender.lending():
+        other.run_until_complete(main())
+        assert asked == [other]
+        task = asyncio.create_task(nothing())
+        assert task.get_loop() is lent
+        other.run_until_complete(main())
+        assert asked == [other, None]
+        lent.run_until_complete(task)
+    for loop in (lent, other):
+        loop.close()
+
+
+@pytest.mark.parametrize("module", ["asyncio", "uvloop"])
+def test_only_asyncios_loops_are_looked_for_on_the_stack(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = pytest.importorskip(module).new_event_loop()
+    looked: list[int] = []
+    get_frame = sys._getframe
+    monkeypatch.setattr(sys, "_getframe", lambda depth=0: looked.append(depth) or get_frame(depth + 1))
+    assert is_left_running(loop) == (module == "asyncio") == bool(looked)
+    loop.close()

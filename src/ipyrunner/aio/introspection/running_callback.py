@@ -139,13 +139,15 @@ def is_left_running(loop: asyncio.AbstractEventLoop) -> bool:
     Between two calls of Playwright's sync API that is so for its loop, which has a greenlet of its own. False for a
     loop without frames.
     """
+    if not isinstance(loop, asyncio.BaseEventLoop):
+        return False
     frame: FrameType | None = sys._getframe()
     while frame is not None:
         # nest_asyncio's run_until_complete calls _run_once.
         if frame.f_code.co_name in ("run_forever", "run_until_complete") and frame.f_locals.get("self") is loop:
             return False
         frame = frame.f_back
-    return isinstance(loop, asyncio.BaseEventLoop)
+    return True
 
 
 def is_lent(frame: FrameType | None) -> bool:

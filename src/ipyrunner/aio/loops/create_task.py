@@ -27,6 +27,7 @@ from ..introspection.running_loop import NOTHING, Running, exchange, running_loo
 __all__ = ["Lender"]
 
 _create_task: Any = asyncio.create_task
+_get_running_loop = asyncio.get_running_loop
 _RUN_FOREVER = asyncio.BaseEventLoop.run_forever
 # Private: the code at the end of run_forever that unsets the running loop; _run_forever_cleanup since 3.13.0. If it
 # calls no _set_running_loop, the events stay off.
@@ -48,6 +49,8 @@ class Lender:
         self._code: Any = None
         self._lent: asyncio.AbstractEventLoop | None = None
         self._aside = NOTHING
+        # The last loop without frames (uvloop) that was found to run a caller, until the end of the block.
+        self._known: asyncio.AbstractEventLoop | None = None
 
     @contextmanager
     def lending(self) -> Iterator[None]:
@@ -89,6 +92,7 @@ class Lender:
                 monitoring.set_local_events(tool, _CLEANUP.__code__, call * end)
 
         def _end(self) -> None:
+            self._known = None
             if self._tool is not None:
                 monitoring, tool, self._tool = sys.monitoring, self._tool, None
                 if not monitoring_tool.is_ours(tool):
@@ -100,17 +104,25 @@ class Lender:
                 monitoring_tool.give_back(tool)
 
         def _on_call(self, code: object, offset: int, function: object, argument: object) -> Any:
-            if code is not _create_task.__code__:
+            if function is _get_running_loop and code is _create_task.__code__:
+                running = running_loop()
+                if running is self._known and running is not None:
+                    return None
+                if (loop := self.loop()) is not None:
+                    self._lent = loop
+                    self._aside = exchange(Running(loop, None))
+                elif threading.get_ident() == self._thread:
+                    if _tells_end(running):
+                        self._watch(end=True)
+                    elif not isinstance(running, asyncio.BaseEventLoop):  # then it runs the caller: see self.loop()
+                        self._known = running
+            elif code is _create_task.__code__:
+                return sys.monitoring.DISABLE  # until they are watched again
+            else:
                 if getattr(function, "__name__", None) != _SAYS_ENDED:
                     return sys.monitoring.DISABLE
                 if threading.get_ident() == self._thread:
                     self._watch(create_task=True)
-            elif function is asyncio.get_running_loop:
-                if (loop := self.loop()) is not None:
-                    self._lent = loop
-                    self._aside = exchange(Running(loop, None))
-                elif threading.get_ident() == self._thread and _tells_end(running_loop()):
-                    self._watch(end=True)
             return None
 
         def _on_return(self, code: object, offset: int, function: object, argument: object) -> None:
