@@ -13,11 +13,10 @@ from typing import Any, TypeVar
 from traitlets import observe
 
 from .aio.introspection.loop_class import new_loop
-from .aio.introspection.private_api import tasks_of
 from .aio.introspection.running_callback import lends_loop
 from .aio.introspection.running_loop import NOTHING, Running, RunningAs, exchange, running_loop
 from .aio.introspection.task_origin import origin_of
-from .aio.introspection.task_state import is_done
+from .aio.introspection.task_state import is_done, tasks_of
 from .aio.loops.create_task import Lender
 from .aio.notices import Notice, left_behind
 from .aio.persistent_runner import PersistentRunner

@@ -14,8 +14,7 @@ from traitlets.config import LoggingConfigurable
 from traitlets.utils.importstring import import_item
 
 from .aio.introspection.loop_class import new_loop
-from .aio.introspection.private_api import tasks_of
-from .aio.introspection.task_state import is_done
+from .aio.introspection.task_state import is_done, tasks_of
 from .aio.persistent_runner import PersistentRunner
 from .aio.tasks.safe_names import repr_of, short
 from .aio.user_runs.nested_runs import allow, is_applied, library

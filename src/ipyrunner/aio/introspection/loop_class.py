@@ -5,8 +5,8 @@ loops leave room for one or two more, and each loop of that class ever made leav
 attribute needs a dict, and then each iteration of the loop takes a tenth longer on Python 3.13. We set attributes of
 the notebook's loop and of the kernel's, which would be of one class; so the notebook's loop has its own class.
 
-Its ``call_soon``, which is called for each step of a task, does what asyncio's does without calling two more functions.
-This makes up for our bookkeeping of tasks.
+Its ``call_soon``, which is called for each step of a task, does what asyncio's does, but calls no other functions. This
+makes up for our bookkeeping of tasks.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _Instead = Callable[[Callable[[Any], Any], Any], Any]
 # What is called in the place of a loop's methods, by their names.
 _instead: weakref.WeakKeyDictionary[Any, dict[str, _Instead]] = weakref.WeakKeyDictionary()
 REPLACED = ("run_until_complete", "default_exception_handler")
-# The classes with a call_soon of ours, and asyncio's that it stands for.
+# The classes with a call_soon of ours, and what of asyncio's it stands for.
 _short: dict[type, Any] = {}
 _told: weakref.WeakKeyDictionary[Any, _Changed] = weakref.WeakKeyDictionary()
 
@@ -122,7 +122,7 @@ def is_call_soon(code: CodeType) -> bool:
 
 
 def follow_patches(loop: asyncio.AbstractEventLoop) -> None:
-    """Use asyncio's ``call_soon`` from now on if somebody has replaced it in asyncio's classes. Before each cell."""
+    """Use asyncio's ``call_soon`` from now on if it, or ``Handle``, has been replaced in asyncio. Before each cell."""
     _follow_patches(type(loop))
 
 
@@ -145,9 +145,14 @@ def _is_uvloops(loop: object) -> bool:
 
 
 def _follow_patches(cls: Any) -> None:
-    if cls in _short and cls.__base__.call_soon is not _short[cls]:
+    if cls in _short and _parts(cls.__base__) != _short[cls]:
         del _short[cls]
         type.__delattr__(cls, "call_soon")
+
+
+def _parts(cls: Any) -> tuple[object, ...]:
+    handle: Any = asyncio.events.Handle
+    return cls.call_soon, handle, handle.__init__
 
 
 class _PassingOn(type):
@@ -194,7 +199,7 @@ def _subclass(cls: Any) -> Any:
 
     if (call_soon := short_call_soon(cls)) is not None:
         type.__setattr__(NotebookLoop, "call_soon", call_soon)
-        _short[NotebookLoop] = cls.call_soon
+        _short[NotebookLoop] = _parts(cls)
     for name in REPLACED:
         type.__setattr__(NotebookLoop, name, _replaceable(cls, name))
     # It is shown under the name of asyncio's class.

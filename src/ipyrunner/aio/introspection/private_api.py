@@ -14,8 +14,7 @@ from 3.4 to 3.14); for the end of a ``TaskGroup``, ``_tasks`` (3.11 to 3.14); fo
 Of tasks, C and Python ones, from 3.4 to 3.14: ``_fut_waiter``, ``_exception`` and ``_log_traceback``; of handles
 ``_callback`` and ``_loop`` (3.4 to 3.15) and ``_context`` (3.7 to 3.11, public since); of both, in debug mode,
 ``_source_traceback`` (3.4 to 3.15). Tasks of a user's own factory may lack them: then what they wait for is not shown,
-and they report their failures themselves. ``asyncio.tasks`` keeps its tasks in ``_all_tasks``, since 3.12 in
-``_scheduled_tasks`` and ``_eager_tasks``: without them ``all_tasks()`` has to do.
+and they report their failures themselves.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from operator import attrgetter
 from types import BuiltinMethodType, CodeType, CoroutineType, FrameType, FunctionType, MethodType
 from typing import Any, TypeGuard, TypeVar
 
-from .task_state import coro_of, is_done, loop_of, own_context
+from .task_state import coro_of, is_done, own_context
 
 __all__ = [
     "GATHERING",
@@ -68,7 +67,6 @@ __all__ = [
     "step_of",
     "stepped_by",
     "task_context",
-    "tasks_of",
     "unseen",
     "unseen_of",
     "variable_of",
@@ -84,6 +82,10 @@ GROUP_ENDS = ("__aexit__", "_aexit")  # the second since 3.13
 WAIT = getattr(getattr(asyncio.tasks, "_wait", None), "__code__", None)
 WAIT_FOR = asyncio.wait_for.__code__ if sys.version_info < (3, 12) else None  # since then it awaits its argument
 _CALL_SOON = ("_check_closed", "_debug", "_check_thread", "_check_callback", "_call_soon", "_source_traceback")
+_HANDLE = (
+    *("contextvars", "copy_context", "_context", "_loop", "_callback", "_args", "_cancelled", "_repr"),
+    *("get_debug", "format_helpers", "extract_stack", "sys", "_getframe", "_source_traceback"),
+)
 _ACQUIRE = asyncio.Lock.acquire.__code__
 
 
@@ -125,23 +127,32 @@ def ready_callbacks(loop: asyncio.AbstractEventLoop) -> deque[Any] | None:
 
 
 def short_call_soon(cls: Any) -> Callable[..., asyncio.Handle] | None:
-    """Return asyncio's ``call_soon`` without the two functions that it calls, for a subclass of *cls*.
+    """Return asyncio's ``call_soon`` without the functions that it calls, for a subclass of *cls*.
 
-    None if *cls* has another one than asyncio's, or that one is not as from 3.7 to 3.15: then it uses these names.
+    None if *cls* has another one than asyncio's, or that one or ``Handle`` are not as from 3.7 to 3.15: then they use
+    these names.
     """
-    original, Handle = cls.call_soon, asyncio.Handle  # noqa: N806 - looking it up takes longer than the two calls
-    code = getattr(original, "__code__", None)
-    if original is not asyncio.BaseEventLoop.call_soon or code is None or code.co_names != _CALL_SOON:
+    Handle: Any = asyncio.events.Handle  # noqa: N806 - a class
+    used = [
+        getattr(getattr(function, "__code__", None), "co_names", ()) for function in (cls.call_soon, Handle.__init__)
+    ]
+    if cls.call_soon is not asyncio.BaseEventLoop.call_soon or used != [_CALL_SOON, _HANDLE]:
         return None
+    # Looked up here: each time would take as long as one of those calls.
+    new, copy_context = Handle.__new__, contextvars.copy_context
 
     def call_soon(self: Any, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
+        handle: Any
         if self._debug or self._closed:
-            handle: asyncio.Handle = cls.call_soon(self, callback, *args, context=context)
+            handle = cls.call_soon(self, callback, *args, context=context)
             hide_frames(handle, __file__)
-            return handle
-        handle = Handle(callback, args, self, context)
+            return handle  # type: ignore[no-any-return]
+        handle = new(Handle)
+        handle._context = copy_context() if context is None else context
+        handle._loop, handle._callback, handle._args = self, callback, args
+        handle._cancelled, handle._repr, handle._source_traceback = False, None, None
         self._ready.append(handle)
-        return handle
+        return handle  # type: ignore[no-any-return]
 
     return call_soon
 
@@ -242,23 +253,6 @@ def is_stopping(loop: asyncio.AbstractEventLoop) -> bool:
 def can_watch(loop: asyncio.AbstractEventLoop) -> bool:
     """Return whether the loop can watch a fd (``add_reader``): all but Windows' proactor."""
     return type(loop).add_reader is not asyncio.AbstractEventLoop.add_reader
-
-
-def tasks_of(loop: asyncio.AbstractEventLoop) -> set[asyncio.Task[Any]]:
-    """As ``asyncio.all_tasks``, also if the class of a task raises when the task is asked for its state."""
-    known: list[asyncio.Task[Any]] = []
-    # The first to 3.11, the others since 3.12; since 3.14 without those of asyncio's own class.
-    kept = [name for name in ("_all_tasks", "_scheduled_tasks", "_eager_tasks") if hasattr(asyncio.tasks, name)]
-    is_all = bool(kept) and sys.version_info < (3, 14)
-    for name in kept:
-        try:
-            known += tuple(getattr(asyncio.tasks, name))
-        except RuntimeError:  # another thread starts one at this moment
-            is_all = False
-    if not is_all:
-        with suppress(BaseException):  # of the user's classes, KeyboardInterrupt too
-            known += asyncio.all_tasks(loop)
-    return {task for task in known if loop_of(task) is loop and not is_done(task)}
 
 
 def is_await_of_future(code: CodeType) -> bool:

@@ -2,6 +2,9 @@
 
 A class derived from asyncio's is asked by asyncio's own methods, which run no user code. Any other is asked by its own
 methods; if one raises, the answer is "cannot tell". Nothing here raises, but :func:`cancel` lets an interrupt through.
+
+Private: ``asyncio.tasks`` keeps its tasks in ``_all_tasks``, since 3.12 in ``_scheduled_tasks`` and ``_eager_tasks``.
+Without them ``all_tasks()`` has to do.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 __all__ = [
@@ -21,6 +25,7 @@ __all__ = [
     "own_context",
     "own_name",
     "retrieve",
+    "tasks_of",
 ]
 
 # Where asyncio's own classes are, the C and the Python ones.
@@ -132,3 +137,20 @@ def own_name(task: Any) -> Any:
         return _GET_NAME(task)
     except AttributeError:  # one of Python's class (nest_asyncio) that nobody has initialised
         return None
+
+
+def tasks_of(loop: asyncio.AbstractEventLoop) -> set[asyncio.Task[Any]]:
+    """As ``asyncio.all_tasks``, also if the class of a task raises when the task is asked for its state."""
+    known: list[asyncio.Task[Any]] = []
+    # The first to 3.11, the others since 3.12; since 3.14 without those of asyncio's own class.
+    kept = [name for name in ("_all_tasks", "_scheduled_tasks", "_eager_tasks") if hasattr(asyncio.tasks, name)]
+    is_all = bool(kept) and sys.version_info < (3, 14)
+    for name in kept:
+        try:
+            known += tuple(getattr(asyncio.tasks, name))
+        except RuntimeError:  # another thread starts one at this moment
+            is_all = False
+    if not is_all:
+        with suppress(BaseException):  # of the user's classes, KeyboardInterrupt too
+            known += asyncio.all_tasks(loop)
+    return {task for task in known if loop_of(task) is loop and not is_done(task)}

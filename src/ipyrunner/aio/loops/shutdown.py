@@ -12,8 +12,8 @@ from typing import Any
 
 from ..introspection.exceptions import is_a
 from ..introspection.frames import uninterruptible
-from ..introspection.private_api import tasks_of, unseen
-from ..introspection.task_state import cancel, cancelling, is_cancelled, is_done, retrieve
+from ..introspection.private_api import unseen
+from ..introspection.task_state import cancel, cancelling, is_cancelled, is_done, retrieve, tasks_of
 from ..tasks.exception_handler import report
 from ..tasks.safe_names import in_seconds
 

@@ -30,8 +30,8 @@ from typing import Any, TypeVar
 
 from ..introspection.frames import uninterruptible
 from ..introspection.loop_class import follow_patches, takes_other_options, when_changed
-from ..introspection.private_api import exception_of, hide_frames, is_task, tasks_of, waits_for
-from ..introspection.task_state import is_done
+from ..introspection.private_api import exception_of, hide_frames, is_task, waits_for
+from ..introspection.task_state import is_done, tasks_of
 from ..replacements import Override
 from ..sigint.defer_sigint import Held
 from .task_records import HISTORY, Ended, Started, remember

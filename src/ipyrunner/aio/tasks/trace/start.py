@@ -9,7 +9,7 @@ from contextlib import suppress
 from types import CodeType
 from typing import Any, Protocol
 
-from ...introspection.private_api import tasks_of
+from ...introspection.task_state import tasks_of
 from ...sigint.defer_sigint import Held
 from ..registry import Tasks
 from .busy_places import BusyPlaces
