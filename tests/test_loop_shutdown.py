@@ -150,3 +150,43 @@ def test_what_clean_up_starts_and_does_not_end_is_cancelled_and_named(where: str
     log, named = wound_up(start, 2.0)
     assert log == ["lasting"]
     assert named == ["stubborn"]
+
+
+def test_the_servers_of_the_loop_are_closed_and_no_others() -> None:
+    class Odd(asyncio.AbstractServer):
+        def get_loop(self) -> asyncio.AbstractEventLoop:
+            raise ValueError
+
+    async def serve() -> asyncio.Server:
+        return await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+
+    odd = Odd()
+    with asyncio.Runner() as other, asyncio.Runner() as runner:
+        others, ours = other.run(serve()), runner.run(serve())
+        runner.run(wind_up(10, set()))
+        assert not ours.is_serving()
+        assert others.is_serving()
+        others.close()
+    del odd
+
+
+def test_an_interrupted_end_closes_servers_too() -> None:
+    async def stubborn(end: asyncio.Task[None]) -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            end.cancel()  # as an interrupt does
+            await asyncio.sleep(60)
+
+    async def main() -> None:
+        server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+        me = asyncio.current_task()
+        assert me is not None
+        task = asyncio.create_task(stubborn(me))
+        await asyncio.sleep(0)
+        with contextlib.suppress(asyncio.CancelledError):
+            await wind_up(60, set())
+        assert not task.done()
+        assert not server.is_serving()
+
+    asyncio.run(main())

@@ -316,3 +316,23 @@ def test_nothing_of_a_loop_that_the_user_has_closed_is_reported_as_destroyed(on_
     assert "destroyed" not in k.log.read_text()
     k.ok(BEFORE)
     k.expect_alive()
+
+
+@pytest.mark.parametrize("factory", ["", "uvloop.new_event_loop"], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("end", ["%arunner restart", "%arunner close", "%unload_ext ipyrunner"])
+def test_a_server_does_not_listen_after_its_loop(fresh: Kernel, end: str, factory: str) -> None:
+    if factory:
+        pytest.importorskip("uvloop")
+        fresh.ok(f"import uvloop\n%config NotebookRunner.loop_factory = {factory!r}\n%arunner restart")
+    fresh.ok(
+        "import asyncio, socket\n"
+        "async def serve(reader, writer): writer.close()\n"
+        "servers = [await asyncio.start_server(serve, '127.0.0.1', 0) for _ in range(2)]\n"
+        "port, other = (server.sockets[0].getsockname()[1] for server in servers)\n"
+        "servers.pop();"  # the loop still has it
+    )
+    fresh.ok(end)
+    assert fresh.ok("servers[0].is_serving()").value == "False"
+    fresh.ok("for number in (port, other): socket.create_server(('127.0.0.1', number), reuse_port=False).close()")
+    if "unload" not in end:
+        fresh.ok("async with await asyncio.start_server(serve, '127.0.0.1', port): pass")

@@ -45,7 +45,8 @@ def left_behind(late: Collection[asyncio.Task[Any]], timeout: float) -> Iterator
         )
     if any(map(cancelling, late)):
         yield (
-            "ipyrunner: a client, task group or timeout that a cell has entered has to be left before this, e.g. by "
-            f"`await stack.aclose()`. A clean-up that needs longer than {in_seconds(round(timeout, 3))} gets more by "
+            "ipyrunner: a task that catches CancelledError has to raise it again when it has cleaned up, and a client, "
+            "task group or timeout that a cell has entered has to be left before this, e.g. by `await stack.aclose()`. "
+            f"A clean-up that needs longer than {in_seconds(round(timeout, 3))} gets more by "
             f"`%config NotebookRunner.shutdown_timeout = {max(10, round(5 * timeout))}`. An interrupt ends the waiting."
         )

@@ -85,7 +85,8 @@ FOREVER_IN_OTHER = (
 OTHER_LOOP = (
     "ipyrunner: a Future, Task or lock works only in the event loop that it was made for, and this one was made for "
     "another loop: that of an asyncio.run() or %%arun --fresh, or the one before `%arunner restart`. Make a new one in "
-    "this cell."
+    "this cell. If a client or session has made it, use that client in its own loop: `await` or `%arun` for a client "
+    "that was made in a cell with await."
 )
 OTHER_CLIENT = (
     "ipyrunner: this code uses a client, session or connection that was made in another event loop. Each asyncio.run() "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import sys
 import threading
@@ -31,7 +32,7 @@ _TASKS, _GENERATORS, _CANCELLED = 0.8, 0.9, 0.95
 
 @uninterruptible
 async def wind_up(timeout: float, late: _Tasks) -> None:
-    """In the loop that is to be closed: end its tasks, generators and executor in *timeout* seconds.
+    """In the loop that is to be closed: end its tasks, servers, generators and executor in *timeout* seconds.
 
     Tasks that are being cancelled already, and those that clean-up starts, are cancelled only if they have not ended
     when half of their time is over. Tasks have four fifths of the seconds, the generators what is left of nine tenths,
@@ -50,6 +51,7 @@ async def wind_up(timeout: float, late: _Tasks) -> None:
         _cancel(pending - (tasks - cancelled))
         await _wait(seen, late, begin + timeout * _TASKS)
     finally:
+        _close_servers(loop)
         late |= _others()
         _report_errors(loop, (tasks | set(unseen(seen))) - late)
     seen.clear()
@@ -71,6 +73,18 @@ def _cancel(tasks: _Tasks) -> None:
 def _others() -> _Tasks:
     me = asyncio.current_task()
     return {task for task in tasks_of(asyncio.get_running_loop()) if task is not me and not is_done(task)}
+
+
+def _close_servers(loop: asyncio.AbstractEventLoop) -> None:
+    """Close the servers that still listen: otherwise clients would connect, and never get an answer.
+
+    No loop knows its servers, and a server that nothing refers to listens as long as its loop has it.
+    """
+    classes = (asyncio.AbstractServer, getattr(sys.modules.get("uvloop.loop"), "Server", asyncio.AbstractServer))
+    for server in [each for each in gc.get_objects() if issubclass(type(each), classes)]:
+        with suppress(Exception):  # of a class of the user's
+            if server.get_loop() is loop:
+                server.close()
 
 
 async def _wait(seen: _Tasks, late: _Tasks, until: float) -> _Tasks:

@@ -120,8 +120,9 @@ class _Call:
         if running_loop() is not None:
             magic = f"%{self._name}" if self._title is None else f"%%{self._name}"
             raise UsageError(
-                f"{magic} cannot await in this cell: it also awaits elsewhere, so that the notebook's event loop "
-                f"already runs, and a loop cannot run inside itself. Put the {magic} into a cell of its own."
+                f"{magic} cannot await in this cell: the cell awaits elsewhere or begins with %%arun, so that the "
+                "notebook's event loop already runs, and a loop cannot run inside itself. Put the "
+                f"{magic} into a cell of its own."
             )
         if self._name == "timeit":
             self._shell.user_ns[_NAME] = self._drive
