@@ -238,7 +238,13 @@ def test_a_loop_in_a_greenlet_that_may_run_inside_itself_is_left_alone(fresh: Ke
         ("plain()", False),
         ("asyncio.tasks.sleep(0)", True),
         ("await asyncio.tasks.sleep(0)", False),
+        ("client.get()", True),
+        ("client.own()", True),
+        ("await client.get()", False),
+        ("client.plain()", False),
         ("holder.main()", False),  # looking it up may run code
+        ("odd.get()", False),
+        ("holder.client.get()", False),
         ("%%arun\nmain()", False),
         ("main(); 1 / 0", False),  # whether it was reached nobody says
         ("get_ipython().run_cell('await main()');", False),
@@ -247,10 +253,13 @@ def test_a_loop_in_a_greenlet_that_may_run_inside_itself_is_left_alone(fresh: Ke
 def test_a_coroutine_that_a_cell_does_not_await(shared: Kernel, code: str, named: bool) -> None:
     shared.ok(
         "import warnings; warnings.simplefilter('ignore')\nasync def main(): pass\ndef plain(): return None\n"
-        "class Holder: main = property(lambda self: plain)\nholder = Holder(); vars(holder)['main'] = main"
+        "class Holder: main = property(lambda self: plain)\nholder = Holder(); vars(holder)['main'] = main\n"
+        "class Client:\n    async def get(self): pass\n    def plain(self): pass\n"
+        "client = holder.client = Client(); client.own = main\n"
+        "class Odd(Client):\n    def __getattribute__(self, name): return plain\nodd = Odd()"
     )
     cell = shared.run(code)
-    called = "asyncio.tasks.sleep" if "sleep(0)" in code.split("; ")[-1] else "main"
+    called = code.split("; ")[-1].partition("(")[0] if code.startswith(("client", "asyncio")) else "main"
     note = f"`{called}(...)` only makes a coroutine and does not run it: write `await {called}(...)`"
     assert (note in cell.stderr) is named
     assert ("only makes a coroutine" in cell.stderr) is named

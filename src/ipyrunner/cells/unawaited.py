@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import ast
 import inspect
+from inspect import getattr_static
 from types import FunctionType, ModuleType
 from typing import Any
 
 __all__ = ["Unawaited"]
+
+_LOOKS_UP = object.__getattribute__
 
 
 class Unawaited:
@@ -47,9 +50,17 @@ def _is_name(node: ast.expr) -> bool:
 
 
 def _named(name: str, namespace: dict[str, Any]) -> object:
-    """Return what *name* stands for: a variable, or one of a module's. None for attributes, which may run code."""
+    """Return what *name* stands for: a variable, one of a module's, or the function of a method of theirs.
+
+    None for what would run code to be looked up.
+    """
     first, *rest = name.split(".")
     value = namespace.get(first)
     for attribute in rest:
-        value = vars(value).get(attribute) if type(value) is ModuleType else None
+        if type(value) is ModuleType:
+            value = vars(value).get(attribute)
+        elif attribute is not rest[-1] or getattr_static(type(value), "__getattribute__") is not _LOOKS_UP:
+            return None
+        else:
+            value = getattr_static(value, attribute, None)
     return value
