@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
+import selectors
+import socket
 import sys
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -163,6 +167,139 @@ def test_when_it_was_set_again_as_it_rings(rung: Rung) -> None:
     while not rung.loop._selector.select(0):
         pass
     rung.alarm.set(3600)  # so there is nothing to read
-    ring: Callable[[], object] = rung.alarm._ring
-    ring()
+    rung.alarm._ring(rung.alarm._fd)
     assert len(rung.times) == 1
+
+
+def answered(loop: Loop) -> bool:
+    """Whether the loop watches sockets that are made now, whatever numbers they have."""
+
+    async def main() -> None:
+        for _ in range(4):
+            ours, theirs = socket.socketpair()
+            sockets.extend((ours, theirs))
+            ours.setblocking(False)
+            theirs.send(b"x")
+            await asyncio.wait_for(loop.sock_recv(ours, 1), 30)
+            # At once something is there, so that is no proof; what comes later has to be waited for.
+            loop.call_later(0.01, theirs.send, b"y")
+            await asyncio.wait_for(loop.sock_recv(ours, 1), 30)
+
+    sockets: list[socket.socket] = []
+    try:
+        loop.run_until_complete(main())
+    finally:
+        for each in sockets:
+            each.close()
+    return True
+
+
+@pytest.mark.skipif(not HAS_FD, reason="only Linux has timerfd")
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_signal_handler_that_raises_as_it_is_watched(
+    rung: Rung, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_reader = rung.loop.add_reader
+
+    def add(*arguments: Any) -> None:
+        add_reader(*arguments)
+        raise error
+
+    before = numbers()
+    with monkeypatch.context() as patch:
+        patch.setattr(rung.loop, "add_reader", add)
+        with suppress(KeyboardInterrupt):
+            rung.alarm.set(0.01)
+    assert numbers() == before
+    assert answered(rung.loop)
+
+
+@pytest.mark.skipif(not HAS_FD, reason="only Linux has timerfd")
+@pytest.mark.parametrize("again", [False, True])
+def test_a_selector_that_is_replaced_for_a_while(rung: Rung, again: bool) -> None:
+    rung.alarm.set(3600)
+    selector, rung.loop._selector = rung.loop._selector, selectors.SelectSelector()
+    rung.alarm.set(0.01, again=again)
+    rung.alarm.set(0.01)
+    other, rung.loop._selector = rung.loop._selector, selector
+    other.close()
+    assert answered(rung.loop)
+    rung.alarm.set(0.01)
+    rings(rung)
+
+
+@pytest.mark.skipif(not HAS_FD, reason="only Linux has timerfd")
+def test_somebody_has_closed_it_and_the_number_is_anothers(rung: Rung) -> None:
+    rung.alarm.set(3600)
+    fd = rung.alarm._fd
+    assert fd is not None
+    os.close(fd)
+    other = os.open(os.devnull, os.O_RDONLY)
+    assert other == fd
+    rung.alarm.set(0.01)
+    rings(rung)
+    rung.alarm.close()
+    assert os.readlink(f"/proc/self/fd/{other}") == os.devnull
+    os.close(other)
+
+
+@pytest.mark.skipif(not HAS_FD, reason="only Linux has timerfd")
+def test_somebody_has_closed_it(rung: Rung) -> None:
+    rung.alarm.set(3600)
+    assert rung.alarm._fd is not None
+    os.close(rung.alarm._fd)
+    rung.alarm.close()
+    rung.alarm.set(0.01)
+    rings(rung)
+
+
+@pytest.mark.skipif(not HAS_FD, reason="only Linux has timerfd")
+@pytest.mark.parametrize("when", ["remove_reader", "close"])
+def test_an_end_that_is_interrupted_is_done_again(rung: Rung, when: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = numbers()
+    rung.alarm.set(0.001)
+    owner: Any = os if when == "close" else rung.loop
+    original = getattr(owner, when)
+
+    def interrupted(fd: int) -> None:
+        original(fd)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(owner, when, interrupted)
+        rung.alarm.close()
+    rung.alarm.close()
+    assert numbers() == before
+    assert answered(rung.loop)
+
+
+@pytest.mark.skipif(not HAS_FD, reason="only Linux has timerfd")
+def test_a_call_that_is_late_still_comes_if_it_is_asked_for_again(rung: Rung) -> None:
+    async def main() -> None:
+        rung.alarm.set(0.001)
+        while not rung.loop._selector.select(0):
+            pass
+        rung.alarm.set(3600, again=True)  # a step that blocks does this in each iteration
+        await rung.future
+
+    rung.loop.run_until_complete(asyncio.wait_for(main(), 30))
+
+
+@pytest.mark.skipif(not HAS_FD, reason="only Linux has timerfd")
+@pytest.mark.parametrize("what", ["set", "set again", "close"])
+def test_a_child_leaves_the_parents_alarm_alone(rung: Rung, what: str) -> None:
+    rung.alarm.set(0.05)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # there are threads
+        child = os.fork()
+    if not child:
+        try:
+            if what == "close":
+                rung.alarm.close()
+            else:
+                rung.alarm.set(3600, again="again" in what)
+                rung.alarm.close()
+        finally:
+            os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    rings(rung)

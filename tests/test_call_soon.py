@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -199,6 +200,57 @@ def test_a_replacement_in_the_loops_class_is_used_at_once(ours: Loop, monkeypatc
     assert seen == [print]
 
 
+def test_a_patch_of_the_loops_class_that_is_undone_leaves_nothing(ours: Loop) -> None:
+    cls: Any = type(ours)
+    short = cls.call_soon
+    with mock.patch.object(cls, "call_soon", autospec=True, side_effect=short) as patched:
+        ours.call_soon(print)
+        patched.assert_called_once()
+    assert cls.call_soon is short
+    assert cls.__base__.call_soon is asyncio.BaseEventLoop.call_soon
+    assert "call_soon" not in vars(cls.__base__)
+    other = cls.__base__()
+    other.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        other.call_soon(print)
+    ours.set_debug(True)
+    ours.call_soon(ours.stop)
+    ours.run_forever()
+    assert calls(ours, lambda: ours.call_soon(print))[:2] == ["call_soon", "call_soon"]
+
+
+def test_a_wrapper_in_the_loops_class(ours: Loop) -> None:
+    cls: Any = type(ours)
+    short, seen = cls.call_soon, list[object]()
+
+    def counted(self: Any, callback: Any, *args: Any, context: Any = None) -> Any:
+        seen.append(callback)
+        return short(self, callback, *args, context=context)
+
+    cls.call_soon = counted
+    try:
+        for debug in (False, True):
+            ours.set_debug(debug)
+            ours.call_soon(print)
+        assert seen == [print, print]
+        ours.close()
+        with pytest.raises(RuntimeError, match="closed"):
+            ours.call_soon(print)
+    finally:
+        cls.call_soon = short
+    assert "call_soon" not in vars(cls.__base__)
+
+
+def test_a_replacement_that_is_undone_is_over_in_the_next_cell(ours: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    short = type(ours).call_soon
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio.BaseEventLoop, "_call_soon", asyncio.BaseEventLoop._call_soon.__get__(ours))
+        follow_patches(ours)
+        assert type(ours).call_soon is asyncio.BaseEventLoop.call_soon
+    follow_patches(ours)
+    assert type(ours).call_soon is short
+
+
 def test_a_class_with_another_call_soon_keeps_it(patch: list[object]) -> None:
     loop_class._subclass.cache_clear()
     loop = new_loop()
@@ -220,7 +272,8 @@ def test_a_replacement_made_in_a_cell(shared: Kernel) -> None:
         "asyncio.BaseEventLoop.call_soon = patched"
     )
     try:
-        assert shared.ok("await asyncio.sleep(0)\nasyncio.get_running_loop() in seen").value == "True"
+        assert shared.ok("await asyncio.sleep(0)\n(loop := asyncio.get_running_loop()) in seen").value == "True"
+        assert shared.ok("seen.clear(); asyncio.get_event_loop().call_soon(str); loop in seen").value == "True"
     finally:
         shared.ok("asyncio.BaseEventLoop.call_soon = original")
     assert shared.ok("seen.clear(); await asyncio.sleep(0)\nseen").value == "[]"

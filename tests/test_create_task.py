@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+from unittest import mock
 
 import pytest
 
@@ -197,6 +198,23 @@ def test_while_uvloop_runs_it_is_asked_once_what_runs(monkeypatch: pytest.Monkey
         lent.run_until_complete(task)
     for loop in (lent, other):
         loop.close()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="3.11 has no monitoring events")
+def test_a_function_in_the_place_of_get_running_loop_for_one_call() -> None:
+    lent = asyncio.new_event_loop()
+    lender = Lender(lambda: lent)
+
+    async def nothing() -> None:
+        pass
+
+    for _ in range(2):  # before it was seen where create_task asks, and after it
+        with lender.lending():
+            with mock.patch("asyncio.events.get_running_loop", return_value=lent):
+                asyncio.create_task(nothing())
+            assert asyncio.create_task(nothing()).get_loop() is lent
+    lent.run_until_complete(nothing())
+    lent.close()
 
 
 @pytest.mark.parametrize("module", ["asyncio", "uvloop"])

@@ -174,8 +174,12 @@ def test_other_references_to_a_new_task_are_not_taken_for_asyncios(
 
     def noting(callback: Any, *args: Any, **options: Any) -> Any:
         if asyncio.isfuture(owner := getattr(callback, "__self__", None)):
-            kept.extend((weakref.proxy(owner), weakref.ref(owner, lambda ref: None)))
+            kept.extend((weakref.proxy(owner), weakref.ref(owner, lambda ref: None), Odd(owner, lambda ref: None)))
         return call_soon(callback, *args, **options)
+
+    class Odd(weakref.ref[Any]):
+        def __call__(self) -> str:
+            return "something else"
 
     async def main() -> list[int]:
         tasks = [asyncio.create_task(later())]

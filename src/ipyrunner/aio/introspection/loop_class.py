@@ -17,6 +17,7 @@ import inspect
 import sys
 import weakref
 from collections.abc import Callable
+from operator import is_
 from types import CodeType
 from typing import Any
 
@@ -40,8 +41,8 @@ _Instead = Callable[[Callable[[Any], Any], Any], Any]
 # What is called in the place of a loop's methods, by their names.
 _instead: weakref.WeakKeyDictionary[Any, dict[str, _Instead]] = weakref.WeakKeyDictionary()
 REPLACED = ("run_until_complete", "default_exception_handler")
-# The classes with a call_soon of ours, and what of asyncio's it stands for.
-_short: dict[type, Any] = {}
+# The classes that are to have a call_soon of ours, with it, and with what of asyncio's it stands for.
+_short: dict[type, tuple[Any, tuple[object, ...]]] = {}
 _told: weakref.WeakKeyDictionary[Any, _Changed] = weakref.WeakKeyDictionary()
 
 
@@ -118,11 +119,11 @@ def is_fast(loop: asyncio.AbstractEventLoop) -> bool:
 
 def is_call_soon(code: CodeType) -> bool:
     """Return whether *code* is that of our ``call_soon``, which leaves it to asyncio's to raise."""
-    return any(vars(cls)["call_soon"].__code__ is code for cls in _short)
+    return any(ours.__code__ is code for ours, _ in _short.values())
 
 
 def follow_patches(loop: asyncio.AbstractEventLoop) -> None:
-    """Use asyncio's ``call_soon`` from now on if it, or ``Handle``, has been replaced in asyncio. Before each cell."""
+    """Use asyncio's ``call_soon`` while it, or ``Handle``, is replaced in asyncio. Before each cell."""
     _follow_patches(type(loop))
 
 
@@ -145,25 +146,34 @@ def _is_uvloops(loop: object) -> bool:
 
 
 def _follow_patches(cls: Any) -> None:
-    if cls in _short and _parts(cls.__base__) != _short[cls]:
-        del _short[cls]
-        type.__delattr__(cls, "call_soon")
+    if cls in _short:
+        ours, parts = _short[cls]
+        is_plain = all(map(is_, _parts(cls.__base__), parts))
+        if is_plain and "call_soon" not in vars(cls):
+            type.__setattr__(cls, "call_soon", ours)
+        elif not is_plain and "call_soon" in vars(cls):
+            type.__delattr__(cls, "call_soon")
 
 
 def _parts(cls: Any) -> tuple[object, ...]:
     handle: Any = asyncio.events.Handle
-    return cls.call_soon, handle, handle.__init__
+    return cls.call_soon, cls._call_soon, handle, handle.__init__
 
 
 class _PassingOn(type):
     """Pass changes of the class on to asyncio's class: who patches a loop's class (nest_asyncio) means that."""
 
     def __setattr__(cls, name: str, value: Any) -> None:
-        setattr(cls.__base__, name, value)
+        if cls in _short and value is _short[cls][0]:  # a patch is undone: it has taken ours for what was there
+            if name in vars(cls.__base__):
+                delattr(cls.__base__, name)
+        else:
+            setattr(cls.__base__, name, value)
         _follow_patches(cls)
 
     def __delattr__(cls, name: str) -> None:
         delattr(cls.__base__, name)
+        _follow_patches(cls)
 
 
 def _replaceable(cls: Any, name: str) -> Any:
@@ -198,8 +208,8 @@ def _subclass(cls: Any) -> Any:
                 changed()
 
     if (call_soon := short_call_soon(cls)) is not None:
-        type.__setattr__(NotebookLoop, "call_soon", call_soon)
-        _short[NotebookLoop] = _parts(cls)
+        _short[NotebookLoop] = call_soon, _parts(cls)
+        _follow_patches(NotebookLoop)
     for name in REPLACED:
         type.__setattr__(NotebookLoop, name, _replaceable(cls, name))
     # It is shown under the name of asyncio's class.

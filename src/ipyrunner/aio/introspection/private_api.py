@@ -132,11 +132,9 @@ def short_call_soon(cls: Any) -> Callable[..., asyncio.Handle] | None:
     None if *cls* has another one than asyncio's, or that one or ``Handle`` are not as from 3.7 to 3.15: then they use
     these names.
     """
-    Handle: Any = asyncio.events.Handle  # noqa: N806 - a class
-    used = [
-        getattr(getattr(function, "__code__", None), "co_names", ()) for function in (cls.call_soon, Handle.__init__)
-    ]
-    if cls.call_soon is not asyncio.BaseEventLoop.call_soon or used != [_CALL_SOON, _HANDLE]:
+    original, Handle = cls.call_soon, vars(asyncio.events)["Handle"]  # noqa: N806 - a class
+    used = [getattr(getattr(function, "__code__", None), "co_names", ()) for function in (original, Handle.__init__)]
+    if original is not asyncio.BaseEventLoop.call_soon or used != [_CALL_SOON, _HANDLE]:
         return None
     # Looked up here: each time would take as long as one of those calls.
     new, copy_context = Handle.__new__, contextvars.copy_context
@@ -144,7 +142,7 @@ def short_call_soon(cls: Any) -> Callable[..., asyncio.Handle] | None:
     def call_soon(self: Any, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
         handle: Any
         if self._debug or self._closed:
-            handle = cls.call_soon(self, callback, *args, context=context)
+            handle = original(self, callback, *args, context=context)
             hide_frames(handle, __file__)
             return handle  # type: ignore[no-any-return]
         handle = new(Handle)

@@ -51,6 +51,8 @@ class Lender:
         self._aside = NOTHING
         # The last loop without frames (uvloop) that was found to run a caller, until the end of the block.
         self._known: asyncio.AbstractEventLoop | None = None
+        # Where in its code create_task asks for the running loop.
+        self._offset: int | None = None
 
     @contextmanager
     def lending(self) -> Iterator[None]:
@@ -105,6 +107,7 @@ class Lender:
 
         def _on_call(self, code: object, offset: int, function: object, argument: object) -> Any:
             if function is _get_running_loop and code is _create_task.__code__:
+                self._offset = offset
                 running = running_loop()
                 if running is self._known and running is not None:
                     return None
@@ -117,7 +120,8 @@ class Lender:
                     elif not isinstance(running, asyncio.BaseEventLoop):  # then it runs the caller: see self.loop()
                         self._known = running
             elif code is _create_task.__code__:
-                return sys.monitoring.DISABLE  # until they are watched again
+                if self._offset not in (None, offset):  # somebody may have replaced that function for one call
+                    return sys.monitoring.DISABLE  # until they are watched again
             else:
                 if getattr(function, "__name__", None) != _SAYS_ENDED:
                     return sys.monitoring.DISABLE

@@ -7,6 +7,9 @@ that waits instead takes the GIL from a busy loop, which costs more.
 The solution: a file descriptor that becomes readable after a while, among those that the loop watches. Only Linux has
 such a thing (timerfd). Elsewhere, and on loops that do not say what they wait in (uvloop, where timers cost next to
 nothing), it is a timer of the loop.
+
+A selector that has the number of a closed file descriptor does not watch the next one with that number. So ours is
+closed only when no selector has it, and not if somebody has closed it, since then the number may be another's.
 """
 
 from __future__ import annotations
@@ -18,9 +21,10 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 from ..introspection.frames import uninterruptible
-from ..introspection.private_api import selector_fd
+from ..introspection.private_api import selector_fd, selector_of
 
 __all__ = ["Alarm"]
 
@@ -28,8 +32,8 @@ __all__ = ["Alarm"]
 class Alarm:
     """Call *function* on *loop*, in an empty Context, after the seconds of :meth:`set`; until :meth:`close`.
 
-    On the loop's thread. A call that does not come, because somebody has replaced what the loop waits in, may be asked
-    for again.
+    On the loop's thread. In a child process that was forked, which shares what the parent's loop waits in, it is a
+    timer.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> None:
@@ -37,68 +41,100 @@ class Alarm:
         self._call_later = loop.call_later  # a test of the user's may replace the loop's timers
         self._context = contextvars.Context()
         self._fd: int | None = None
+        # What the loop waited in when it was asked to watch the fd; whether it is to be asked again.
+        self._watcher: Any = None
+        self._is_lost = False
+        self._process = os.getpid()
 
     def set(self, seconds: float, *, again: bool = False) -> None:
-        """Call the function after *seconds*, more than 0; *again*: the last call has not come."""
+        """Call the function after *seconds*, more than 0.
+
+        *again*: the last call has not come, since the loop was blocked, or somebody has removed the fd. It may still
+        come as well.
+        """
         if again:
-            self.close()
-        if self._fd is None and selector_fd(self._loop) is not None:
-            self._watch()
-        if self._fd is None:
-            self._call_later(seconds, self._function, context=self._context)
-        else:
-            _set(self._fd, seconds)
+            self._is_lost = True
+        elif self._watches():
+            _set(self._fd, seconds)  # type: ignore[arg-type]
+            return
+        self._call_later(seconds, self._function, context=self._context)
 
     def close(self) -> None:
         """Watch nothing any more. Idempotent."""
-        fd, self._fd = self._fd, None
-        if fd is not None:
-            with suppress(Exception):  # the loop is closed, and may be the user's
-                self._loop.remove_reader(fd)
-            os.close(fd)
-
-    def _watch(self) -> None:
-        fd = _create()
-        if fd is None:
+        if (fd := self._fd) is None:
             return
-        try:
-            self._context.run(self._loop.add_reader, fd, self._ring)
-        except Exception:  # the user's loop may do anything
+        if os.getpid() == self._process:
+            self._unwatch(fd)
+        if _is_timer(fd):
             os.close(fd)
-        else:
-            self._fd = fd
+        self._fd = None  # last: if a signal handler raises before, it is done again
+
+    def _watches(self) -> bool:
+        """Let the loop watch the fd, if it does not yet; return whether it does."""
+        is_same = not self._is_lost and self._watcher is selector_of(self._loop)
+        if self._fd is not None and is_same and _is_timer(self._fd):
+            return os.getpid() == self._process
+        self.close()
+        if selector_fd(self._loop) is None or os.getpid() != self._process or (fd := _create()) is None:
+            return False
+        self._fd, self._watcher, self._is_lost = fd, selector_of(self._loop), False
+        try:
+            self._context.run(self._loop.add_reader, fd, self._ring, fd)
+        except BaseException as error:  # the user's loop may do anything, and a signal handler may raise
+            self.close()
+            if not isinstance(error, Exception):
+                raise
+            return False
+        return True
+
+    def _unwatch(self, fd: int) -> None:
+        with suppress(Exception):  # the loop is closed, and may be the user's
+            self._loop.remove_reader(fd)
+        with suppress(Exception):  # somebody has replaced the loop's selector since
+            if self._watcher is not selector_of(self._loop):
+                self._watcher.unregister(fd)
 
     @uninterruptible
-    def _ring(self) -> None:
+    def _ring(self, fd: int) -> None:
         try:
-            if self._fd is not None:
+            if fd != self._fd or not _is_timer(fd):
+                self._loop.remove_reader(fd)
+            else:
                 with suppress(BlockingIOError):  # set again since
-                    os.read(self._fd, 8)
+                    os.read(fd, 8)
         finally:  # also if a user's signal handler raises
             self._function()
 
 
-if sys.platform != "linux":
+def _is_timer(fd: int) -> bool:
+    """Return whether *fd* is open, and a timer: somebody may have closed it, and then it may be anything."""
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}") == "anon_inode:[timerfd]"
+    except OSError:
+        return False
 
-    def _create() -> int | None:
-        return None
 
-    def _set(fd: int, seconds: float) -> None: ...
+def _create() -> int | None:
+    fd = _new() if sys.platform == "linux" else None
+    if fd is None or _is_timer(fd):
+        return fd
+    os.close(fd)  # /proc is not there
+    return None
 
-elif sys.version_info >= (3, 13):
 
-    def _create() -> int | None:
-        try:
+if sys.version_info >= (3, 13):
+
+    def _new() -> int | None:
+        with suppress(AttributeError, OSError):  # this libc has no such function; too many files are open
             return os.timerfd_create(time.CLOCK_MONOTONIC, flags=os.TFD_NONBLOCK | os.TFD_CLOEXEC)
-        except OSError:  # too many files are open
-            return None
+        return None
 
     def _set(fd: int, seconds: float) -> None:
         os.timerfd_settime(fd, initial=seconds)
 
 else:
 
-    def _create() -> int | None:
+    def _new() -> int | None:
         with suppress(Exception):  # this Python has no ctypes, or this libc no such function
             import ctypes
 

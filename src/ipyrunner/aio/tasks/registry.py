@@ -43,8 +43,8 @@ __all__ = ["Tasks"]
 # How many times a task is kept by the future that it waits for, with a callback each time; then it is held directly,
 # with one callback at its end.
 _WAITS = 8
-# Until 3.13 asyncio keeps each new task of its class in a WeakSet; we share that reference, the last one of those that
-# the task knows. Another one takes longer to make, and is one more object for each garbage collection.
+# Until 3.13 asyncio keeps each new task of its class in a WeakSet; we share that reference, if it is the only one.
+# Another one takes longer to make, and is one more object for each garbage collection.
 _SHARED: Any = asyncio.tasks.Task if sys.version_info < (3, 14) else None
 
 _T = TypeVar("_T")
@@ -181,6 +181,7 @@ class Tasks:
 
     def rest(self) -> None:
         """Before a cell without await."""
+        follow_patches(self._loop)
         with Held(then_raise=True):
             self._young.rest()
 
@@ -267,7 +268,8 @@ class Tasks:
                     task = module.Task(coro, loop=loop)
                 else:
                     task = module.Task(coro, loop=loop, name=name, context=context)
-                append(refs(task).pop() if shares else ref(task))
+                found = refs(task) if shares else ()
+                append(found[0] if len(found) == 1 else ref(task))
                 return task  # type: ignore[no-any-return]
         else:
 
@@ -282,7 +284,11 @@ class Tasks:
                     task = module.Task(coro, loop=loop)
                 else:
                     task = module.Task(coro, loop=loop, name=name, context=context)
-                append(refs(task).pop() if shares else ref(task))
+                if shares:
+                    found = refs(task)
+                    append(found[0] if len(found) == 1 else ref(task))
+                else:
+                    append(ref(task))
                 return task  # type: ignore[no-any-return]
 
         def make_first(coro: Any, **options: Any) -> asyncio.Task[Any]:
