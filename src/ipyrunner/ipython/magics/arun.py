@@ -42,10 +42,10 @@ ARUNNER = MagicOptions(
         default="status",
         choices=ACTIONS,
         help="status (default): show the event loop, its tasks and its ContextVars; restart: cancel all tasks, wait "
-        "for their clean-up and make a new loop, without the ContextVars that cells have set; close: like restart, but "
-        "make the new loop at the next cell; leave: run the next cells in a new main task. Use it if a task "
-        "group, cancel scope or timeout of an earlier cell is still open, cancels every cell, and no variable refers "
-        "to it any more",
+        "for their clean-up, close servers and make a new loop, without the ContextVars that cells have set; close: "
+        "like restart, but make the new loop at the next cell; leave: run the next cells in a new main task. Use it if "
+        "a task group, cancel scope or timeout of an earlier cell is still open, cancels every cell, and no variable "
+        "refers to it any more",
     ),
 )
 
