@@ -151,9 +151,7 @@ def test_without_a_file_descriptor_it_is_a_timer(rung: Rung, why: str, monkeypat
     elif sys.version_info >= (3, 13):
         monkeypatch.setattr(os, "timerfd_create", many)
     else:
-        import ctypes
-
-        monkeypatch.setattr(ctypes, "CDLL", many)
+        monkeypatch.setattr(alarm_module, "_libc", many)
     rung.alarm.set(0.01)
     assert numbers() == before
     assert rung.loop._scheduled

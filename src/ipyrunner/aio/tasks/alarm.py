@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 from ..introspection.frames import uninterruptible
@@ -134,11 +135,15 @@ if sys.version_info >= (3, 13):
 
 else:
 
+    @cache
+    def _libc() -> Any:
+        import ctypes
+
+        return ctypes.CDLL(None)
+
     def _new() -> int | None:
         with suppress(Exception):  # this Python has no ctypes, or this libc no such function
-            import ctypes
-
-            fd = ctypes.CDLL(None).timerfd_create(time.CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
+            fd: int = _libc().timerfd_create(time.CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
             return fd if fd >= 0 else None  # too many files are open
         return None
 
@@ -147,4 +152,4 @@ else:
 
         # No interval, and then the time until the first end: seconds and nanoseconds of each.
         times = (ctypes.c_long * 4)(0, 0, int(seconds), int(seconds % 1 * 1e9))
-        ctypes.CDLL(None).timerfd_settime(fd, 0, times, None)
+        _libc().timerfd_settime(fd, 0, times, None)
