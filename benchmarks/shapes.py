@@ -113,7 +113,7 @@ async def timed(name: str, *args: int) -> tuple[float, float]:
     """Return the seconds of the process's processor time, and of wall time."""
     gc.collect()  # otherwise chance decides whether a large collection falls into this measurement or the next one
     # A kernel's other threads, which write the history and send messages, are not done at once: beside a busy loop they
-    # wait for the GIL for hundreds of iterations, in some cells, and take up to 14 ms of processor time meanwhile.
+    # wait for the GIL for hundreds of iterations, in some cells, which takes processor time.
     await asyncio.sleep(0.2)
     start = time.process_time(), time.perf_counter()
     await SHAPES[name](*args)

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..introspection.exceptions import is_a
 from ..introspection.frames import uninterruptible
-from ..introspection.private_api import unseen
+from ..introspection.private_api import selector_of, unseen
 from ..introspection.task_state import cancel, cancelling, is_cancelled, is_done, retrieve, tasks_of
 from ..tasks.exception_handler import report
 from ..tasks.safe_names import in_seconds
@@ -78,13 +78,16 @@ def _others() -> _Tasks:
 def _close_servers(loop: asyncio.AbstractEventLoop) -> None:
     """Close the servers that still listen: otherwise clients would connect, and never get an answer.
 
-    No loop knows its servers, and a server that nothing refers to listens as long as its loop has it.
+    No loop names its servers: uvloop has them in a set, and asyncio among the arguments of a callback for each socket.
     """
     classes = (asyncio.AbstractServer, getattr(sys.modules.get("uvloop.loop"), "Server", asyncio.AbstractServer))
-    for server in [each for each in gc.get_objects() if issubclass(type(each), classes)]:
-        with suppress(Exception):  # of a class of the user's
-            if server.get_loop() is loop:
-                server.close()
+    with suppress(Exception):  # the loop, its selector and its servers may be the user's
+        watched: Any = getattr(selector_of(loop), "get_map", dict)()
+        callbacks = gc.get_referents(*[key.data for key in watched.values()])
+        for held in gc.get_referents(loop, *callbacks):
+            for each in tuple(held) if type(held) in (set, tuple) else ():
+                if issubclass(type(each), classes):
+                    each.close()
 
 
 async def _wait(seen: _Tasks, late: _Tasks, until: float) -> _Tasks:
