@@ -82,7 +82,7 @@ CAUSES: dict[str, tuple[Callable[[Loop], Any], Callable[[Any], Coroutine[Any, An
     "a heap of 200,000 objects, yields": (heap, directly, "yields"),
     "a timer in the loop": (timer, directly, "yields"),
     "a timer in the loop, echoes": (timer, directly, "echoes"),
-    "a call_soon that calls two functions less": (short, directly, "gathers_of_coroutines"),
+    "a call_soon that calls no other function": (short, directly, "gathers_of_coroutines"),
     "a thread that wakes every 20 ms": (thread, directly, "gathers_of_tasks"),
     "five more attributes of the loop": (attributes, directly, "yields"),
 }
