@@ -21,6 +21,7 @@ from ipyrunner.aio.tasks.registry import Tasks
 
 Loop = Any
 HAS_FD = sys.platform == "linux"
+needs_fd = pytest.mark.skipif(not HAS_FD, reason="only Linux has timerfd")
 
 
 def numbers() -> set[str]:
@@ -94,7 +95,7 @@ def test_while_the_loop_rests(how: str, rung: Rung) -> None:
     rings(rung)
 
 
-@pytest.mark.skipif(not HAS_FD, reason="only Linux has timerfd")
+@needs_fd
 def test_it_watches_again_after_the_loops_selector_was_replaced(rung: Rung) -> None:
     rung.alarm.set(3600)
     fd = rung.alarm._fd
@@ -105,7 +106,7 @@ def test_it_watches_again_after_the_loops_selector_was_replaced(rung: Rung) -> N
     assert not rung.loop._scheduled
 
 
-@pytest.mark.skipif(not HAS_FD, reason="only Linux has timerfd")
+@needs_fd
 @pytest.mark.parametrize("first", ["the loop", "the alarm"])
 def test_nothing_is_left_after_its_end(first: str) -> None:
     before = numbers()
@@ -119,7 +120,7 @@ def test_nothing_is_left_after_its_end(first: str) -> None:
     assert numbers() <= before
 
 
-@pytest.mark.skipif(not HAS_FD, reason="only Linux has timerfd")
+@needs_fd
 def test_the_books_close_it(loop: asyncio.AbstractEventLoop) -> None:
     async def main() -> None:
         await loop.create_task(asyncio.sleep(0))
@@ -140,7 +141,7 @@ def many(*arguments: object, **options: object) -> int:
     raise OSError(24, "Too many open files")
 
 
-@pytest.mark.skipif(not HAS_FD, reason="only Linux has timerfd")
+@needs_fd
 @pytest.mark.parametrize("why", ["the loop watches no fd", "it refuses", "too many files are open"])
 def test_without_a_file_descriptor_it_is_a_timer(rung: Rung, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = numbers()
@@ -158,7 +159,7 @@ def test_without_a_file_descriptor_it_is_a_timer(rung: Rung, why: str, monkeypat
     rings(rung)
 
 
-@pytest.mark.skipif(not HAS_FD, reason="only Linux has timerfd")
+@needs_fd
 def test_when_it_was_set_again_as_it_rings(rung: Rung) -> None:
     rung.alarm.set(0.001)
     assert rung.alarm._fd is not None
@@ -192,7 +193,7 @@ def answered(loop: Loop) -> bool:
     return True
 
 
-@pytest.mark.skipif(not HAS_FD, reason="only Linux has timerfd")
+@needs_fd
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_a_signal_handler_that_raises_as_it_is_watched(
     rung: Rung, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
@@ -212,7 +213,7 @@ def test_a_signal_handler_that_raises_as_it_is_watched(
     assert answered(rung.loop)
 
 
-@pytest.mark.skipif(not HAS_FD, reason="only Linux has timerfd")
+@needs_fd
 @pytest.mark.parametrize("again", [False, True])
 def test_a_selector_that_is_replaced_for_a_while(rung: Rung, again: bool) -> None:
     rung.alarm.set(3600)
@@ -226,7 +227,7 @@ def test_a_selector_that_is_replaced_for_a_while(rung: Rung, again: bool) -> Non
     rings(rung)
 
 
-@pytest.mark.skipif(not HAS_FD, reason="only Linux has timerfd")
+@needs_fd
 def test_somebody_has_closed_it_and_the_number_is_anothers(rung: Rung) -> None:
     rung.alarm.set(3600)
     fd = rung.alarm._fd
@@ -241,7 +242,7 @@ def test_somebody_has_closed_it_and_the_number_is_anothers(rung: Rung) -> None:
     os.close(other)
 
 
-@pytest.mark.skipif(not HAS_FD, reason="only Linux has timerfd")
+@needs_fd
 def test_somebody_has_closed_it(rung: Rung) -> None:
     rung.alarm.set(3600)
     assert rung.alarm._fd is not None
@@ -251,7 +252,7 @@ def test_somebody_has_closed_it(rung: Rung) -> None:
     rings(rung)
 
 
-@pytest.mark.skipif(not HAS_FD, reason="only Linux has timerfd")
+@needs_fd
 @pytest.mark.parametrize("when", ["remove_reader", "close"])
 def test_an_end_that_is_interrupted_is_done_again(rung: Rung, when: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = numbers()
@@ -271,7 +272,7 @@ def test_an_end_that_is_interrupted_is_done_again(rung: Rung, when: str, monkeyp
     assert answered(rung.loop)
 
 
-@pytest.mark.skipif(not HAS_FD, reason="only Linux has timerfd")
+@needs_fd
 def test_a_call_that_is_late_still_comes_if_it_is_asked_for_again(rung: Rung) -> None:
     async def main() -> None:
         rung.alarm.set(0.001)
@@ -283,7 +284,7 @@ def test_a_call_that_is_late_still_comes_if_it_is_asked_for_again(rung: Rung) ->
     rung.loop.run_until_complete(asyncio.wait_for(main(), 30))
 
 
-@pytest.mark.skipif(not HAS_FD, reason="only Linux has timerfd")
+@needs_fd
 @pytest.mark.parametrize("what", ["set", "set again", "close"])
 def test_a_child_leaves_the_parents_alarm_alone(rung: Rung, what: str) -> None:
     rung.alarm.set(0.05)

@@ -164,6 +164,30 @@ def test_the_servers_of_the_loop_are_closed_and_no_others() -> None:
         others.close()
 
 
+@pytest.mark.parametrize("refusal", [ValueError, SystemExit])
+def test_a_server_that_refuses_to_close_hinders_no_other(
+    monkeypatch: pytest.MonkeyPatch, refusal: type[BaseException]
+) -> None:
+    close, refused = asyncio.Server.close, list[asyncio.Server]()
+
+    def refuse(self: asyncio.Server) -> None:
+        if not refused:
+            refused.append(self)
+            raise refusal
+        close(self)
+
+    async def serve() -> list[asyncio.Server]:
+        return [await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0) for _ in range(3)]
+
+    with asyncio.Runner() as runner:
+        servers = runner.run(serve())
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio.Server, "close", refuse)
+            runner.run(wind_up(10, set()))
+        assert [server for server in servers if server.is_serving()] == refused
+        close(refused[0])
+
+
 def test_an_interrupted_end_closes_servers_too() -> None:
     async def stubborn(end: asyncio.Task[None]) -> None:
         try:

@@ -157,7 +157,7 @@ def _follow_patches(cls: Any) -> None:
 
 def _parts(cls: Any) -> tuple[object, ...]:
     handle: Any = asyncio.events.Handle
-    return cls.call_soon, cls._call_soon, handle, handle.__init__
+    return cls.call_soon, getattr(cls, "_call_soon", None), handle, handle.__init__
 
 
 class _PassingOn(type):

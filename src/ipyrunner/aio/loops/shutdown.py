@@ -81,13 +81,14 @@ def _close_servers(loop: asyncio.AbstractEventLoop) -> None:
     No loop names its servers: uvloop has them in a set, and asyncio among the arguments of a callback for each socket.
     """
     classes = (asyncio.AbstractServer, getattr(sys.modules.get("uvloop.loop"), "Server", asyncio.AbstractServer))
-    with suppress(Exception):  # the loop, its selector and its servers may be the user's
+    with suppress(Exception):  # the loop and its selector may be the user's
         watched: Any = getattr(selector_of(loop), "get_map", dict)()
         callbacks = gc.get_referents(*[key.data for key in watched.values()])
         for held in gc.get_referents(loop, *callbacks):
             for each in tuple(held) if type(held) in (set, tuple) else ():
                 if issubclass(type(each), classes):
-                    each.close()
+                    with suppress(BaseException):  # so may the server: its class may raise SystemExit, too
+                        each.close()
 
 
 async def _wait(seen: _Tasks, late: _Tasks, until: float) -> _Tasks:
